@@ -1,0 +1,62 @@
+# Verbs over `python -m …`, run from the repository root. Everything lands in this folder: .venv, .bentoml, runs.
+PYTHON ?= python3.11
+LECTERN_PORT ?= 3000
+export BENTOML_HOME ?= $(CURDIR)/.bentoml
+export BENTOML_DO_NOT_TRACK = True
+export PYTHONPATH := $(CURDIR)
+
+SERVE = .venv-serve/bin/python
+DEV = .venv/bin/python
+SETTINGS = pyproject.toml constraints.txt
+
+.PHONY: help serve test e2e check train export install score loadtest lint clean
+
+help: ## Show this list
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(SERVE): $(SETTINGS)
+	$(PYTHON) -m venv .venv-serve
+	$(SERVE) -m pip install --quiet --upgrade "pip>=25.1"
+	$(SERVE) -m pip install --quiet --progress-bar on --constraint constraints.txt --group serve
+	@touch $@
+
+$(DEV): $(SETTINGS)
+	$(PYTHON) -m venv .venv
+	$(DEV) -m pip install --quiet --upgrade "pip>=25.1"
+	$(DEV) -m pip install --quiet --progress-bar on --constraint constraints.txt --group dev
+	@touch $@
+
+serve: $(SERVE) ## Serve every shipped model on http://127.0.0.1:3000
+	@$(SERVE) -m export install
+	@exec $(SERVE) -m service
+
+install: $(SERVE) ## Put the certified artifacts into the model store
+	$(SERVE) -m export install
+
+test: $(DEV) ## Run the tests (make e2e: those that start real servers)
+	$(DEV) -m pytest
+
+e2e: $(DEV) ## Run the tests that start real servers
+	$(DEV) -m pytest -m e2e
+
+train: $(DEV) ## Train: make train MODEL=image (own data: python -m models.train --help)
+	$(DEV) -m models.train --model $(MODEL)
+
+export: $(DEV) ## Certify a trained model: make export MODEL=image
+	$(DEV) -m export model $(MODEL)
+
+score: $(SERVE) ## Score a file: make score MODEL=tagging IN=corpus.jsonl OUT=tags.jsonl
+	$(SERVE) -m service.scoring $(MODEL) $(IN) $(OUT)
+
+loadtest: $(DEV) ## Load a running service for 30 s
+	$(DEV) -m locust -f loadtests/locustfile.py --headless --users 16 --spawn-rate 16 --run-time 30s \
+		--host http://127.0.0.1:$(LECTERN_PORT)
+
+lint: $(DEV) ## Style, types and the arrows between rooms
+	$(DEV) -m ruff check .
+	$(DEV) -m ruff format --check .
+	$(DEV) -m mypy
+	.venv/bin/lint-imports
+
+clean: ## Remove what the other verbs made, but trained runs
+	rm -rf .venv .venv-serve .bentoml .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,197 @@
+"""From a finished run to an artifact on disk: convert, prove, and only then write."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime as ort
+import torch
+from torch import nn
+
+from export import checks
+from export.convert import OPSET, run_torch, to_onnx
+from export.operators import check_operators
+from models.datasets import REPOSITORY, Data
+from models.errors import CertificateError
+from models.family import AnyCard, Feeds
+from models.manifest import (
+    FORMAT,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    Certificate,
+    Manifest,
+    Training,
+    from_bytes,
+    to_bytes,
+)
+from models.predictor import Predictor
+from models.session import CPU_PROVIDER, describe
+from models.train import RUNS, read_run
+from models.training import FINAL_WEIGHTS, Recipe, seed_everything
+
+THREADS = 1
+REPORTED = ("interval", "cross_validation", "unknown_words")
+
+
+def artifact_folder(family: str, model: str) -> Path:
+    """Where a model's artifact lies in the repository."""
+    return REPOSITORY / "models" / family / "trained" / model
+
+
+def torch_predictor(net: nn.Module, card: AnyCard, data: Data) -> Predictor:
+    """The one scoring path over the torch net itself."""
+
+    def run(feeds: Feeds, outputs: list[str]) -> dict[str, Any]:
+        found = run_torch(net, card, feeds)
+        return {name: found[name] for name in outputs}
+
+    names = frozenset(spec.name for spec in card.outputs if not spec.is_attention)
+    return Predictor(card=card, assets=data.assets, outputs=names, run=run)
+
+
+def certify(
+    net: nn.Module, card: AnyCard, data: Data, *, threads: int = THREADS
+) -> tuple[onnx.ModelProto, Certificate]:
+    """Convert a net and prove everything the certificate says.
+
+    Raises:
+        CertificateError: At the first proof that fails.
+    """
+    net.eval()
+    model = to_onnx(net, card, data.assets)
+    return model, certify_model(model, net, card, data, threads=threads)
+
+
+def certify_model(
+    model: onnx.ModelProto, net: nn.Module, card: AnyCard, data: Data, *, threads: int = THREADS
+) -> Certificate:
+    """Prove a converted model against its net; raises as ``certify``."""
+    operators = check_operators(model, threads)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    engine = ort.InferenceSession(model.SerializeToString(), options, providers=[CPU_PROVIDER])
+    outputs = frozenset(output.name for output in engine.get_outputs())
+
+    def run(feeds: Feeds, names: list[str]) -> dict[str, Any]:
+        return dict(zip(names, engine.run(names, feeds), strict=True))
+
+    predictor = Predictor(card=card, assets=data.assets, outputs=outputs, run=run)
+    return Certificate(
+        parity=checks.check_parity(net, predictor),
+        batch_norm=checks.check_batch_norm(net, card, data.assets),
+        batch_invariance=checks.check_batch_invariance(predictor),
+        operators=operators,
+        score=checks.check_score(data, torch_predictor(net, card, data), predictor),
+    )
+
+
+def export_run(model: str, wanted_version: str | None, *, runs: Path = RUNS, target: Path | None = None) -> Path:
+    """Export ``runs/<model>`` into the repository, or into ``target``.
+
+    Raises:
+        CertificateError: If there is no finished run, or a proof fails; then nothing is written.
+    """
+    recipe, data_path, report = read_finished_run(runs / model)
+    seed_everything(report["seed"])
+    learner = recipe.learner(recipe, data_path, report["seed"])
+    learner.net.load_state_dict(torch.load(runs / model / FINAL_WEIGHTS, weights_only=True))
+    proto, certificate = certify(learner.net, recipe.card, learner.data)
+    folder = target or artifact_folder(recipe.card.family, model)
+    content = proto.SerializeToString(deterministic=True)
+    tag = model, wanted_version or _next_version(folder, content)
+    manifest = _manifest(tag, recipe, learner.data, report, content, certificate)
+    write_artifact(folder, manifest, content)
+    return folder
+
+
+def write_artifact(folder: Path, manifest: Manifest, content: bytes) -> None:
+    """Write both files aside, then rename: the manifest last, since it is what makes an artifact one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, part in ((MODEL_FILE, content), (MANIFEST_FILE, to_bytes(manifest))):
+        aside = folder / f".{name}"
+        aside.write_bytes(part)
+        aside.replace(folder / name)
+
+
+def read_finished_run(folder: Path) -> tuple[Recipe, Path | None, dict[str, Any]]:
+    """Recipe, data path and report of a run.
+
+    Raises:
+        CertificateError: If the run is missing or unfinished.
+    """
+    if not (folder / "result.json").exists():
+        raise CertificateError(f"{folder}: no finished run; train first: make train MODEL={folder.name}")
+    recipe, data_path = read_run(folder)
+    return recipe, data_path, json.loads((folder / "result.json").read_text())
+
+
+def _manifest(
+    tag: tuple[str, str],
+    recipe: Recipe,
+    data: Data,
+    report: dict[str, Any],
+    content: bytes,
+    certificate: Certificate,
+) -> Manifest:
+    engine = ort.InferenceSession(content, providers=[CPU_PROVIDER])
+    return Manifest(
+        format=FORMAT,
+        family=recipe.card.family,
+        task=recipe.card.task,
+        model=tag[0],
+        version=tag[1],
+        summary=recipe.summary,
+        opset=OPSET,
+        model_sha256=hashlib.sha256(content).hexdigest(),
+        model_bytes=len(content),
+        intra_op_num_threads=THREADS,
+        inputs=describe(engine.get_inputs()),
+        outputs=describe(engine.get_outputs()),
+        certificate=certificate,
+        training=Training(
+            recipe=report["recipe"],
+            seed=report["seed"],
+            epochs=report["epochs"],
+            seconds=report["seconds"],
+            parameters=report["parameters"],
+            scores={split: round(score, 4) for split, score in report["scores"].items()},
+            report={key: report[key] for key in REPORTED if key in report},
+            data=asdict(data.provenance),
+            versions=_versions(),
+            commit=_commit(),
+        ),
+    )
+
+
+def _next_version(folder: Path, content: bytes) -> str:
+    """1.0.0 at first; the same for the same bytes; else the patch number goes up."""
+    path = folder / MANIFEST_FILE
+    if not path.exists():
+        return "1.0.0"
+    old = from_bytes(path.read_bytes(), path)
+    if old.model_sha256 == hashlib.sha256(content).hexdigest():
+        return old.version
+    major, minor, patch = old.version.split(".")
+    return f"{major}.{minor}.{int(patch) + 1}"
+
+
+def _versions() -> dict[str, str]:
+    found = {name: version(name) for name in ("torch", "onnx", "onnxscript", "numpy")}
+    return found | {"onnxruntime": ort.__version__, "python": platform.python_version()}
+
+
+def _commit() -> str:
+    run = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return run.stdout.strip() or "unknown"

@@ -1,0 +1,46 @@
+"""Certified artifacts into the BentoML model store. Torch-free."""
+
+from pathlib import Path
+
+import bentoml
+from bentoml.exceptions import NotFound
+
+from models.datasets import REPOSITORY
+from models.errors import ArtifactMismatch
+from models.manifest import MANIFEST_FILE, MODEL_FILE, Manifest, read_artifact, to_bytes
+
+
+def shipped_folders() -> list[Path]:
+    """Folders of the artifacts in the repository, in order of family and name."""
+    return sorted(path.parent for path in (REPOSITORY / "models").glob(f"*/trained/*/{MANIFEST_FILE}"))
+
+
+def install(folder: Path) -> tuple[Manifest, bool]:
+    """Verify an artifact and put it into the model store under its explicit version.
+
+    Returns:
+        Its manifest, and whether it was new to the store.
+
+    Raises:
+        ArtifactError: If it is not what its certificate says, or the store holds other bytes under the same version.
+    """
+    manifest, content = read_artifact(folder)
+    try:
+        known = bentoml.models.get(manifest.tag)
+    except NotFound:
+        _create(manifest, content)
+        return manifest, True
+    if Path(known.path_of(MANIFEST_FILE)).read_bytes() != to_bytes(manifest):
+        raise ArtifactMismatch(
+            f"{manifest.tag} is in the model store with another certificate; export with a new version, "
+            f"or delete it there: bentoml models delete {manifest.tag}"
+        )
+    return manifest, False
+
+
+def _create(manifest: Manifest, content: bytes) -> None:
+    labels = {"project": "lectern", "family": manifest.family, "task": manifest.task}
+    facts = {"sha256": manifest.model_sha256, "opset": manifest.opset, "digest": manifest.digest}
+    with bentoml.models.create(manifest.tag, labels=labels, metadata=facts) as stored:
+        Path(stored.path_of(MODEL_FILE)).write_bytes(content)
+        Path(stored.path_of(MANIFEST_FILE)).write_bytes(to_bytes(manifest))

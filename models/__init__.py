@@ -1,0 +1,1 @@
+"""What the models are: cards, codecs, recipes and the certificate every room relies on."""

@@ -1,0 +1,199 @@
+"""Where data comes from: a local folder, else a checked download. Torch-free.
+
+A dataset's files are looked for in ``LECTERN_DATA`` (or ``../shared/data`` beside the checkout), plain or gzipped,
+and otherwise downloaded once from their canonical address into the user's cache. The sha256 of the *unpacked* content
+is checked every time, wherever the bytes come from.
+"""
+
+import gzip
+import hashlib
+import math
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from models.errors import DataError
+from models.family import Assets, Prediction
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteFile:
+    """One file: the sha256 of its unpacked content and where it is published.
+
+    Attributes:
+        sha256: Of the content after gunzip or unzip.
+        url: Canonical address.
+        member: Path inside the archive, when ``url`` is a zip file.
+    """
+
+    sha256: str
+    url: str
+    member: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A public dataset.
+
+    Attributes:
+        name: Short name.
+        folder: Where it lies below the data root.
+        licence: SPDX identifier or a sentence.
+        attribution: Who made it.
+        files: By name.
+    """
+
+    name: str
+    folder: str
+    licence: str
+    attribution: str
+    files: Mapping[str, RemoteFile] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What a model was trained on, as the manifest records it: file name to sha256 of its content."""
+
+    name: str
+    licence: str
+    attribution: str
+    sha256: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """What a model is judged by.
+
+    Attributes:
+        name: E.g. ``"accuracy"``.
+        unit: E.g. ``"%"``.
+        is_better_high: Direction.
+    """
+
+    name: str
+    unit: str
+    is_better_high: bool
+
+    def is_better(self, new: float, old: float) -> bool:
+        """Whether ``new`` beats ``old`` strictly; a NaN beats nothing."""
+        return new > old if self.is_better_high else new < old
+
+    @property
+    def worst(self) -> float:
+        """What any score beats."""
+        return -math.inf if self.is_better_high else math.inf
+
+
+ACCURACY = Metric(name="accuracy", unit="%", is_better_high=True)
+
+
+class Data(Protocol):
+    """A dataset cut into train, validation and test, as its family's ``data.py`` loads it. Torch-free."""
+
+    @property
+    def provenance(self) -> Provenance:
+        """What it is and where it came from."""
+        ...
+
+    @property
+    def assets(self) -> Assets:
+        """What a codec trained on it needs."""
+        ...
+
+    @property
+    def metric(self) -> Metric:
+        """What models of it are judged by."""
+        ...
+
+    def examples(self, split: str) -> Iterator[tuple[Any, Any]]:
+        """Requests with their true answers, for ``"train"``, ``"validation"`` or ``"test"``."""
+        ...
+
+    def judge(self, predictions: Sequence[Prediction], truths: Sequence[Any]) -> float:
+        """The metric over served predictions and true answers."""
+        ...
+
+
+def data_root() -> Path:
+    """The folder datasets are looked for in; the one place ``LECTERN_DATA`` is read."""
+    return Path(os.environ.get("LECTERN_DATA") or REPOSITORY.parent / "shared" / "data")
+
+
+def read(dataset: Dataset, name: str, *, progress: bool = True) -> bytes:
+    """The unpacked content of one file of a dataset.
+
+    Raises:
+        DataError: If it can be found nowhere, or its sha256 is not the published one.
+    """
+    remote = dataset.files[name]
+    path = find_local(dataset, name) or _download(dataset, name, progress=progress)
+    content = _unpack(path, remote.member)
+    found = hashlib.sha256(content).hexdigest()
+    if found != remote.sha256:
+        raise DataError(path, found=f"sha256 {found}", expected=remote.sha256)
+    return content
+
+
+def find_local(dataset: Dataset, name: str) -> Path | None:
+    """The file, plain or gzipped, below the data root, if it is there."""
+    plain = data_root() / dataset.folder / name
+    return next((path for path in (plain, plain.with_name(f"{name}.gz")) if path.is_file()), None)
+
+
+def is_local(dataset: Dataset) -> bool:
+    """Whether every file can be read without a download."""
+    return all(find_local(dataset, name) for name in dataset.files)
+
+
+def provenance(dataset: Dataset) -> Provenance:
+    """What the manifest says of a public dataset."""
+    return Provenance(
+        name=dataset.name,
+        licence=dataset.licence,
+        attribution=dataset.attribution,
+        sha256={name: remote.sha256 for name, remote in dataset.files.items()},
+    )
+
+
+def own_provenance(*paths: Path) -> Provenance:
+    """What the manifest says of a user's own files."""
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return Provenance(name=paths[0].name, licence="the owner's", attribution="the owner", sha256=digests)
+
+
+def _unpack(path: Path, member: str | None) -> bytes:
+    if path.suffix == ".gz":
+        return gzip.decompress(path.read_bytes())
+    if path.suffix == ".zip" and member is not None:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(member)
+    return path.read_bytes()
+
+
+def _download(dataset: Dataset, name: str, *, progress: bool) -> Path:
+    import pooch  # only training needs it; serving installs without
+
+    remote = dataset.files[name]
+    suffix = next((s for s in (".zip", ".gz") if remote.url.endswith(s)), "")
+    target = remote.url.rsplit("/", 1)[-1] if suffix == ".zip" else name.removesuffix(suffix) + suffix
+    try:
+        return Path(
+            pooch.retrieve(
+                remote.url,
+                known_hash=None,  # the unpacked content's is checked by ``read``
+                fname=target,
+                path=pooch.os_cache("lectern") / dataset.folder,
+                progressbar=progress,
+            )
+        )
+    except (OSError, ValueError) as error:
+        raise DataError(
+            data_root() / dataset.folder / name,
+            found="no such file, and its download failed",
+            expected=f"the file, or a connection to {remote.url}; LECTERN_DATA names another folder",
+        ) from error

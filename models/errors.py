@@ -1,0 +1,201 @@
+"""Every exception of the project.
+
+A request's way, and which error sits on which arrow::
+
+    bytes --MalformedRequest--> decoded --InvalidRequest--> valid --(encode is total)--> feeds
+    feeds --RunnerFailed--> outputs --> response
+
+The whole tree::
+
+    LecternError
+    ├── RequestError                 the caller can mend it
+    │   ├── MalformedRequest         400  broken syntax
+    │   ├── Unauthorized             401
+    │   ├── UnknownModel             404
+    │   ├── UnknownRoute             404
+    │   ├── MethodNotAllowed         405
+    │   ├── RequestTimeout           408  the body did not arrive in time
+    │   ├── BodyTooLarge             413
+    │   ├── UnsupportedMediaType     415
+    │   └── InvalidRequest           422  well-formed, but makes no sense
+    ├── ServingError                 the service's own fault, or its limit
+    │   ├── RunnerFailed             500
+    │   ├── Overloaded               503
+    │   └── DeadlineExceeded         504
+    ├── ArtifactError                a model that must not be served
+    │   ├── ArtifactMissing
+    │   ├── ArtifactMismatch
+    │   └── CardMismatch
+    ├── CertificateError             export refuses to write
+    ├── DeviceError                  the wanted execution provider cannot be had
+    ├── DataError                    a dataset or a user's file
+    └── SettingsError                an environment variable
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a request: where (a path of keys and indices) and why."""
+
+    loc: tuple[str | int, ...]
+    reason: str
+
+    def inside(self, *prefix: str | int) -> "Fault":
+        """The same fault seen from an enclosing document."""
+        return Fault((*prefix, *self.loc), self.reason)
+
+
+class LecternError(Exception):
+    """Root of everything the project raises on purpose."""
+
+
+class HttpError(LecternError):
+    """An error with a place in the protocol.
+
+    Attributes:
+        code: Stable machine-readable name.
+        status: HTTP status.
+        retryable: Whether the same request may succeed later.
+        faults: What is wrong, one entry per place.
+    """
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults)
+
+
+class RequestError(HttpError):
+    """The caller can mend it."""
+
+
+class MalformedRequest(RequestError):
+    """The body is not what its content type says."""
+
+    code = "malformed_request"
+    status = 400
+
+
+class UnknownModel(RequestError):
+    """No such model is served."""
+
+    code = "unknown_model"
+    status = 404
+
+
+class UnknownRoute(RequestError):
+    """No such path."""
+
+    code = "unknown_route"
+    status = 404
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, the method does not."""
+
+    code = "method_not_allowed"
+    status = 405
+
+    def __init__(self, message: str, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+
+class RequestTimeout(RequestError):
+    """The body did not arrive in time."""
+
+    code = "request_timeout"
+    status = 408
+    retryable = True
+
+
+class BodyTooLarge(RequestError):
+    """The body is longer than the service reads."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class UnsupportedMediaType(RequestError):
+    """The content type is not one the model reads."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
+class InvalidRequest(RequestError):
+    """Well-formed, but a value makes no sense."""
+
+    code = "invalid_request"
+    status = 422
+
+
+class ServingError(HttpError):
+    """The service's own fault, or its limit."""
+
+
+class RunnerFailed(ServingError):
+    """The model failed on a valid input."""
+
+    code = "runner_failed"
+    status = 500
+
+
+class Overloaded(ServingError):
+    """The queue is full."""
+
+    code = "overloaded"
+    status = 503
+    retryable = True
+
+
+class DeadlineExceeded(ServingError):
+    """The answer would have come too late."""
+
+    code = "deadline_exceeded"
+    status = 504
+    retryable = True
+
+
+class ArtifactError(LecternError):
+    """A model that must not be served."""
+
+
+class ArtifactMissing(ArtifactError):
+    """A file of the artifact is not there."""
+
+
+class ArtifactMismatch(ArtifactError):
+    """The bytes are not the ones the certificate was made for."""
+
+
+class CardMismatch(ArtifactError):
+    """The artifact promises other tensors than the card."""
+
+
+class CertificateError(LecternError):
+    """Export refuses to write: a check of the certificate failed."""
+
+
+class DeviceError(LecternError):
+    """The wanted execution provider cannot be had."""
+
+
+class DataError(LecternError):
+    """A dataset or a user's file cannot be used."""
+
+    def __init__(self, file: Path | str, *, found: str, expected: str, row: int | None = None) -> None:
+        place = f"{file}, row {row}" if row is not None else f"{file}"
+        super().__init__(f"{place}: found {found}, expected {expected}")
+
+
+class SettingsError(LecternError):
+    """An environment variable cannot be used."""

@@ -1,0 +1,156 @@
+"""The card: everything a family promises, as data. Torch-free.
+
+A request's life is five verbs: ``validate``, ``encode``, ``collate``, infer, ``decode``. Four of them are on the
+card; ``infer`` is the session's. Everything generic (endpoint, runner, export, parity, load, tests) is written once
+over the card, so a fifth family is one new folder and one line in ``registry.py``.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import Fault
+
+Array: TypeAlias = NDArray[Any]
+Feeds: TypeAlias = dict[str, Array]
+Outputs: TypeAlias = Mapping[str, Array]
+Prediction: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """One input or output of the session.
+
+    Attributes:
+        name: Name in the ONNX graph.
+        dtype: numpy name, e.g. ``"float32"``.
+        axes: Axis names in order. An axis named in the assets' ``sizes`` is static with that size, any other is
+            dynamic and carries its name into the ONNX file.
+        is_attention: Present only in models that attend; read only when a request asks for an explanation.
+    """
+
+    name: str
+    dtype: str
+    axes: tuple[str, ...]
+    is_attention: bool = False
+
+    def shape(self, sizes: Mapping[str, int]) -> list[str | int]:
+        """The axes with the static ones replaced by their sizes."""
+        return [sizes.get(axis, axis) for axis in self.axes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """How far ONNX Runtime may be from torch, ``|a - b| <= atol + rtol * |b|``, and why so far."""
+
+    atol: float
+    rtol: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How much one micro-batch holds, in the unit that costs.
+
+    Attributes:
+        unit: What is counted, e.g. ``"rows"``, ``"tokens"``.
+        batch: Most units in one micro-batch; a single larger sample still runs, alone.
+        explained: Most units in one sample whose attention is returned (the answer grows with its square).
+        is_padded: Whether a micro-batch costs as much as if every sample were as large as its largest: one sentence
+            of 256 words among 256 of one word took 12 s and 5.6 GB, 512 words in equal sentences 0.05 s.
+    """
+
+    unit: str
+    batch: int
+    explained: int
+    is_padded: bool = False
+
+    def cut(self, costs: Iterable[int]) -> int:
+        """How many of the samples with these costs, taken in order, make the next micro-batch; at least one."""
+        count = total = largest = 0
+        for cost in costs:
+            total, largest = total + cost, max(largest, cost)
+            filled = largest * (count + 1) if self.is_padded else total
+            if count and filled > self.batch:
+                break
+            count += 1
+        return count
+
+
+class Assets(Protocol):
+    """What the codec needs beside the weights: vocabulary, class names, window, resident graph."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Static axis sizes by axis name."""
+        ...
+
+
+AssetsT = TypeVar("AssetsT", bound=Assets)
+InstanceT = TypeVar("InstanceT")
+SampleT = TypeVar("SampleT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card(Generic[AssetsT, InstanceT, SampleT]):
+    """What models of one task promise.
+
+    Attributes:
+        family: The family's name.
+        task: What is predicted, e.g. ``"label_nodes"``; unique in the family.
+        assets: Type of the per-model constants (a msgspec struct).
+        instance: Type of one thing to predict on (a msgspec struct); bounds on single fields live in its types.
+        prediction: A ``TypedDict`` that documents one prediction.
+        example: A valid instance for documentation.
+        random_request: A valid instance drawn from a generator: load payload, export example, parity input, warm-up
+            and property test at once.
+        validate: Yields the faults no field type can express. ``encode`` is total on an instance without faults.
+        encode: Instance to sample, numpy only.
+        collate: Samples to the session's feeds.
+        decode: Outputs and their samples to predictions, in order.
+        inputs: Tensors the session takes.
+        outputs: Tensors the session gives.
+        tolerance: Parity bound of the certificate.
+        cost: Units of the budget one sample takes.
+        budget: Size of a micro-batch.
+        from_media: Reader of a raw body per content type, e.g. ``{"image/png": ...}``.
+    """
+
+    family: str
+    task: str
+    assets: type[AssetsT]
+    instance: type[InstanceT]
+    prediction: type
+    example: Callable[[AssetsT], InstanceT]
+    random_request: Callable[[np.random.Generator, AssetsT], InstanceT]
+    validate: Callable[[InstanceT, AssetsT], Iterator[Fault]]
+    encode: Callable[[InstanceT, AssetsT], SampleT]
+    collate: Callable[[Sequence[SampleT]], Feeds]
+    decode: Callable[[Outputs, Sequence[SampleT], AssetsT], list[Prediction]]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    tolerance: Tolerance
+    cost: Callable[[SampleT], int]
+    budget: Budget
+    from_media: Mapping[str, Callable[[bytes], InstanceT]]
+
+
+AnyCard: TypeAlias = Card[Any, Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """A folder of networks, data, codec and schema: one card per task.
+
+    Attributes:
+        name: The folder's name.
+        title: For people and class names, e.g. ``"ViewCount"``.
+        cards: What its models promise, one per task.
+    """
+
+    name: str
+    title: str
+    cards: tuple[AnyCard, ...]

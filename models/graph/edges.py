@@ -1,0 +1,87 @@
+"""Edges in one canonical order, graphs side by side, and what part an answer depends on. numpy only.
+
+Everywhere edges are ``(2, E)`` int64, sources over targets: both directions of every link and one self-loop a
+node, each once, sorted by target and then by source. In this order a node sums up its neighbours, so the same
+graph gives the same bytes however its links were written down.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+class Neighbours(NamedTuple):
+    """Edges by target: node ``i`` hears ``sources[starts[i] : starts[i + 1]]``, ascending."""
+
+    starts: Ints
+    sources: Ints
+
+
+def canonical(links: Sequence[Sequence[int]] | Ints, nodes: int) -> Ints:
+    """The edges of undirected links ``(L, 2)`` between ``nodes`` nodes.
+
+    Self-links, repeated links and links given in both directions change nothing.
+
+    Returns:
+        ``(2, E)``, with ``nodes <= E <= nodes + 2 L``.
+    """
+    pairs = np.asarray(links, np.int64).reshape(-1, 2)
+    loops = np.arange(nodes, dtype=np.int64)
+    left, right = pairs[:, 0], pairs[:, 1]
+    targets = np.concatenate([left, right, loops])
+    sources = np.concatenate([right, left, loops])
+    return _sorted(sources, targets, nodes)
+
+
+def _sorted(sources: Ints, targets: Ints, nodes: int) -> Ints:
+    targets, sources = np.divmod(np.unique(targets * nodes + sources), nodes)
+    return np.stack([sources, targets])
+
+
+def by_target(edges: Ints, nodes: int) -> Neighbours:
+    """Canonical edges ``(2, E)`` as lists of sources per target."""
+    counts = np.bincount(edges[1], minlength=nodes)
+    return Neighbours(np.concatenate([[0], np.cumsum(counts)]), edges[0])
+
+
+def take(starts: Ints, members: Ints, rows: Ints) -> tuple[Ints, Ints]:
+    """Some rows of a table of lists: their members end to end ``(M,)``, and lengths ``(len(rows),)``."""
+    lengths = starts[rows + 1] - starts[rows]
+    shifts = np.repeat(starts[rows] - np.cumsum(lengths) + lengths, lengths)
+    return members[np.arange(lengths.sum()) + shifts], lengths
+
+
+def surroundings(neighbours: Neighbours, seeds: Ints, hops: int) -> tuple[Ints, Ints]:
+    """All that ``hops`` rounds of attention at the seeds can depend on.
+
+    A node within ``hops - 1`` of a seed keeps all its incoming edges, in their order: the answer at the seeds
+    has the bits of the whole graph's. The outermost nodes only lend their features and keep the self-loop.
+
+    Args:
+        neighbours: The whole graph.
+        seeds: Node ids, in any order.
+        hops: Rounds of attention, 0 or more.
+
+    Returns:
+        Node ids ``(N,)``, ascending, and the edges ``(2, E)`` between them, numbered within ``0 .. N - 1``.
+    """
+    nodes = np.unique(seeds)
+    inner = nodes[:0]
+    for _ in range(hops):
+        inner = nodes
+        nodes = np.unique(take(*neighbours, inner)[0])  # self-loops keep ``inner`` inside
+    sources, lengths = take(*neighbours, inner)
+    rim = np.setdiff1d(nodes, inner, assume_unique=True)
+    targets = np.concatenate([np.repeat(inner, lengths), rim])
+    sources = np.concatenate([sources, rim])
+    return nodes, _sorted(np.searchsorted(nodes, sources), np.searchsorted(nodes, targets), len(nodes))
+
+
+def side_by_side(edges: Sequence[Ints], nodes: Sequence[int]) -> Ints:
+    """The edges of several graphs as those of one with all their nodes in order; none joins two of them."""
+    offsets = np.cumsum([0, *nodes[:-1]])
+    return np.concatenate([part + offset for part, offset in zip(edges, offsets, strict=True)], axis=1)

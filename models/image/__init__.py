@@ -1,0 +1,33 @@
+"""The card of the image family: one class per picture. Torch-free."""
+
+from models.family import Budget, Card, Family, TensorSpec, Tolerance
+from models.image import codec, schema
+
+CLASSIFY = Card(
+    family="image",
+    task="classify",
+    assets=schema.Assets,
+    instance=schema.Instance,
+    prediction=schema.Prediction,
+    example=schema.example,
+    random_request=schema.random_request,
+    validate=schema.validate,
+    encode=codec.encode,
+    collate=codec.collate,
+    decode=codec.decode,
+    inputs=(TensorSpec(name="pixels", dtype="uint8", axes=("batch", "channels", "height", "width")),),
+    outputs=(
+        TensorSpec(name="scores", dtype="float32", axes=("batch", "classes")),
+        TensorSpec(name="attention", dtype="float32", axes=("batch", "heads", "patches"), is_attention=True),
+    ),
+    tolerance=Tolerance(
+        atol=1e-5,
+        rtol=1e-4,
+        reason="probabilities after a few dozen float32 layers; measured 3e-8 (CNN) to 1e-6 (attention)",
+    ),
+    cost=codec.cost,
+    budget=Budget(unit="rows", batch=64, explained=1),
+    from_media=dict.fromkeys(("image/png", "image/jpeg", "image/webp"), schema.from_media),
+)
+
+FAMILY = Family(name="image", title="Image", cards=(CLASSIFY,))

@@ -1,0 +1,50 @@
+"""From a picture to tensors and back. numpy and Pillow only."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from msgspec import UnsetType
+from numpy.typing import NDArray
+
+from models.family import Feeds, Outputs, Prediction
+from models.image.picture import to_pixels
+from models.image.schema import Assets, Instance
+
+Sample: TypeAlias = NDArray[np.uint8]
+
+
+def encode(instance: Instance, assets: Assets) -> Sample:
+    """The picture in the model's size and colours, ``(channels, height, width)`` uint8."""
+    if not isinstance(instance.pixels, UnsetType):
+        return np.asarray(instance.pixels, np.uint8)[None]
+    return to_pixels(instance.picture, channels=assets.channels, height=assets.height, width=assets.width)
+
+
+def collate(samples: Sequence[Sample]) -> Feeds:
+    """The session's feeds: ``pixels`` ``(batch, channels, height, width)`` uint8."""
+    return {"pixels": np.stack(samples)}
+
+
+def decode(outputs: Outputs, samples: Sequence[Sample], assets: Assets) -> list[Prediction]:
+    """The likeliest class of each row of ``scores`` ``(batch, classes)``, and its attention if asked for."""
+    scores = outputs["scores"]
+    winners = scores.argmax(axis=1).tolist()
+    predictions: list[Prediction] = [
+        {
+            "label": assets.classes[winner],
+            "class_id": winner,
+            "score": float(scores[row, winner]),
+            "scores": scores[row],
+        }
+        for row, winner in enumerate(winners)
+    ]
+    if "attention" in outputs:
+        for row, prediction in enumerate(predictions):
+            prediction["attention"] = outputs["attention"][row]
+    return predictions
+
+
+def cost(sample: Sample) -> int:
+    """Every picture has the model's size: one row."""
+    return 1

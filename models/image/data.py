@@ -1,0 +1,181 @@
+"""Pictures to learn from: Fashion-MNIST, IDX files like it, or a folder with one subfolder per class. Torch-free."""
+
+import gzip
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.datasets import (
+    ACCURACY,
+    Dataset,
+    Metric,
+    Provenance,
+    RemoteFile,
+    own_provenance,
+    provenance,
+    read,
+)
+from models.errors import DataError
+from models.family import Prediction
+from models.image.picture import UnreadablePicture, open_picture, to_pixels
+from models.image.schema import Assets, Instance
+
+_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+FASHION_MNIST = Dataset(
+    name="Fashion-MNIST",
+    folder="image/fashion_mnist",
+    licence="MIT",
+    attribution="Xiao, Rasul and Vollgraf 2017, Zalando SE, arXiv:1708.07747",
+    files={
+        name: RemoteFile(sha256=sha256, url=f"{_URL}{name}.gz")
+        for name, sha256 in {
+            "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        }.items()
+    },
+)
+FASHION_CLASSES = [
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+]  # fmt: skip
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+Split = tuple[NDArray[np.uint8], NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageData:
+    """Pictures ``(N, C, H, W)`` uint8 and class ids ``(N,)`` int64 per split."""
+
+    provenance: Provenance
+    assets: Assets
+    splits: dict[str, Split]
+
+    @property
+    def metric(self) -> Metric:
+        """Share of pictures with the right class."""
+        return ACCURACY
+
+    def examples(self, split: str) -> Iterator[tuple[Instance, int]]:
+        """Requests as ``pixels``; the truth is the class id."""
+        pictures, labels = self.splits[split]
+        for picture, label in zip(pictures, labels.tolist(), strict=True):
+            yield Instance(pixels=picture[0].tolist()), label
+
+    def judge(self, predictions: Sequence[Prediction], truths: Sequence[int]) -> float:
+        """Accuracy in %."""
+        hits = [p["class_id"] == truth for p, truth in zip(predictions, truths, strict=True)]
+        return 100 * float(np.mean(hits))
+
+
+def load(path: Path | None = None, seed: int = 0) -> ImageData:
+    """Read Fashion-MNIST, or a user's folder: IDX files named as Fashion-MNIST's, or ``<class>/<picture>``.
+
+    The validation pictures are drawn from the training ones, stratified by class: 5,000 of Fashion-MNIST, a tenth of
+    a user's. A user's folder without a test part gives another tenth for it.
+
+    Raises:
+        DataError: With file, what was found and what was expected.
+    """
+    if path is None:
+        files = {name: read(FASHION_MNIST, name) for name in FASHION_MNIST.files}
+        return _from_idx(files, FASHION_CLASSES, provenance(FASHION_MNIST), share=1 / 12, seed=seed)
+    names = {name: next(path.glob(f"{name}*"), None) for name in FASHION_MNIST.files}
+    paths = [found for found in names.values() if found is not None]
+    if len(paths) == len(names):
+        files = {name: _content(found) for name, found in names.items() if found is not None}
+        return _from_idx(files, None, own_provenance(*paths), share=0.1, seed=seed)
+    return _from_folder(path, seed)
+
+
+def _content(path: Path) -> bytes:
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+
+
+def read_idx(content: bytes, name: str, axes: int) -> NDArray[np.uint8]:
+    """An IDX file's array (http://yann.lecun.com/exdb/mnist, "the IDX file format").
+
+    Raises:
+        DataError: If the header or the length is not an unsigned-byte IDX file's.
+    """
+    header = 4 + 4 * axes
+    if len(content) < header or content[:4] != bytes((0, 0, 8, axes)):
+        raise DataError(name, found=f"header {content[:4].hex()}", expected=f"0000080{axes}")
+    shape = struct.unpack(f">{axes}I", content[4:header])
+    if len(content) - header != np.prod(shape):
+        raise DataError(name, found=f"{len(content) - header} bytes", expected=f"{shape} values")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _from_idx(
+    files: dict[str, bytes], classes: list[str] | None, origin: Provenance, *, share: float, seed: int
+) -> ImageData:
+    parts: dict[str, Split] = {}
+    for part in ("train", "t10k"):
+        pictures = read_idx(files[f"{part}-images-idx3-ubyte"], f"{part}-images-idx3-ubyte", 3)
+        labels = read_idx(files[f"{part}-labels-idx1-ubyte"], f"{part}-labels-idx1-ubyte", 1).astype(np.int64)
+        if len(pictures) != len(labels):
+            raise DataError(part, found=f"{len(labels)} labels", expected=f"{len(pictures)} as there are pictures")
+        parts[part] = pictures[:, None], labels
+    images, ids = parts["train"]
+    classes = classes or [str(label) for label in range(int(ids.max()) + 1)]
+    fit, validation = _stratified(ids, share, seed)
+    return ImageData(
+        provenance=origin,
+        assets=Assets(classes=classes, height=images.shape[2], width=images.shape[3]),
+        splits={
+            "train": (images[fit], ids[fit]),
+            "validation": (images[validation], ids[validation]),
+            "test": parts["t10k"],
+        },
+    )
+
+
+def _stratified(labels: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of the rest and of a ``share`` of every class (at least one), both sorted."""
+    rng = np.random.default_rng(seed)
+    held = []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        held.append(members[: max(1, round(len(members) * share))])
+    chosen = np.sort(np.concatenate(held))
+    return np.setdiff1d(np.arange(len(labels)), chosen), chosen
+
+
+def _from_folder(path: Path, seed: int) -> ImageData:
+    """One subfolder per class; all pictures are brought to 28 x 28 grey."""
+    classes = sorted(folder.name for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
+    if len(classes) < 2:
+        raise DataError(path, found=f"{len(classes)} class folders", expected="at least 2, or four IDX files")
+    assets = Assets(classes=classes)
+    pictures, labels, files = [], [], []
+    for label, name in enumerate(classes):
+        members = sorted(f for f in (path / name).iterdir() if f.suffix.lower() in SUFFIXES)
+        if len(members) < 3:
+            raise DataError(path / name, found=f"{len(members)} pictures", expected="at least 3")
+        for file in members:
+            pictures.append(_picture(file, assets))
+            labels.append(label)
+            files.append(file)
+    everything, ids = np.stack(pictures), np.asarray(labels, np.int64)
+    rest, test = _stratified(ids, 0.1, seed)
+    fit, validation = _stratified(ids[rest], 0.1, seed + 1)
+    chosen = {"train": rest[fit], "validation": rest[validation], "test": test}
+    return ImageData(
+        provenance=own_provenance(*files),
+        assets=assets,
+        splits={split: (everything[rows], ids[rows]) for split, rows in chosen.items()},
+    )
+
+
+def _picture(file: Path, assets: Assets) -> NDArray[np.uint8]:
+    try:
+        picture = open_picture(file.read_bytes())
+    except UnreadablePicture as error:
+        raise DataError(file, found="no readable picture", expected=str(error)) from error
+    return to_pixels(picture, channels=assets.channels, height=assets.height, width=assets.width)

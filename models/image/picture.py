@@ -1,0 +1,74 @@
+"""Any still picture to the pixels a model reads. Pillow and numpy only."""
+
+import struct
+import zlib
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+# A phone's largest ordinary picture; its decoded RGBA form is 96 MB, far below what a bomb would take.
+MAX_PIXELS = 24_000_000
+# What Pillow raises on damaged files, as found by fuzzing its three decoders.
+DECODER_ERRORS = (
+    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError,
+    struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+
+
+class UnreadablePicture(ValueError):
+    """The bytes are not one still picture of a known format and bearable size."""
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """Decode a PNG, JPEG or WebP file, upright.
+
+    The declared size is read and bounded before a single pixel is decoded.
+
+    Raises:
+        UnreadablePicture: With the reason, without echoing input.
+    """
+    try:
+        picture = Image.open(BytesIO(data), formats=FORMATS)
+    except DECODER_ERRORS as error:
+        raise UnreadablePicture("expected a PNG, JPEG or WebP file") from error
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise UnreadablePicture(f"expected at most {MAX_PIXELS:,} pixels, found {width} x {height}")
+    if getattr(picture, "n_frames", 1) > 1:
+        raise UnreadablePicture("expected one still picture, found an animation")
+    try:
+        picture.load()
+        return ImageOps.exif_transpose(picture)
+    except DECODER_ERRORS as error:
+        raise UnreadablePicture(f"the {picture.format} file is damaged or truncated") from error
+
+
+def to_pixels(picture: Image.Image, *, channels: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Bring a picture to the model's colours and size.
+
+    Transparent parts become black, the background of the training pictures. The picture keeps its proportions and is
+    padded with black. One that already has the model's mode and size passes unchanged.
+
+    Returns:
+        ``(channels, height, width)`` uint8.
+    """
+    picture = _flatten(picture)
+    picture = picture.convert("L" if channels == 1 else "RGB")
+    if picture.size != (width, height):
+        picture = ImageOps.pad(picture, (width, height), Image.Resampling.LANCZOS, color=0)
+    pixels = np.asarray(picture, np.uint8)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _flatten(picture: Image.Image) -> Image.Image:
+    """Sixteen bits to eight by scaling (Pillow's own conversion saturates), transparency onto black."""
+    if picture.mode.startswith(("I", "F")):
+        wide = np.asarray(picture, np.float64)
+        return Image.fromarray(np.clip(np.rint(wide / 257), 0, 255).astype(np.uint8))
+    if picture.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in picture.info:
+        over = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)
+    return picture

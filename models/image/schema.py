@@ -1,0 +1,138 @@
+"""What an image request and answer look like."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from io import BytesIO
+from typing import Annotated, Any, NotRequired, TypedDict
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Meta, UnsetType
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.errors import Fault
+from models.family import Array
+from models.image.picture import UnreadablePicture, open_picture
+
+Pixels = Annotated[
+    list[list[Annotated[int, Meta(ge=0, le=255)]]],
+    Meta(max_length=4096, description="Rows of grey values, 0 black to 255 white, in the model's own size."),
+]
+
+
+class Instance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
+    """One picture: either a whole image file or the grey values themselves."""
+
+    image: Annotated[bytes, Meta(description="A PNG, JPEG or WebP file in base64.")] | UnsetType = UNSET
+    pixels: Pixels | UnsetType = UNSET
+
+    @cached_property
+    def picture(self) -> Image.Image:
+        """The decoded ``image``; decoding happens once, in ``validate``.
+
+        Raises:
+            UnreadablePicture: If the bytes are not one still PNG, JPEG or WebP picture of bearable size.
+        """
+        return open_picture(self.image if isinstance(self.image, bytes) else b"")
+
+
+class Prediction(TypedDict):
+    """The likeliest class and the probability of each, in the model's class order.
+
+    ``attention`` (models that attend) has one row per head: the weights of the patches, row by row of the picture,
+    by which the answer was averaged. Each row sums to 1.
+    """
+
+    label: str
+    class_id: int
+    score: float
+    scores: Array
+    attention: NotRequired[Array]
+
+
+class Assets(msgspec.Struct, frozen=True):
+    """Constants of an image model.
+
+    Attributes:
+        classes: Class names in the order of the scores.
+        channels: 1 for grey, 3 for RGB.
+        height: Rows of the model's input.
+        width: Columns of the model's input.
+        patch: Side of a patch in pixels, for models that attend over patches.
+        heads: Attention heads, likewise.
+    """
+
+    classes: list[str]
+    channels: int = 1
+    height: int = 28
+    width: int = 28
+    patch: int | None = None
+    heads: int | None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Static axes."""
+        sizes = {
+            "channels": self.channels,
+            "height": self.height,
+            "width": self.width,
+            "classes": len(self.classes),
+        }
+        if self.patch is not None and self.heads is not None:
+            sizes |= {"heads": self.heads, "patches": self.height // self.patch * (self.width // self.patch)}
+        return sizes
+
+
+def validate(instance: Instance, assets: Assets) -> Iterator[Fault]:
+    """Yield faults: not exactly one of ``image`` and ``pixels``, an unreadable file, the wrong number of pixels."""
+    if isinstance(instance.image, UnsetType) == isinstance(instance.pixels, UnsetType):
+        yield Fault((), "expected exactly one of 'image' and 'pixels'")
+    elif isinstance(instance.pixels, UnsetType):
+        try:
+            instance.picture  # noqa: B018  decoding is the check
+        except UnreadablePicture as error:
+            yield Fault(("image",), str(error))
+    elif assets.channels != 1:
+        yield Fault(("pixels",), "this model reads colour pictures; send 'image'")
+    else:
+        yield from _validate_pixels(instance.pixels, assets)
+
+
+def _validate_pixels(pixels: list[list[int]], assets: Assets) -> Iterator[Fault]:
+    if len(pixels) != assets.height:
+        yield Fault(("pixels",), f"expected {assets.height} rows, found {len(pixels)}")
+        return
+    for number, row in enumerate(pixels):
+        if len(row) != assets.width:
+            yield Fault(("pixels", number), f"expected {assets.width} values, found {len(row)}")
+            return
+
+
+def _file_bytes(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def example(assets: Assets) -> Instance:
+    """A grey T-shirt, drawn by hand, as a PNG file."""
+    pixels = np.zeros((28, 28), np.uint8)
+    pixels[4:24, 9:19] = 180
+    pixels[5:12, 4:24] = 180
+    pixels[3:6, 12:16] = 0
+    return Instance(image=_file_bytes(pixels))
+
+
+def random_request(rng: np.random.Generator, assets: Assets) -> Instance:
+    """Smooth noise: as ``pixels`` when the model is grey and the coin says so, else as a PNG of any size."""
+    if assets.channels == 1 and rng.random() < 0.5:
+        pixels = rng.integers(0, 256, (assets.height, assets.width))
+        return Instance(pixels=pixels.tolist())
+    shape: Any = (*rng.integers(8, 64, 2), *((3,) if rng.random() < 0.5 else ()))
+    return Instance(image=_file_bytes(rng.integers(0, 256, shape).astype(np.uint8)))
+
+
+def from_media(body: bytes) -> Instance:
+    """The instance a raw image body stands for."""
+    return Instance(image=body)

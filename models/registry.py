@@ -1,0 +1,21 @@
+"""The only list of families. Torch-free."""
+
+from models import graph, image, tagging, viewcount
+from models.errors import CardMismatch
+from models.family import AnyCard, Family
+
+FAMILIES: tuple[Family, ...] = (viewcount.FAMILY, tagging.FAMILY, image.FAMILY, graph.FAMILY)
+CARDS: tuple[AnyCard, ...] = tuple(card for family in FAMILIES for card in family.cards)
+
+
+def find_card(family: str, task: str) -> AnyCard:
+    """The card of one task.
+
+    Raises:
+        CardMismatch: If no family of this code has the task.
+    """
+    for card in CARDS:
+        if (card.family, card.task) == (family, task):
+            return card
+    known = ", ".join(f"{card.family}/{card.task}" for card in CARDS)
+    raise CardMismatch(f"no card for {family}/{task}; this code has {known}")

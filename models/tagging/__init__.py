@@ -1,0 +1,43 @@
+"""The card of the tagging family: one part of speech per word. Torch-free."""
+
+from models.family import Budget, Card, Family, TensorSpec, Tolerance
+from models.tagging import codec, schema
+
+TAG = Card(
+    family="tagging",
+    task="tag",
+    assets=schema.Assets,
+    instance=schema.Instance,
+    prediction=schema.Prediction,
+    example=schema.example,
+    random_request=schema.random_request,
+    validate=schema.validate,
+    encode=codec.encode,
+    collate=codec.collate,
+    decode=codec.decode,
+    inputs=(
+        TensorSpec(name="features", dtype="int64", axes=("tokens", "features")),
+        TensorSpec(name="grid", dtype="int64", axes=("sentences", "width")),
+        TensorSpec(name="keep", dtype="bool", axes=("sentences", "width")),
+        TensorSpec(name="back", dtype="int64", axes=("tokens",)),
+    ),
+    outputs=(
+        TensorSpec(name="scores", dtype="float32", axes=("tokens", "tags")),
+        TensorSpec(
+            name="attention",
+            dtype="float32",
+            axes=("sentences", "layers", "heads", "width", "width"),
+            is_attention=True,
+        ),
+    ),
+    tolerance=Tolerance(
+        atol=1e-5,
+        rtol=1e-4,
+        reason="probabilities after two float32 attention layers; measured 1e-6",
+    ),
+    cost=codec.cost,
+    budget=Budget(unit="tokens", batch=512, explained=128, is_padded=True),
+    from_media={},
+)
+
+FAMILY = Family(name="tagging", title="Tagging", cards=(TAG,))

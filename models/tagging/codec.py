@@ -1,0 +1,75 @@
+"""From words to tensors and back. numpy only."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.family import Feeds, Outputs, Prediction
+from models.tagging import spelling
+from models.tagging.schema import Assets, Instance
+
+
+class Sample(NamedTuple):
+    """A sentence: ``T`` words and their feature ids ``(T, features)`` int64."""
+
+    tokens: list[str]
+    features: NDArray[np.int64]
+
+
+def encode(instance: Instance, assets: Assets) -> Sample:
+    """The words with their feature ids, each in ``0 <= id < assets.rows``."""
+    content = bytearray().join(map(assets.features, instance.words))
+    features = np.frombuffer(content, np.int64).reshape(-1, spelling.FEATURES)  # (T, F)
+    features[:1, spelling.PLACE] = spelling.FIRST
+    return Sample(instance.words, features)
+
+
+def collate(samples: Sequence[Sample]) -> Feeds:
+    """Pack sentences end to end, with the way into a padded grid and back.
+
+    Only attention sees the grid; everything else runs on packed words, so that padding costs little and a
+    sentence's tags do not depend on its batch-mates.
+
+    Args:
+        samples: ``S`` sentences, of any length ``T_i`` including 0.
+
+    Returns:
+        The session's feeds: ``features`` ``(sum T_i, F)`` int64; ``grid`` ``(S, max T_i)`` int64, the packed
+        word in each cell, 0 where there is none; ``keep`` ``(S, max T_i)`` bool, where there is one; ``back``
+        ``(sum T_i,)`` int64, the cell of each packed word in the flattened grid.
+    """
+    lengths = np.array([len(sample.tokens) for sample in samples], np.int64)
+    keep = np.arange(lengths.max(initial=0)) < lengths[:, None]  # (S, W)
+    grid = np.zeros(keep.shape, np.int64)
+    grid[keep] = np.arange(lengths.sum())
+    return {
+        "features": np.concatenate([sample.features for sample in samples]),
+        "grid": grid,
+        "keep": keep,
+        "back": np.flatnonzero(keep),
+    }
+
+
+def decode(outputs: Outputs, samples: Sequence[Sample], assets: Assets) -> list[Prediction]:
+    """The likeliest tag of each word by ``scores`` ``(sum T_i, tags)``; attention, cut to the sentence."""
+    scores = outputs["scores"]
+    winners = [assets.tags[winner] for winner in scores.argmax(axis=1).tolist()]
+    best = scores.max(axis=1)
+    predictions: list[Prediction] = []
+    start = 0
+    for row, sample in enumerate(samples):
+        length = len(sample.tokens)
+        end = start + length
+        prediction = {"tokens": sample.tokens, "tags": winners[start:end], "scores": best[start:end]}
+        if "attention" in outputs:
+            prediction["attention"] = outputs["attention"][row, :, :, :length, :length]
+        predictions.append(prediction)
+        start = end
+    return predictions
+
+
+def cost(sample: Sample) -> int:
+    """Its words; an empty sentence takes one unit, so that a batch of them is bounded too."""
+    return max(1, len(sample.tokens))

@@ -1,0 +1,184 @@
+"""What a tagging request and answer look like."""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import cached_property, lru_cache
+from itertools import islice
+from typing import Annotated, NamedTuple, NotRequired, TypedDict
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Meta, UnsetType
+
+from models.errors import Fault
+from models.family import Array
+from models.tagging import spelling
+from models.tagging.tokeniser import split_words
+
+MAX_CHARACTERS = 20_000
+MAX_TOKENS = 512
+# An address in EWT's test part has 473.
+MAX_TOKEN_CHARACTERS = 512
+MAX_FAULTS = 8
+# Unicode's category Cc, and surrogates, which no UTF-8 has; running text may have tabs and line ends.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+Text = Annotated[str, Meta(max_length=MAX_CHARACTERS, description="Running text in English, of at most 512 words.")]
+Tokens = Annotated[
+    list[str],
+    Meta(
+        description="The words of one sentence, punctuation apart, as in Universal Dependencies.",
+        extra_json_schema={
+            "maxItems": MAX_TOKENS,
+            "items": {"type": "string", "minLength": 1, "maxLength": MAX_TOKEN_CHARACTERS},
+        },
+    ),
+]
+
+
+class Instance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
+    """One sentence: either running text or its words."""
+
+    text: Text | UnsetType = UNSET
+    tokens: Tokens | UnsetType = UNSET
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The words to tag; ``text`` is cut once, and never into more than one word too many."""
+        if isinstance(self.text, str):
+            return list(islice(split_words(self.text), MAX_TOKENS + 1))
+        return self.tokens if isinstance(self.tokens, list) else []
+
+
+class Prediction(TypedDict):
+    """Words, the likeliest tag of each, and that tag's probability, all in order and of one length ``T``.
+
+    ``attention`` has shape ``(layers, heads, T, T)``: how much the word of the row looked at the word of the
+    column; each row sums to 1.
+    """
+
+    tokens: list[str]
+    tags: list[str]
+    scores: Array
+    attention: NotRequired[Array]
+
+
+class Assets(msgspec.Struct, frozen=True, dict=True):
+    """Constants of a tagger.
+
+    Attributes:
+        words: The known words, lower-cased, in composed form (NFC).
+        clues: The known beginnings, endings and shapes, as ``spelling.find_clues`` writes them.
+        tags: Tag names in the order of the scores.
+        layers: Attention layers.
+        heads: Attention heads in a layer.
+    """
+
+    words: list[str]
+    clues: list[str]
+    tags: list[str]
+    layers: int = 2
+    heads: int = 8
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Static axes."""
+        return {
+            "features": spelling.FEATURES,
+            "tags": len(self.tags),
+            "layers": self.layers,
+            "heads": self.heads,
+        }
+
+    @property
+    def rows(self) -> int:
+        """Rows of the embedding table; every feature id is below."""
+        return spelling.RESERVED + len(self.words) + len(self.clues)
+
+    @cached_property
+    def features(self) -> Callable[[str], bytes]:
+        """The features of a word as the bytes of ``(features,)`` int64; frequent words are remembered."""
+        words = {word: place for place, word in enumerate(self.words)}
+        clues = {clue: place for place, clue in enumerate(self.clues)}
+
+        @lru_cache(maxsize=16_384)
+        def look_up(word: str) -> bytes:
+            return np.array(spelling.features(word, words, clues), np.int64).tobytes()
+
+        return look_up
+
+
+def validate(instance: Instance, assets: Assets) -> Iterator[Fault]:
+    """Yield faults: not exactly one of ``text`` and ``tokens``, too many words, words that are none."""
+    if isinstance(instance.text, UnsetType) == isinstance(instance.tokens, UnsetType):
+        yield Fault((), "expected exactly one of 'text' and 'tokens'")
+    elif isinstance(instance.tokens, UnsetType):
+        yield from _find_text_fault(instance)
+    elif len(instance.tokens) > MAX_TOKENS:
+        yield Fault(("tokens",), f"expected at most {MAX_TOKENS} tokens, found {len(instance.tokens)}")
+    else:
+        flaws = ((place, find_flaw(word)) for place, word in enumerate(instance.tokens))
+        faults = (Fault(("tokens", place), flaw.reason) for place, flaw in flaws if flaw is not None)
+        yield from islice(faults, MAX_FAULTS)
+
+
+def _find_text_fault(instance: Instance) -> Iterator[Fault]:
+    flaw = None
+    if isinstance(instance.text, str):
+        flaw = _find_control(_CONTROL_IN_TEXT, instance.text)
+    if flaw is None and len(instance.words) > MAX_TOKENS:
+        flaw = Flaw(f"at most {MAX_TOKENS} words", "more")
+    flaw = flaw or next(filter(None, map(find_flaw, instance.words)), None)
+    if flaw is not None:
+        yield Fault(("text",), flaw.reason)
+
+
+class Flaw(NamedTuple):
+    """What was expected of a text and what was found instead."""
+
+    expected: str
+    found: str
+
+    @property
+    def reason(self) -> str:
+        """Both in a sentence."""
+        return f"expected {self.expected}, found {self.found}"
+
+
+def find_flaw(word: str) -> Flaw | None:
+    """Why this cannot be a word, if it cannot."""
+    if not word:
+        return Flaw("a word", "an empty string")
+    if word.isspace():
+        return Flaw("a word", "only white space")
+    if len(word) > MAX_TOKEN_CHARACTERS:
+        return Flaw(f"at most {MAX_TOKEN_CHARACTERS} characters in a word", f"{len(word)}")
+    return _find_control(_CONTROL, word)
+
+
+def _find_control(pattern: re.Pattern[str], text: str) -> Flaw | None:
+    found = pattern.search(text)
+    if found is None:
+        return None
+    return Flaw("no control characters", f"U+{ord(found[0]):04X} at position {found.start()}")
+
+
+def example(assets: Assets) -> Instance:
+    """A sentence in which the same word is a verb and a noun."""
+    return Instance(text="I saw a saw")
+
+
+def random_request(rng: np.random.Generator, assets: Assets) -> Instance:
+    """One to 60 words, now and then 120: known words and random strings, sometimes as running text."""
+    kind = rng.random()
+    count = 1 if kind < 0.1 else 120 if kind > 0.9 else int(rng.integers(1, 61))
+    tokens = [_random_word(rng, assets) for _ in range(count)]
+    return Instance(text=" ".join(tokens)) if rng.random() < 0.25 else Instance(tokens=tokens)
+
+
+def _random_word(rng: np.random.Generator, assets: Assets) -> str:
+    if assets.words and rng.random() < 0.8:
+        return assets.words[rng.integers(len(assets.words))]
+    letters = rng.choice(list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJ0123456789éßд"), rng.integers(1, 12))
+    return "".join(letters.tolist())

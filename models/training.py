@@ -1,0 +1,291 @@
+"""The one training loop. It knows no family: a ``Learner`` brings net, batches, loss and metric."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from models import pictures
+from models.datasets import Data
+from models.family import AnyCard
+
+FINAL_WEIGHTS, BEST_WEIGHTS, CHECKPOINT, REPORT = "final.pt", "best.pt", "checkpoint.pt", "result.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How the weights are found.
+
+    Attributes:
+        epochs: Most passes over the training data.
+        patience: Epochs without a better validation score before stopping.
+        batch_size: Instances in one step (words for tagging, see its recipe).
+        learning_rate: Peak of the schedule.
+        weight_decay: Decoupled (AdamW), or L2 in the gradient (Adam) where ``is_l2``.
+        is_l2: Whether ``weight_decay`` is an L2 penalty.
+        is_one_cycle: Warm up and anneal over ``epochs`` instead of a constant rate.
+        clip_norm: Bound on the gradient's norm.
+    """
+
+    epochs: int
+    patience: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    is_l2: bool = False
+    is_one_cycle: bool = True
+    clip_norm: float = 1.0
+
+
+class Learner(Protocol):
+    """A net with the data it learns from; one class per family, in its ``recipe.py``."""
+
+    @property
+    def net(self) -> nn.Module:
+        """What learns; the pooled net once there is one."""
+        ...
+
+    @property
+    def data(self) -> Data:
+        """What it learns from."""
+        ...
+
+    def batch_count(self) -> int:
+        """Steps in one epoch."""
+        ...
+
+    def batches(self, rng: np.random.Generator) -> Iterator[Any]:
+        """One epoch of training batches, in an order drawn from ``rng``."""
+        ...
+
+    def loss(self, batch: Any) -> Tensor:
+        """Mean loss of one batch, a scalar."""
+        ...
+
+    def score(self, split: str) -> float:
+        """The metric on ``"train"``, ``"validation"`` or ``"test"``; the net is in evaluation mode."""
+        ...
+
+    def finish(self) -> dict[str, Any]:
+        """Called once with the best weights loaded: calibrate, and return what the report should say more."""
+        ...
+
+    def pooled(self) -> "Learner | None":
+        """After ``finish``: a fresh learner on train and validation together, calibration kept; ``None``: not wanted.
+
+        Worth it where the newest data are the validation data. Everything was chosen by then, so nothing is chosen on
+        what the pooled net has seen.
+        """
+        ...
+
+    def draw(self, directory: Path) -> None:
+        """Write the pictures one would want."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a model of one task is trained.
+
+    Attributes:
+        name: The recipe's name; the shipped model trained by it is called the same.
+        card: The task.
+        summary: One line on the network.
+        plan: The loop's numbers.
+        network: The net's numbers, a frozen dataclass.
+        learner: Makes the learner from this recipe, the data's path (``None`` for the public dataset) and a seed.
+    """
+
+    name: str
+    card: AnyCard
+    summary: str
+    plan: Plan
+    network: Any
+    learner: Callable[["Recipe", Path | None, int], Learner]
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the weights beside data and seed, as plain values."""
+        return {"name": self.name, "plan": asdict(self.plan), "network": asdict(self.network)}
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """Where a run stands after a whole epoch; what a checkpoint holds beside weights and optimiser."""
+
+    epoch: int = 0
+    best: float = 0.0
+    best_epoch: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    learner: Learner
+    plan: Plan
+    seed: int
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler | None
+    directory: Path
+    is_pooled: bool = False
+
+
+def seed_everything(seed: int) -> None:
+    """Make torch repeatable; same seed, machine and thread count give the same weights."""
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True)
+
+
+def fit(learner: Learner, recipe: Recipe, *, seed: int, directory: Path, quiet: bool = False) -> dict[str, Any]:
+    """Train with early stopping on validation, or go on from the last whole epoch in ``directory``.
+
+    Interrupted anywhere and called again, it ends with the weights of the uninterrupted run: shuffling is drawn from
+    (seed, epoch) and torch's generator is kept in the checkpoint.
+
+    Args:
+        learner: Net and data.
+        recipe: The plan, and what is written into the report.
+        seed: Of initialisation (done by the caller) and shuffling.
+        directory: Holds checkpoint, weights, ``result.json`` and pictures.
+        quiet: No progress bar.
+
+    Returns:
+        The report, as in ``result.json``. The net holds the best weights.
+    """
+    run = _start(learner, recipe.plan, seed, directory)
+    progress = _loop(run, quiet=quiet)
+    more = learner.finish()
+    pooled = learner.pooled()
+    if pooled is None:
+        return _report(run, recipe, progress, more)
+    _loop(_start(pooled, recipe.plan, seed, directory / "pooled", is_pooled=True), quiet=quiet)
+    return _report(replace(run, learner=pooled), recipe, progress, more)
+
+
+def _start(learner: Learner, plan: Plan, seed: int, directory: Path, *, is_pooled: bool = False) -> _Run:
+    directory.mkdir(parents=True, exist_ok=True)
+    kind = torch.optim.Adam if plan.is_l2 else torch.optim.AdamW
+    decayed = [p for p in learner.net.parameters() if p.ndim > 1]
+    rest = [p for p in learner.net.parameters() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = kind(groups, lr=plan.learning_rate, weight_decay=plan.weight_decay)
+    schedule = None
+    if plan.is_one_cycle:
+        steps = plan.epochs * learner.batch_count()
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.learning_rate, total_steps=steps, pct_start=0.2)
+    return _Run(learner, plan, seed, optimizer, schedule, directory, is_pooled)
+
+
+def _loop(run: _Run, *, quiet: bool) -> Progress:
+    """Epochs until the plan ends or patience does; the net then holds the best weights (pooled: the last)."""
+    plan, net = run.plan, run.learner.net
+    progress = _restore(run) or Progress(best=run.learner.data.metric.worst)
+    while progress.epoch < plan.epochs and progress.epoch - progress.best_epoch < plan.patience:
+        _epoch(run, progress, quiet=quiet)
+        _checkpoint(run, progress)
+    net.load_state_dict(torch.load(run.directory / BEST_WEIGHTS, weights_only=True))
+    net.eval()
+    return progress
+
+
+def _epoch(run: _Run, progress: Progress, *, quiet: bool) -> None:
+    started = time.perf_counter()
+    learner, net = run.learner, run.learner.net
+    rng = np.random.default_rng((run.seed, progress.epoch))
+    net.train()
+    total, count = 0.0, 0
+    title = f"epoch {progress.epoch + 1}/{run.plan.epochs}"
+    with tqdm(learner.batches(rng), title, learner.batch_count(), leave=False, disable=quiet) as bar:
+        for batch in bar:
+            total += _step(run, batch)
+            count += 1
+            bar.set_postfix(loss=f"{total / count:.4f}", best=f"{progress.best:.3f}", refresh=False)
+    net.eval()
+    score = learner.score("validation")
+    progress.epoch += 1
+    progress.seconds += time.perf_counter() - started
+    progress.history.append({"loss": total / max(count, 1), "validation": score})
+    if run.is_pooled or learner.data.metric.is_better(score, progress.best):
+        progress.best, progress.best_epoch = score, progress.epoch
+        _save(net.state_dict(), run.directory / BEST_WEIGHTS)
+    if not quiet:
+        metric = learner.data.metric
+        tqdm.write(f"{title}  loss {total / count:.4f}  validation {metric.name} {score:.3f} {metric.unit}")
+
+
+def _step(run: _Run, batch: Any) -> float:
+    run.optimizer.zero_grad(set_to_none=True)
+    loss = run.learner.loss(batch)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(run.learner.net.parameters(), run.plan.clip_norm)
+    run.optimizer.step()
+    if run.schedule is not None:
+        run.schedule.step()
+    return loss.item()
+
+
+def _checkpoint(run: _Run, progress: Progress) -> None:
+    state = {
+        "net": run.learner.net.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "schedule": run.schedule.state_dict() if run.schedule else None,
+        "rng": torch.get_rng_state(),
+        "progress": asdict(progress),
+    }
+    _save(state, run.directory / CHECKPOINT)
+
+
+def _save(state: Mapping[str, Any], path: Path) -> None:
+    """Write aside and rename, so that Ctrl-C never leaves half a file."""
+    aside = path.with_suffix(".tmp")
+    torch.save(state, aside)
+    aside.replace(path)
+
+
+def _restore(run: _Run) -> Progress | None:
+    path = run.directory / CHECKPOINT
+    if not path.exists():
+        return None
+    state = torch.load(path, weights_only=True)
+    run.learner.net.load_state_dict(state["net"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    if run.schedule is not None:
+        run.schedule.load_state_dict(state["schedule"])
+    torch.set_rng_state(state["rng"])
+    return Progress(**state["progress"])
+
+
+def _report(run: _Run, recipe: Recipe, progress: Progress, more: dict[str, Any]) -> dict[str, Any]:
+    learner = run.learner
+    # ``finish`` may set calibrated buffers: they belong to the weights that are exported.
+    _save(learner.net.state_dict(), run.directory / FINAL_WEIGHTS)
+    report = {
+        "recipe": recipe.settings(),
+        "seed": run.seed,
+        "metric": asdict(learner.data.metric),
+        # The validation score of the net that had not seen it, also where a pooled one ships.
+        "scores": {
+            "train": learner.score("train"),
+            "validation": progress.best,
+            "test": learner.score("test"),
+        },
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "seconds": round(progress.seconds, 1),
+        "threads": torch.get_num_threads(),
+        "parameters": sum(p.numel() for p in learner.net.parameters()),
+        "data": asdict(learner.data.provenance),
+        "history": progress.history,
+        **more,
+    }
+    pictures.curves(run.directory / "curves.png", progress.history, learner.data.metric.name)
+    (run.directory / REPORT).write_text(json.dumps(report, indent=1) + "\n")
+    learner.draw(run.directory)
+    return report

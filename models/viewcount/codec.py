@@ -1,0 +1,40 @@
+"""From views to tensors and back. numpy only."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.family import Feeds, Outputs, Prediction
+from models.viewcount.schema import Assets, Instance
+
+
+class Sample(NamedTuple):
+    """The last days of a channel, ``(days,)`` float32 views per day, and how far to forecast."""
+
+    views: NDArray[np.float32]
+    horizon: int
+
+
+def encode(instance: Instance, assets: Assets) -> Sample:
+    """The last ``assets.window`` days, oldest first."""
+    return Sample(np.asarray(instance.views[-assets.window :], np.float32), instance.horizon)
+
+
+def collate(samples: Sequence[Sample]) -> Feeds:
+    """The session's feeds: ``views`` ``(batch, days)`` float32."""
+    return {"views": np.stack([sample.views for sample in samples])}
+
+
+def decode(outputs: Outputs, samples: Sequence[Sample], assets: Assets) -> list[Prediction]:
+    """Cut each row of ``forecast``, ``lower`` and ``upper`` ``(batch, horizon)`` to the asked horizon."""
+    return [
+        {name: outputs[name][row, : sample.horizon] for name in ("forecast", "lower", "upper")}
+        for row, sample in enumerate(samples)
+    ]
+
+
+def cost(sample: Sample) -> int:
+    """Every sample is one row."""
+    return 1

@@ -1,0 +1,91 @@
+"""What a view-count request and answer look like."""
+
+from collections.abc import Iterator
+from typing import Annotated, TypedDict
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from models.errors import Fault
+from models.family import Array
+
+MAX_VIEWS_PER_DAY = 1_000_000_000
+MAX_DAYS = 3660
+WINDOW_DAYS = 56
+MAX_HORIZON_DAYS = 28
+
+Views = Annotated[
+    list[Annotated[float, Meta(ge=0, le=MAX_VIEWS_PER_DAY)]],
+    Meta(
+        min_length=WINDOW_DAYS,
+        max_length=MAX_DAYS,
+        description="Daily view counts, oldest first; the last 56 are used.",
+    ),
+]
+
+
+class Instance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A channel's recent past."""
+
+    views: Views
+    horizon: Annotated[int, Meta(ge=1, le=MAX_HORIZON_DAYS, description="How many days to forecast.")] = 7
+
+
+class Prediction(TypedDict):
+    """Views per day for the next days, with a 90 % interval calibrated on validation data."""
+
+    forecast: Array
+    lower: Array
+    upper: Array
+
+
+class Assets(msgspec.Struct, frozen=True, dict=True):
+    """Constants of a view-count model.
+
+    Attributes:
+        window: Days the network looks back.
+        horizon: Days the network forecasts.
+        coverage: Nominal coverage of the interval.
+    """
+
+    window: int = WINDOW_DAYS
+    horizon: int = MAX_HORIZON_DAYS
+    coverage: float = 0.9
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Static axes: ``days`` looked back and ``horizon`` ahead."""
+        return {"days": self.window, "horizon": self.horizon}
+
+
+def validate(instance: Instance, assets: Assets) -> Iterator[Fault]:
+    """Yield a fault for every view count that is not whole."""
+    views = np.asarray(instance.views)
+    for day in np.flatnonzero(views != np.floor(views))[:8]:
+        yield Fault(("views", int(day)), f"expected a whole number of views, found {views[day]:g}")
+
+
+EXAMPLE_VIEWS = (
+    16094, 21456, 22913, 23226, 21920, 19120, 12995, 15427, 21867, 23367, 23467, 21860, 18960, 12870,
+    15804, 22305, 23950, 24230, 22841, 19530, 13180, 16233, 23012, 24544, 24690, 23190, 19870, 13405,
+    16480, 23377, 24861, 25015, 23540, 20150, 13620, 16711, 23702, 25190, 25377, 23850, 20390, 13810,
+    16950, 24055, 25533, 25719, 24166, 20660, 13990, 17172, 24390, 25870, 26061, 24480, 20910, 14170,
+)  # fmt: skip
+
+
+def example(assets: Assets) -> Instance:
+    """Eight weeks of a growing channel."""
+    return Instance(views=[float(v) for v in EXAMPLE_VIEWS], horizon=7)
+
+
+def random_request(rng: np.random.Generator, assets: Assets) -> Instance:
+    """A noisy weekly series at a random level, from a dozen views a day to ten million."""
+    days = int(rng.integers(assets.window, assets.window + 30))
+    level = 10 ** rng.uniform(1, 7)
+    weekly = rng.uniform(0.5, 1.5, 7)[np.arange(days) % 7]
+    views = level * weekly * rng.lognormal(0, 0.1, days)
+    return Instance(
+        views=np.minimum(np.round(views), MAX_VIEWS_PER_DAY).tolist(),
+        horizon=int(rng.integers(1, assets.horizon + 1)),
+    )

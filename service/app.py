@@ -1,0 +1,164 @@
+"""The Gateway service: composition only.
+
+Built once from the settings at import, in every process BentoML starts: the served models, their runners (embedded, or
+services of their own behind ``bentoml.depends()``), one documented API per model, and the front around it all.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import attrs
+import bentoml
+import msgspec
+
+from models.errors import LecternError
+from models.family import Array, Feeds
+from models.registry import FAMILIES
+from models.session import CUDA_PROVIDER, Device, open_artifact
+from service.batching import AsyncRun
+from service.catalog import Served, find_models
+from service.front import Front
+from service.gateway import Desk, Endpoint, in_thread, make_endpoint
+from service.metrics import initialise
+from service.runners import COMMON, FamilyRunner, as_outputs, runner_class, runner_service
+from service.settings import Placement, Settings, settings
+
+logger = logging.getLogger("bentoml.lectern")
+READY_SECONDS = 2.0
+
+
+@attrs.define
+class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
+    """A BentoML service with Lectern's front as its outermost layer."""
+
+    def to_asgi(self, is_main: bool = True) -> Any:
+        """BentoML's application, behind the front where the public port is."""
+        app = super().to_asgi(is_main=is_main)  # attrs with slots: plain super() sees another class
+        if not is_main:
+            return app
+        front = Front(app, lambda: bentoml.get_current_service().desk)
+        front.router = app.router  # type: ignore[attr-defined]
+        return front
+
+
+class GatewayCore:
+    """What the Gateway does, whatever its models are."""
+
+    settings: Settings
+    served: Sequence[Served]
+    remote: Sequence[str]
+
+    def __init__(self) -> None:
+        pool = ThreadPoolExecutor(self.settings.threads, thread_name_prefix="lectern")
+        self.endpoints: dict[str, Endpoint] = {}
+        for family in FAMILIES:
+            mine = [model for model in self.served if model.manifest.family == family.name]
+            if not mine:
+                continue
+            if family.name in self.remote:
+                local = Device.CPU
+                runner: Any = getattr(self, f"{family.name}_runner")
+            else:
+                local = self.settings.device
+                runner = runner_class(family, self.served, self.settings)()
+            for model in mine:
+                session = self._session(runner, model, local)
+                run = self._run(runner, model, pool)
+                self.endpoints[model.name] = make_endpoint(session, session.provider, run, self.settings)
+        self.desk = Desk(endpoints=self.endpoints, settings=self.settings, pool=pool)
+
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
+    async def check_providers(self) -> None:
+        """Ask the remote runners where they really compute, and say it in the log."""
+        for name in self.remote:
+            providers = await getattr(self, f"{name}_runner").to_async.call("providers")
+            for model, provider in providers.items():
+                self.endpoints[model] = replace(self.endpoints[model], provider=provider)
+        initialise((endpoint.manifest, endpoint.provider) for endpoint in self.endpoints.values())
+        for endpoint in self.endpoints.values():
+            say = logger.warning if self.settings.uses_cuda and endpoint.provider != CUDA_PROVIDER else logger.info
+            say("%s ready on %s, %s", endpoint.manifest.tag, endpoint.provider, endpoint.manifest.digest[:12])
+
+    @staticmethod
+    def _session(runner: Any, model: Served, device: Device) -> Any:
+        return runner.sessions[model.name] if isinstance(runner, FamilyRunner) else open_artifact(model.folder, device)
+
+    @staticmethod
+    def _run(runner: Any, model: Served, pool: ThreadPoolExecutor) -> AsyncRun:
+        if isinstance(runner, FamilyRunner):
+            return in_thread(pool, runner.run, model.name)
+
+        async def remote(feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
+            return as_outputs(await runner.to_async.call("infer", model.name, feeds, outputs))
+
+        return remote
+
+    async def __is_ready__(self) -> bool:
+        """Every remote runner answers in time."""
+
+        async def ready(name: str) -> bool:
+            runner = getattr(self, f"{name}_runner")
+            try:
+                return not hasattr(runner, "is_ready") or await asyncio.wait_for(runner.is_ready(1), READY_SECONDS)
+            except Exception:  # the border to another process: any failure means not ready
+                return False
+
+        return all(await asyncio.gather(*map(ready, self.remote)))
+
+
+def _api(model: Served) -> Any:
+    """A BentoML API for one model, so that BentoML's schema, clients and ``depends()`` know it."""
+
+    async def predict(self: GatewayCore, instances: list[dict[str, Any]], explain: bool = False) -> dict[str, Any]:
+        endpoint = self.desk.find(model.name)
+        body = msgspec.json.encode({"instances": instances, "explain": explain})
+        return await self.desk.answer(endpoint, body, "application/json")
+
+    predict.__doc__ = model.manifest.summary
+    predict.__name__ = api_name(model.name)  # BentoML 1.4 ignores the decorator's own ``name``
+    return bentoml.api(predict, route=f"/v1/models/{model.name}/predict")
+
+
+def api_name(model: str) -> str:
+    """The method of BentoML's clients that asks this model, e.g. ``predict_image_vit``."""
+    return "predict_" + model.replace("-", "_")
+
+
+def build(settings: Settings) -> Any:
+    """The Gateway service for these settings."""
+    served = find_models(settings.wanted_models)
+    families = [f for f in FAMILIES if any(model.manifest.family == f.name for model in served)]
+    remote = [f.name for f in families] if settings.placement is Placement.PROCESS else []
+    body: dict[str, Any] = {
+        "__doc__": "Predictions of certified models.",
+        "settings": settings,
+        "served": served,
+        "remote": remote,
+    }
+    for family in families:
+        if family.name in remote:
+            service = runner_service(family, served, settings, 1 / len(families))
+            body[f"{family.name}_runner"] = bentoml.depends(service)
+    for model in served:
+        body[api_name(model.name)] = _api(model)
+        body["stored_" + model.name.replace("-", "_")] = bentoml.models.BentoModel(model.manifest.tag)
+    gateway = type("Gateway", (GatewayCore,), body)
+    service = bentoml.service(
+        name="lectern_gateway",
+        service_class=FrontedService,
+        workers=settings.workers,
+        traffic={"timeout": 60},
+        runner_probe={"enabled": False, "timeout": 1, "period": 10},
+        **COMMON,
+    )
+    return service(gateway)
+
+
+try:
+    Gateway = build(settings())
+except LecternError as error:  # BentoML imports this module: one line for the operator instead of its traceback
+    raise SystemExit(f"lectern: {error}") from None

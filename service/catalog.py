@@ -1,0 +1,67 @@
+"""Which models are served, and where the BentoML model store keeps them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import bentoml
+from bentoml.exceptions import BentoMLException
+
+from models.datasets import REPOSITORY
+from models.errors import ArtifactMissing
+from models.manifest import MANIFEST_FILE, Manifest, from_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """One served model: its certificate, and the folder in the model store with its bytes."""
+
+    manifest: Manifest
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The model's name, as in the address."""
+        return self.manifest.model
+
+
+def shipped_tags() -> dict[str, str]:
+    """``name`` to ``name:version`` of every artifact in the repository."""
+    found = {}
+    for path in sorted((REPOSITORY / "models").glob(f"*/trained/*/{MANIFEST_FILE}")):
+        manifest = from_bytes(path.read_bytes(), path)
+        found[manifest.model] = manifest.tag
+    return found
+
+
+def find_models(wanted: Iterable[str]) -> list[Served]:
+    """The models asked for (none: every model in the repository), found in the model store.
+
+    A bare name means the repository's version, and the store's latest for a model the repository does not have.
+
+    Raises:
+        ArtifactMissing: If the store does not hold one.
+        ArtifactMismatch: If its manifest is not what export wrote.
+    """
+    shipped = shipped_tags()
+    tags = [entry if ":" in entry else shipped.get(entry, f"{entry}:latest") for entry in wanted]
+    served = [_find(tag) for tag in tags or shipped.values()]
+    names = [model.name for model in served]
+    if len(set(names)) != len(names):
+        raise ArtifactMissing(f"two versions of one model cannot be served at once: {', '.join(names)}")
+    return served
+
+
+def _find(tag: str) -> Served:
+    try:
+        stored = bentoml.models.get(tag)
+    except (BentoMLException, ValueError) as error:
+        raise ArtifactMissing(
+            f"model {tag} is not in the model store; put it there: python -m export install"
+        ) from error
+    path = Path(stored.path_of(MANIFEST_FILE))
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtifactMissing(f"model {tag} has no {MANIFEST_FILE}: it was never certified") from error
+    return Served(manifest=from_bytes(content, path), folder=path.parent)

@@ -1,0 +1,190 @@
+"""What the service says about itself: list of models, one page per model, OpenAPI document."""
+
+from typing import Any
+
+import msgspec
+
+from service.gateway import Desk, Endpoint
+
+PROBLEM = {
+    "type": "object",
+    "required": ["status", "code", "error", "request_id", "retryable", "errors"],
+    "properties": {
+        "status": {"type": "integer"},
+        "code": {"type": "string"},
+        "error": {"type": "string"},
+        "request_id": {"type": "string"},
+        "retryable": {"type": "boolean"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["loc", "reason"],
+                "properties": {
+                    "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
+                    "reason": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+ERRORS = {
+    400: "The body is not what its content type says.",
+    404: "No such model.",
+    413: "The body is too long.",
+    415: "The content type is not one the model reads.",
+    422: "A value makes no sense; `errors` says where and why.",
+    503: "The queue is full; try again after `Retry-After` seconds.",
+    504: "The answer would have come too late.",
+}
+# BentoML's own index page loads a tag manager from another host; this one loads nothing from anywhere else.
+DOCS_PAGE = b"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Lectern</title>
+<link rel="stylesheet" href="./static_content/swagger-ui.css">
+<link rel="icon" href="./static_content/favicon-light-32x32.png">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="./static_content/swagger-ui-bundle.js"></script>
+<script>SwaggerUIBundle({url: "./docs.json", dom_id: "#swagger-ui"});</script>
+</body>
+</html>
+"""
+
+
+def docs_page() -> bytes:
+    """The OpenAPI document for people."""
+    return DOCS_PAGE
+
+
+def _array_schema(kind: type) -> dict[str, Any]:
+    """Numpy arrays are nested lists of numbers on the wire."""
+    return {"type": "array", "items": {}}
+
+
+def example_request(endpoint: Endpoint) -> dict[str, Any]:
+    """A body that works, as plain JSON values."""
+    instance = endpoint.predictor.card.example(endpoint.predictor.assets)
+    return {"instances": [msgspec.to_builtins(instance)]}
+
+
+def summary(endpoint: Endpoint) -> dict[str, Any]:
+    """One line of the list of models."""
+    manifest = endpoint.manifest
+    score = manifest.certificate.score
+    return {
+        "name": manifest.model,
+        "version": manifest.version,
+        "family": manifest.family,
+        "task": manifest.task,
+        "summary": manifest.summary,
+        "score": {
+            "metric": score.metric,
+            "unit": score.unit,
+            "test": score.onnx,
+            "instances": score.instances,
+        },
+        "data": manifest.training.data["name"],
+        "digest": manifest.digest,
+        "provider": endpoint.provider,
+    }
+
+
+def index(desk: Desk) -> dict[str, Any]:
+    """``GET /v1/models``."""
+    return {"models": [summary(endpoint) for endpoint in desk.endpoints.values()]}
+
+
+def card_page(endpoint: Endpoint) -> dict[str, Any]:
+    """``GET /v1/models/{model}``: schema, example, score, certificate."""
+    manifest, card = endpoint.manifest, endpoint.predictor.card
+    proof = manifest.certificate
+    return summary(endpoint) | {
+        "explains": endpoint.predictor.attends,
+        "media_types": ["application/json", *card.from_media],
+        "example": {"request": example_request(endpoint), "response": endpoint.example},
+        "schema": {
+            "request": msgspec.json.schema(endpoint.request),
+            "prediction": msgspec.json.schema(card.prediction, schema_hook=_array_schema),
+        },
+        "assets": _public_assets(endpoint),
+        "tensors": {
+            "inputs": msgspec.to_builtins(manifest.inputs),
+            "outputs": msgspec.to_builtins(manifest.outputs),
+        },
+        "certificate": {
+            "model_sha256": manifest.model_sha256,
+            "model_bytes": manifest.model_bytes,
+            "parity": msgspec.to_builtins(proof.parity),
+            "batch_norm": msgspec.to_builtins(proof.batch_norm),
+            "batch_invariance": msgspec.to_builtins(proof.batch_invariance),
+            "score": msgspec.to_builtins(proof.score),
+        },
+        "licence": {key: manifest.training.data[key] for key in ("licence", "attribution")},
+    }
+
+
+def _public_assets(endpoint: Endpoint) -> dict[str, Any]:
+    """The codec's constants: whoever has them can encode requests as the service does."""
+    assets: dict[str, Any] = msgspec.to_builtins(endpoint.predictor.assets)
+    return assets
+
+
+def openapi(desk: Desk) -> dict[str, Any]:
+    """An OpenAPI 3.1 document with a schema and a working example per route."""
+    types: list[Any] = []
+    for endpoint in desk.endpoints.values():
+        types += [endpoint.request, endpoint.predictor.card.prediction]
+    schemas, components = msgspec.json.schema_components(
+        types, schema_hook=_array_schema, ref_template="#/components/schemas/{name}"
+    )
+    paths = {}
+    for number, endpoint in enumerate(desk.endpoints.values()):
+        request, prediction = list(schemas)[2 * number : 2 * number + 2]
+        paths[f"/v1/models/{endpoint.name}/predict"] = {"post": _operation(endpoint, request, prediction)}
+        paths[f"/v1/models/{endpoint.name}"] = {"get": _get(f"{endpoint.name}: schema, example, score and certificate")}
+    paths["/v1/models"] = {"get": _get("The served models")}
+    for path, text in (
+        ("healthz", "Alive"),
+        ("livez", "Alive"),
+        ("readyz", "Ready for requests"),
+        ("metrics", "Prometheus"),
+    ):
+        paths[f"/{path}"] = {"get": _get(text, "text/plain")}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Lectern", "version": "1", "description": "View counts, tags, images and graphs."},
+        "paths": paths,
+        "components": {"schemas": {**components, "Problem": PROBLEM}},
+    }
+
+
+def _get(text: str, media_type: str = "application/json") -> dict[str, Any]:
+    return {"summary": text, "responses": {"200": {"description": text, "content": {media_type: {}}}}}
+
+
+def _operation(endpoint: Endpoint, request: dict[str, Any], prediction: dict[str, Any]) -> dict[str, Any]:
+    answer = {
+        "type": "object",
+        "required": ["model", "predictions"],
+        "properties": {"model": {"type": "string"}, "predictions": {"type": "array", "items": prediction}},
+    }
+    content: dict[str, Any] = {"application/json": {"schema": request, "example": example_request(endpoint)}}
+    for media_type in endpoint.predictor.card.from_media:
+        content[media_type] = {"schema": {"type": "string", "format": "binary"}}
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        "summary": endpoint.manifest.summary,
+        "operationId": endpoint.name,
+        "tags": [endpoint.manifest.family],
+        "requestBody": {"required": True, "content": content},
+        "responses": {
+            "200": {
+                "description": "One prediction per instance, in order.",
+                "content": {"application/json": {"schema": answer, "example": endpoint.example}},
+            },
+            **{str(status): {"description": text, "content": problem} for status, text in ERRORS.items()},
+        },
+    }

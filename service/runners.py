@@ -1,0 +1,101 @@
+"""One BentoML runner service per family: it owns the family's sessions and runs micro-batches.
+
+The same ``FamilyRunner`` is used in both placements. ``embedded``: the gateway holds it. ``process``: BentoML serves it
+behind ``bentoml.depends()``, one call per micro-batch over BentoML's private Unix socket.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import bentoml
+import numpy as np
+
+from models.errors import RunnerFailed
+from models.family import Array, Family, Feeds
+from models.predictor import open_predictor, warm_up
+from models.session import Session, open_artifact
+from service.catalog import Served
+from service.settings import Placement, Settings
+
+COMMON: dict[str, Any] = {
+    # BentoML closes the client session shared by all calls after 100 requests or 300 s while others are in flight:
+    # 4 to 34 % of answers become 500s under concurrency (https://github.com/bentoml/BentoML/issues/5540).
+    "runner_connection": {"max_requests": 1_000_000_000, "max_age": 1e9},
+    # Always on and half of the CPU of a request, though it samples nothing.
+    "tracing": {"excluded_urls": ".*"},
+    "logging": {"access": {"enabled": False}},
+}
+
+
+class FamilyRunner:
+    """Sessions of one family's served models."""
+
+    served: ClassVar[tuple[Served, ...]] = ()
+    settings: ClassVar[Settings]
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, Session] = {}
+        for model in self.served:
+            session = open_artifact(model.folder, self.settings.device)
+            warm_up(open_predictor(session))
+            self.sessions[model.name] = session
+
+    def run(self, model: str, feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
+        """Outputs by name of one micro-batch."""
+        return self.sessions[model].run(feeds, outputs)
+
+
+class RemoteRunner(FamilyRunner):
+    """The runner in a process of its own; arrays travel by pickle 5 over a socket only this deployment can open."""
+
+    @bentoml.api  # type: ignore[untyped-decorator]
+    def infer(self, model: str, feeds: dict[str, Any], outputs: list[str]) -> dict[str, Any]:
+        """Outputs by name of one micro-batch, or the name of the error under ``error``."""
+        try:
+            return self.run(model, feeds, outputs)
+        except RunnerFailed as error:
+            return {"error": str(error)}
+
+    @bentoml.api  # type: ignore[untyped-decorator]
+    def providers(self) -> dict[str, str]:
+        """The execution provider of each model."""
+        return {name: session.provider for name, session in self.sessions.items()}
+
+
+def runner_class(family: Family, served: Sequence[Served], settings: Settings) -> type[FamilyRunner]:
+    """The family's runner, e.g. ``ViewCountRunner``, with its models."""
+    mine = tuple(model for model in served if model.manifest.family == family.name)
+    base = RemoteRunner if settings.placement is Placement.PROCESS else FamilyRunner
+    return type(f"{family.title}Runner", (base,), {"served": mine, "settings": settings, "__doc__": base.__doc__})
+
+
+def runner_service(family: Family, served: Sequence[Served], settings: Settings, share: float) -> Any:
+    """The family's runner as a BentoML service of its own.
+
+    Args:
+        family: Whose.
+        served: All served models.
+        settings: The deployment's.
+        share: Part of the GPU; equal parts let BentoML put all runners on one device.
+    """
+    resources = {"resources": {"gpu": share}} if settings.uses_cuda else {}
+    service = bentoml.service(
+        name=f"{family.name}_runner",
+        workers=1,
+        threads=settings.threads,
+        traffic={"timeout": 60},
+        **resources,
+        **COMMON,
+    )
+    return service(runner_class(family, served, settings))
+
+
+def as_outputs(answer: dict[str, Any]) -> dict[str, Array]:
+    """What a remote runner answered, as arrays.
+
+    Raises:
+        RunnerFailed: If the runner said so.
+    """
+    if "error" in answer:
+        raise RunnerFailed(answer["error"])
+    return {name: np.asarray(values) for name, values in answer.items()}

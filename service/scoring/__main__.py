@@ -1,0 +1,85 @@
+"""Score a JSON-lines file: ``python -m service.scoring MODEL IN OUT``.
+
+Each line of IN is one instance, as in the ``instances`` of a request. OUT has one line per line of IN, in order: the
+prediction, or ``{"error": ...}`` with the reason. OUT appears only when it is whole.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import orjson
+
+from models.errors import HttpError, InvalidRequest, LecternError
+from models.predictor import Predictor, open_predictor
+from models.session import open_artifact
+from service.catalog import find_models
+from service.errors import from_decoding
+from service.settings import settings
+
+
+def score_lines(predictor: Predictor, lines: Iterator[bytes], size: int = 256) -> Iterator[dict[str, Any]]:
+    """One answer per line, in order; a bad line costs only itself."""
+    decoder = msgspec.json.Decoder(predictor.card.instance)
+    chunk: list[Any] = []
+    for line in lines:
+        chunk.append(_sample(predictor, decoder, line))
+        if len(chunk) == size:
+            yield from _score(predictor, chunk)
+            chunk = []
+    yield from _score(predictor, chunk)
+
+
+def _sample(predictor: Predictor, decoder: "msgspec.json.Decoder[Any]", line: bytes) -> Any:
+    """The encoded instance, or what is wrong with the line."""
+    try:
+        return predictor.encode([decoder.decode(line)])[0]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return from_decoding(error)
+    except InvalidRequest as error:
+        return error
+
+
+def _score(predictor: Predictor, chunk: list[Any]) -> Iterator[dict[str, Any]]:
+    good = [sample for sample in chunk if not isinstance(sample, HttpError)]
+    answers = iter([prediction for batch in predictor.batches(good) for prediction in predictor.infer(batch)])
+    for sample in chunk:
+        yield _as_error(sample) if isinstance(sample, HttpError) else next(answers)
+
+
+def _as_error(error: HttpError) -> dict[str, Any]:
+    reasons = [{"loc": list(fault.loc), "reason": fault.reason} for fault in error.faults]
+    return {"error": {"code": error.code, "reason": str(error), "errors": reasons}}
+
+
+@click.command(help=__doc__)
+@click.argument("model")
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path, dir_okay=False))
+def main(model: str, source: Path, target: Path) -> None:
+    """The command line."""
+    aside = target.with_name(f".{target.name}.part")
+    rows = errors = 0
+    try:
+        served = find_models([model])[0]
+        predictor = open_predictor(open_artifact(served.folder, settings().device))
+        with source.open("rb") as lines, aside.open("wb") as out:
+            for answer in score_lines(predictor, lines):
+                rows, errors = rows + 1, errors + ("error" in answer)
+                out.write(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE))
+        aside.replace(target)
+    except LecternError as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo(f"\nstopped; nothing was written to {target}", err=True)
+        sys.exit(130)
+    finally:
+        aside.unlink(missing_ok=True)
+    click.echo(f"{rows} rows, {errors} errors: {target}")
+
+
+if __name__ == "__main__":
+    main()

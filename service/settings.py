@@ -1,0 +1,103 @@
+"""How a deployment runs: one frozen object, read once from ``LECTERN_*``."""
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import lru_cache
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from models.errors import SettingsError
+from models.session import Device, has_cuda
+
+PREFIX = "LECTERN_"
+
+
+class Placement(StrEnum):
+    """Where runners live: in the gateway's process, or each family in its own behind ``bentoml.depends()``."""
+
+    AUTO = "auto"
+    EMBEDDED = "embedded"
+    PROCESS = "process"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every setting with its unit and default; ``LECTERN_PORT=3001`` sets ``port``."""
+
+    host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535, description="TCP port.")] = 3000
+    device: Annotated[
+        Device, Meta(description="`auto` (GPU when there is one), `cpu`, or `cuda` (an error without a GPU).")
+    ] = Device.AUTO
+    runners: Annotated[Placement, Meta(description="`embedded`, `process`, or `auto` (`process` on a GPU).")] = (
+        Placement.AUTO
+    )
+    workers: Annotated[int, Meta(ge=1, le=64, description="Gateway processes.")] = 1
+    models: Annotated[
+        str,
+        Meta(description="Comma-separated `name` or `name:version`; empty: every model in the repository."),
+    ] = ""
+    data: Annotated[str, Meta(description="Folder of datasets, for training and tests; serving ignores it.")] = ""
+    threads: Annotated[int, Meta(ge=1, le=256, description="Micro-batches computed at once per process.")] = 2
+    max_body_bytes: Annotated[int, Meta(ge=1024, description="Longest request body, bytes.")] = 16 * 2**20
+    max_instances: Annotated[int, Meta(ge=1, description="Most instances in one request.")] = 1024
+    queue_limit: Annotated[
+        int, Meta(ge=1, description="Most instances waiting per model; more are refused with 503.")
+    ] = 4096
+    body_timeout_seconds: Annotated[float, Meta(gt=0, description="Time a body may take to arrive, seconds.")] = 10.0
+    request_timeout_seconds: Annotated[
+        float, Meta(gt=0, description="Time from a whole body to its answer, seconds; later is a 504.")
+    ] = 30.0
+
+    @property
+    def uses_cuda(self) -> bool:
+        """Whether sessions are asked to run on a GPU."""
+        return self.device is Device.CUDA or (self.device is Device.AUTO and has_cuda())
+
+    @property
+    def placement(self) -> Placement:
+        """``runners`` with ``auto`` decided."""
+        if self.runners is not Placement.AUTO:
+            return self.runners
+        return Placement.PROCESS if self.uses_cuda else Placement.EMBEDDED
+
+    @property
+    def wanted_models(self) -> tuple[str, ...]:
+        """The entries of ``models``."""
+        return tuple(entry.strip() for entry in self.models.split(",") if entry.strip())
+
+
+def parse(environment: Mapping[str, str]) -> Settings:
+    """Settings from variables.
+
+    Raises:
+        SettingsError: If a ``LECTERN_`` variable is unknown or its value does not fit.
+    """
+    known = {PREFIX + field.upper(): field for field in Settings.__struct_fields__}
+    found = {name: value for name, value in environment.items() if name.startswith(PREFIX)}
+    for name in found:
+        if name not in known:
+            raise SettingsError(f"unknown setting {name}; known are {', '.join(known)}")
+    fields = {}
+    for name, value in found.items():
+        field = known[name]
+        try:
+            # One at a time, so that the message can name the variable.
+            fields[field] = getattr(msgspec.convert({field: value}, Settings, strict=False), field)
+        except msgspec.ValidationError as error:
+            raise SettingsError(f"{name}: {str(error).split(' - at')[0]}") from error
+    return Settings(**fields)
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """This process's settings, read on first use."""
+    return parse(os.environ)
+
+
+def bentoml_environment() -> dict[str, str]:
+    """The environment ``bentoml serve`` gets: usage reports off, its home where BentoML would put it."""
+    home = os.environ.get("BENTOML_HOME") or os.path.join(os.path.expanduser("~"), "bentoml")
+    return {**os.environ, "BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": home}
