@@ -46,6 +46,7 @@ export: $(DEV) ## Certify a trained model: make export MODEL=image
 	$(DEV) -m export model $(MODEL)
 
 score: $(SERVE) ## Score a file: make score MODEL=tagging IN=corpus.jsonl OUT=tags.jsonl
+	@$(SERVE) -m export install > /dev/null
 	$(SERVE) -m service.scoring $(MODEL) $(IN) $(OUT)
 
 loadtest: $(DEV) ## Load a running service for 30 s

@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 import bentoml
 import msgspec
+from aiohttp import ClientConnectionError
 
 from models.errors import LecternError
 from models.family import Array, Feeds
@@ -92,8 +93,16 @@ class GatewayCore:
         if isinstance(runner, FamilyRunner):
             return in_thread(pool, runner.run, model.name)
 
-        async def remote(feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
+        async def call(feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
             return as_outputs(await runner.to_async.call("infer", model.name, feeds, outputs))
+
+        async def remote(feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
+            try:
+                return await call(feeds, outputs)
+            except ClientConnectionError:
+                # The runner closes an idle connection just as it is used again: once more, on a new one
+                # (https://github.com/bentoml/BentoML/issues/4971). Inference has no side effect.
+                return await call(feeds, outputs)
 
         return remote
 

@@ -116,7 +116,7 @@ class MicroBatcher:
             feeds = self.predictor.card.collate(samples)
             outputs = await self.run(feeds, self.predictor.wanted(explain=batch[0].explain))
             return self.predictor.decode(outputs, samples)
-        except HttpError:
+        except RunnerFailed:
             raise
         except Exception as error:  # the border to the model: whatever it raises, its batch-mates must live
             raise RunnerFailed("the model failed on a micro-batch") from error
