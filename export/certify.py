@@ -187,11 +187,14 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    run = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
+    """The commit of the code; ``-dirty`` when anything but an artifact differs from it."""
+    head = _git("rev-parse", "--short=12", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":!models/*/trained")
+    return f"{head}{'-dirty' if changed else ''}" if head else "unknown"
+
+
+def _git(*arguments: str) -> str:
+    run = subprocess.run(  # noqa: S603  arguments are ours
+        ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
-    return run.stdout.strip() or "unknown"
+    return run.stdout.strip()

@@ -1,5 +1,7 @@
 """A torch net to an ONNX model: dynamo exporter, opset 20, axes named by the card."""
 
+import logging
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +34,9 @@ def run_torch(net: nn.Module, card: AnyCard, feeds: Feeds) -> dict[str, Array]:
 def to_onnx(net: nn.Module, card: AnyCard, assets: Assets) -> onnx.ModelProto:
     """Export in evaluation mode, with the assets inside and nothing of this machine left in the file."""
     net.eval()
+    # The exporter warns of torchvision, which we do not use, and of its own use of a deprecated class.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")
     feeds = example_feeds(card, assets, count=5, seed=0)
     inputs = tuple(torch.from_numpy(feeds[spec.name]) for spec in card.inputs)
     with torch.no_grad():

@@ -30,9 +30,9 @@ class AnyModelUser(HttpUser):
         self.rng = np.random.default_rng(random.randrange(2**32))  # noqa: S311  payloads, not secrets
         self.models: list[tuple[str, AnyCard, Assets]] = []
         for model in self.client.get("/v1/models").json()["models"]:
-            page = self.client.get(f"/v1/models/{model['name']}", name="/v1/models/{model}").json()
+            constants = self.client.get(f"/v1/models/{model['name']}/assets", name="/v1/models/{model}/assets").content
             card = find_card(model["family"], model["task"])
-            assets: Assets = msgspec.convert(page["assets"], card.assets)
+            assets: Assets = msgspec.json.decode(constants, type=card.assets)
             self.models.append((model["name"], card, assets))
 
     @task

@@ -27,7 +27,7 @@ from models.family import Array
 from service.errors import MEDIA_TYPE, problem
 from service.gateway import Desk, Endpoint
 from service.metrics import LATENCY, REQUESTS
-from service.openapi import card_page, docs_page, index, openapi
+from service.openapi import assets_page, card_page, docs_page, index, openapi
 
 logger = logging.getLogger("lectern.front")
 
@@ -40,7 +40,7 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 JSON = b"application/json"
 BENTOML_ROUTES = frozenset(("/healthz", "/livez", "/readyz", "/metrics", "/schema.json"))
 STATIC_FILE = re.compile(r"/static_content/[a-z0-9-]+\.(js|css|png)(\.min\.js)?")
-MODEL_ROUTE = re.compile(r"/v1/models/([a-z][a-z0-9-]{0,39})(/predict)?")
+MODEL_ROUTE = re.compile(r"/v1/models/([a-z][a-z0-9-]{0,39})(/predict|/assets)?")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -63,18 +63,18 @@ class Front:
 
     async def _route(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         match = MODEL_ROUTE.fullmatch(path)
-        if match is not None and match[2]:
+        if match is not None and match[2] == "/predict":
             await self._predict(scope, receive, send, match[1])
         elif path not in BENTOML_ROUTES and not STATIC_FILE.fullmatch(path):
-            await self._show(scope, send, match[1] if match else None)
+            await self._show(scope, send, match)
         elif scope["method"] in ("GET", "HEAD"):
             await self.app(scope, receive, send)
         else:
             await self._refuse(scope, send, MethodNotAllowed("only GET is allowed here", "GET, HEAD"))
 
-    async def _show(self, scope: Scope, send: Send, model: str | None) -> None:
+    async def _show(self, scope: Scope, send: Send, match: re.Match[str] | None) -> None:
         try:
-            media_type, body = self._page(scope, model)
+            media_type, body = self._page(scope, match)
         except HttpError as error:
             await self._refuse(scope, send, error)
         except Exception:  # the process border, as in ``_predict``
@@ -83,24 +83,24 @@ class Front:
         else:
             await _send(send, 200, media_type, body, _request_id(scope))
 
-    def _page(self, scope: Scope, model: str | None) -> tuple[bytes, bytes]:
-        """A page about the service.
+    def _page(self, scope: Scope, match: re.Match[str] | None) -> tuple[bytes, bytes]:
+        """A page about the service; ``match`` is the path when it names a model.
 
         Raises:
             UnknownRoute: If there is none at this path.
             UnknownModel: If the model is not served.
             MethodNotAllowed: If the method is not GET.
         """
-        desk, path = self.desk(), scope["path"]
+        desk = self.desk()
         pages: dict[str, Callable[[], tuple[bytes, bytes]]] = {
             "/": lambda: (b"text/html; charset=utf-8", docs_page()),
             "/docs.json": lambda: (JSON, _json(openapi(desk))),
             "/v1/models": lambda: (JSON, _json(index(desk))),
         }
-        page = pages.get(path)
-        if page is None and model is not None:
-            endpoint = desk.find(model)
-            page = lambda: (JSON, _json(card_page(endpoint)))  # noqa: E731
+        if match is not None:
+            endpoint, describe = desk.find(match[1]), assets_page if match[2] else card_page
+            pages[scope["path"]] = lambda: (JSON, _json(describe(endpoint)))
+        page = pages.get(scope["path"])
         if page is None:
             raise UnknownRoute("no such path; the documentation is at /")
         if scope["method"] not in ("GET", "HEAD"):

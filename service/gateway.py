@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, Any
 
 import msgspec
@@ -21,15 +21,16 @@ from service.settings import Settings
 
 
 def request_type(card: AnyCard, max_instances: int) -> type[msgspec.Struct]:
-    """The body of ``predict`` for one card."""
-    instances = Annotated[list[card.instance], Meta(min_length=1, max_length=max_instances)]  # type: ignore[name-defined]
+    """The body of ``predict`` for one card; models of one card share the type."""
+    return _request_type(f"{card.family}-{card.task}-request", card.instance, max_instances)  # type: ignore[arg-type]
+
+
+@cache
+def _request_type(name: str, instance: Any, max_instances: int) -> type[msgspec.Struct]:
+    instances = Annotated[list[instance], Meta(min_length=1, max_length=max_instances)]
     explain = Annotated[bool, Meta(description="Add the attention that made each answer.")]
-    return msgspec.defstruct(
-        f"{card.family}-{card.task}-request",
-        [("instances", instances), ("explain", explain, False)],
-        forbid_unknown_fields=True,
-        frozen=True,
-    )
+    fields: list[Any] = [("instances", instances), ("explain", explain, False)]
+    return msgspec.defstruct(name, fields, forbid_unknown_fields=True, frozen=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -109,7 +109,6 @@ def card_page(endpoint: Endpoint) -> dict[str, Any]:
             "request": msgspec.json.schema(endpoint.request),
             "prediction": msgspec.json.schema(card.prediction, schema_hook=_array_schema),
         },
-        "assets": _public_assets(endpoint),
         "tensors": {
             "inputs": msgspec.to_builtins(manifest.inputs),
             "outputs": msgspec.to_builtins(manifest.outputs),
@@ -126,8 +125,8 @@ def card_page(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _public_assets(endpoint: Endpoint) -> dict[str, Any]:
-    """The codec's constants: whoever has them can encode requests as the service does."""
+def assets_page(endpoint: Endpoint) -> dict[str, Any]:
+    """``GET /v1/models/{model}/assets``: the codec's constants; whoever has them can encode as the service does."""
     assets: dict[str, Any] = msgspec.to_builtins(endpoint.predictor.assets)
     return assets
 
@@ -144,15 +143,20 @@ def openapi(desk: Desk) -> dict[str, Any]:
     for number, endpoint in enumerate(desk.endpoints.values()):
         request, prediction = list(schemas)[2 * number : 2 * number + 2]
         paths[f"/v1/models/{endpoint.name}/predict"] = {"post": _operation(endpoint, request, prediction)}
-        paths[f"/v1/models/{endpoint.name}"] = {"get": _get(f"{endpoint.name}: schema, example, score and certificate")}
-    paths["/v1/models"] = {"get": _get("The served models")}
+        paths[f"/v1/models/{endpoint.name}"] = {
+            "get": _get("models", f"{endpoint.name}: schema, example, score and certificate")
+        }
+        paths[f"/v1/models/{endpoint.name}/assets"] = {
+            "get": _get("models", f"{endpoint.name}: vocabulary, class names and other constants")
+        }
+    paths["/v1/models"] = {"get": _get("models", "The served models", index(desk))}
     for path, text in (
         ("healthz", "Alive"),
         ("livez", "Alive"),
         ("readyz", "Ready for requests"),
         ("metrics", "Prometheus"),
     ):
-        paths[f"/{path}"] = {"get": _get(text, "text/plain")}
+        paths[f"/{path}"] = {"get": _get("service", text)}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Lectern", "version": "1", "description": "View counts, tags, images and graphs."},
@@ -161,8 +165,10 @@ def openapi(desk: Desk) -> dict[str, Any]:
     }
 
 
-def _get(text: str, media_type: str = "application/json") -> dict[str, Any]:
-    return {"summary": text, "responses": {"200": {"description": text, "content": {media_type: {}}}}}
+def _get(tag: str, text: str, example: dict[str, Any] | None = None) -> dict[str, Any]:
+    media_type = "text/plain" if tag == "service" else "application/json"
+    content = {media_type: {"example": example} if example else {}}
+    return {"summary": text, "tags": [tag], "responses": {"200": {"description": text, "content": content}}}
 
 
 def _operation(endpoint: Endpoint, request: dict[str, Any], prediction: dict[str, Any]) -> dict[str, Any]:

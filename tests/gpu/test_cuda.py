@@ -15,7 +15,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("folder", shipped_folders(), ids=lambda folder: folder.name)
 def test_cuda_agrees_with_cpu(folder):
-    """Every shipped model gives the CPU's outputs on CUDA, within ten times the tolerance of CPU parity (other kernels, other orders of summation)."""
+    """Every shipped model gives the CPU's outputs on CUDA, within ten times the tolerance of CPU parity."""
     cuda, cpu = open_artifact(folder, Device.CUDA), open_artifact(folder, Device.CPU)
     assert cuda.provider == CUDA_PROVIDER
     predictor, rng = open_predictor(cpu), np.random.default_rng(3)
