@@ -35,7 +35,7 @@ def differences(served: dict[str, Any], expected: dict[str, Any]) -> tuple[float
     """Largest relative difference of the numbers (absolute below one), and whether a word changed."""
     largest, is_changed = 0.0, served.keys() != expected.keys()
     for key, value in expected.items():
-        if isinstance(value, np.ndarray | float):
+        if isinstance(value, np.ndarray | np.generic | float):
             gap = np.abs(np.asarray(served[key]) - value) / np.maximum(1.0, np.abs(value))
             largest = max(largest, float(np.max(gap, initial=0.0)))
         else:

@@ -189,7 +189,7 @@ def _versions() -> dict[str, str]:
 def _commit() -> str:
     """The commit of the code; ``-dirty`` when anything but an artifact differs from it."""
     head = _git("rev-parse", "--short=12", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":!models/*/trained")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":(exclude)models/*/trained/*")
     return f"{head}{'-dirty' if changed else ''}" if head else "unknown"
 
 

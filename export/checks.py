@@ -98,7 +98,7 @@ def prediction_difference(one: Any, other: Any) -> float:
         if one.keys() != other.keys():
             return np.inf
         return max((prediction_difference(one[key], other[key]) for key in one), default=0.0)
-    if isinstance(one, np.ndarray | float):
+    if isinstance(one, np.ndarray | np.generic | float):
         first, second = np.asarray(one), np.asarray(other)
         if first.shape != second.shape:
             return np.inf
@@ -132,7 +132,7 @@ def check_batch_invariance(predictor: Predictor) -> BatchInvariance:
 
 def _words(prediction: Prediction) -> dict[str, Any]:
     """The discrete part of a prediction: labels, tags, class ids."""
-    return {key: value for key, value in prediction.items() if not isinstance(value, np.ndarray | float)}
+    return {key: value for key, value in prediction.items() if not isinstance(value, np.ndarray | np.generic | float)}
 
 
 def check_score(data: Data, torch_predictor: Predictor, onnx_predictor: Predictor) -> Score:

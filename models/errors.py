@@ -10,7 +10,6 @@ The whole tree::
     LecternError
     ├── RequestError                 the caller can mend it
     │   ├── MalformedRequest         400  broken syntax
-    │   ├── Unauthorized             401
     │   ├── UnknownModel             404
     │   ├── UnknownRoute             404
     │   ├── MethodNotAllowed         405

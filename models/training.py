@@ -16,6 +16,8 @@ from models import pictures
 from models.datasets import Data
 from models.family import AnyCard
 
+# A fifth of fewer steps is no warm-up, and torch divides by zero.
+MIN_CYCLE_STEPS = 10
 FINAL_WEIGHTS, BEST_WEIGHTS, CHECKPOINT, REPORT = "final.pt", "best.pt", "checkpoint.pt", "result.json"
 
 
@@ -74,7 +76,10 @@ class Learner(Protocol):
         ...
 
     def finish(self) -> dict[str, Any]:
-        """Called once with the best weights loaded: calibrate, and return what the report should say more."""
+        """Calibrate with the best weights loaded, and return what the report should say more.
+
+        Called once more on the pooled learner, which keeps the calibration and measures itself.
+        """
         ...
 
     def pooled(self) -> "Learner | None":
@@ -166,7 +171,7 @@ def fit(learner: Learner, recipe: Recipe, *, seed: int, directory: Path, quiet: 
     if pooled is None:
         return _report(run, recipe, progress, more)
     _loop(_start(pooled, recipe.plan, seed, directory / "pooled", is_pooled=True), quiet=quiet)
-    return _report(replace(run, learner=pooled), recipe, progress, more)
+    return _report(replace(run, learner=pooled), recipe, progress, more | pooled.finish())
 
 
 def _start(learner: Learner, plan: Plan, seed: int, directory: Path, *, is_pooled: bool = False) -> _Run:
@@ -177,8 +182,8 @@ def _start(learner: Learner, plan: Plan, seed: int, directory: Path, *, is_poole
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
     optimizer = kind(groups, lr=plan.learning_rate, weight_decay=plan.weight_decay)
     schedule = None
-    if plan.is_one_cycle:
-        steps = plan.epochs * learner.batch_count()
+    steps = plan.epochs * learner.batch_count()
+    if plan.is_one_cycle and steps >= MIN_CYCLE_STEPS:
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.learning_rate, total_steps=steps, pct_start=0.2)
     return _Run(learner, plan, seed, optimizer, schedule, directory, is_pooled)
 

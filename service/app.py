@@ -16,10 +16,10 @@ import bentoml
 import msgspec
 from aiohttp import ClientConnectionError
 
-from models.errors import LecternError
+from models.errors import DeviceError, LecternError
 from models.family import Array, Feeds
 from models.registry import FAMILIES
-from models.session import CUDA_PROVIDER, Device, open_artifact
+from models.session import CUDA_PROVIDER, Device, has_cuda, open_artifact
 from service.batching import AsyncRun
 from service.catalog import Served, find_models
 from service.front import Front
@@ -139,6 +139,8 @@ def api_name(model: str) -> str:
 
 def build(settings: Settings) -> Any:
     """The Gateway service for these settings."""
+    if settings.device is Device.CUDA and not has_cuda():
+        raise DeviceError("LECTERN_DEVICE=cuda, but this machine shows no NVIDIA device; use cpu or auto")
     served = find_models(settings.wanted_models)
     families = [f for f in FAMILIES if any(model.manifest.family == f.name for model in served)]
     remote = [f.name for f in families] if settings.placement is Placement.PROCESS else []

@@ -100,7 +100,7 @@ class MicroBatcher:
         except RunnerFailed as error:
             if len(batch) == 1:
                 logger.error("%s", error, exc_info=error.__cause__)
-                _fail(batch[0], error)
+                _fail(batch[0], RunnerFailed("the model failed on this request"))
                 return
             middle = len(batch) // 2
             await self._answer(batch[:middle])

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from models.errors import Fault, HttpError, InvalidRequest, MalformedRequest, RequestError
+from models.errors import Fault, HttpError, InvalidRequest, MalformedRequest, RequestError, ServingError
 
 MEDIA_TYPE = b"application/problem+json"
 _PLACE = re.compile(r"^(?P<reason>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
@@ -15,11 +15,11 @@ _STEP = re.compile(r"\[(\d+)\]|\[\.\.\.\]|\.([A-Za-z_]\w*)")
 
 def problem(error: HttpError, request_id: str) -> bytes:
     """The body of an error answer. Messages of server-side errors stay in the log."""
-    is_clients = isinstance(error, RequestError) or error.retryable
+    is_told = isinstance(error, RequestError | ServingError)
     body: dict[str, Any] = {
         "status": error.status,
         "code": error.code,
-        "error": str(error) if is_clients else "the model failed on this request",
+        "error": str(error) if is_told else "internal error",
         "request_id": request_id,
         "retryable": error.retryable,
         "errors": [{"loc": list(fault.loc), "reason": fault.reason} for fault in error.faults],

@@ -34,7 +34,7 @@ def decode(outputs: Outputs, samples: Sequence[Sample], assets: Assets) -> list[
         {
             "label": assets.classes[winner],
             "class_id": winner,
-            "score": float(scores[row, winner]),
+            "score": scores[row, winner],
             "scores": scores[row],
         }
         for row, winner in enumerate(winners)

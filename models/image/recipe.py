@@ -25,7 +25,7 @@ class ImageLearner:
     """Learns classes from shifted and mirrored pictures."""
 
     def __init__(self, recipe: Recipe, path: Path | None, seed: int) -> None:
-        self.data: ImageData = load(path)
+        self.data: ImageData = load(path, seed)
         self.plan = recipe.plan
         fit = self.data.splits["train"][0]
         constants = float(fit.mean()), float(max(fit.std(), 1e-3))

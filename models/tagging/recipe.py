@@ -52,7 +52,7 @@ class TaggingLearner:
 
     def __init__(self, recipe: Recipe, path: Path | None, seed: int) -> None:
         config: TaggerConfig = recipe.network
-        data = load(path)
+        data = load(path, seed)
         assets = msgspec.structs.replace(data.assets, layers=config.layers, heads=config.heads)
         self.data: TaggingData = replace(data, assets=assets)
         self.plan = recipe.plan

@@ -25,6 +25,7 @@ class ViewCountLearner:
 
     def __init__(self, recipe: Recipe, path: Path | None, seed: int) -> None:
         self.recipe, self.path, self.seed = recipe, path, seed
+        self.is_calibrated = False
         self.data: ViewData = load(path)
         self.plan = recipe.plan
         self.net = DenseNet(recipe.network, self.data.assets)
@@ -61,7 +62,8 @@ class ViewCountLearner:
 
     def finish(self) -> dict[str, Any]:
         """Calibrate the interval on validation; report how much of test it covers, one and all days ahead."""
-        self.net.calibrate(*self.splits["validation"], self.data.assets.coverage)
+        if not self.is_calibrated:
+            self.net.calibrate(*self.splits["validation"], self.data.assets.coverage)
         views, future = self.splits["test"]
         with torch.inference_mode():
             out = self.net(views)
@@ -81,6 +83,7 @@ class ViewCountLearner:
         again = ViewCountLearner(self.recipe, self.path, self.seed)
         for name in ("lower_ratio", "upper_ratio"):
             getattr(again.net, name).copy_(getattr(self.net, name))
+        again.is_calibrated = True
         again.splits["train"] = _tensors(self.data.windows("train", "validation"))
         return again
 
