@@ -114,6 +114,18 @@ def _sums_by_scatter(node: onnx.NodeProto) -> bool:
     )
 
 
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every constant of the main graph and of every node; branches are not on the allow-list."""
+    sparse = list(model.graph.sparse_initializer)
+    yield from model.graph.initializer
+    for node in walk(model):
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
+    for tensor in sparse:
+        yield from (tensor.values, tensor.indices)
+
+
 def check_operators(model: onnx.ModelProto, threads: int) -> list[str]:
     """The sorted operator types of a graph that may be served.
 
@@ -134,6 +146,6 @@ def check_operators(model: onnx.ModelProto, threads: int) -> list[str]:
             raise CertificateError(f"operator {node.domain or 'ai.onnx'}.{node.op_type} is not on the allow-list")
         if threads != 1 and _sums_by_scatter(node):
             raise CertificateError(f"ScatterND {node.name!r} sums on {threads} threads and would lose updates")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
         raise CertificateError("weights lie outside the file")
     return sorted({node.op_type for node in walk(model)})

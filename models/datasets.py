@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,7 +133,7 @@ def read(dataset: Dataset, name: str, *, progress: bool = True) -> bytes:
     """
     remote = dataset.files[name]
     path = find_local(dataset, name) or _download(dataset, name, progress=progress)
-    content = _unpack(path, remote.member)
+    content = unpack(path, remote.member)
     found = hashlib.sha256(content).hexdigest()
     if found != remote.sha256:
         raise DataError(path, found=f"sha256 {found}", expected=remote.sha256)
@@ -160,19 +161,34 @@ def provenance(dataset: Dataset) -> Provenance:
     )
 
 
-def own_provenance(*paths: Path) -> Provenance:
-    """What the manifest says of a user's own files."""
-    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    return Provenance(name=paths[0].name, licence="the owner's", attribution="the owner", sha256=digests)
+def own_provenance(*paths: Path, root: Path | None = None) -> Provenance:
+    """What the manifest says of a user's own files, named by their place below ``root`` where there is one."""
+    names = [str(path.relative_to(root)) if root else path.name for path in paths]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    return Provenance(
+        name=root.name if root else names[0],
+        licence="the owner's",
+        attribution="the owner",
+        sha256=dict(zip(names, digests, strict=True)),
+    )
 
 
-def _unpack(path: Path, member: str | None) -> bytes:
-    if path.suffix == ".gz":
-        return gzip.decompress(path.read_bytes())
-    if path.suffix == ".zip" and member is not None:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(member)
-    return path.read_bytes()
+def unpack(path: Path, member: str | None = None) -> bytes:
+    """A file's content, gunzipped or taken out of its archive by what its name says.
+
+    Raises:
+        DataError: If it cannot be read or does not unpack.
+    """
+    try:
+        if path.suffix == ".gz":
+            return gzip.decompress(path.read_bytes())
+        if path.suffix == ".zip" and member is not None:
+            with zipfile.ZipFile(path) as archive:
+                return archive.read(member)
+        return path.read_bytes()
+    except (OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
+        found = f"{type(error).__name__} on reading it"
+        raise DataError(path, found=found, expected=f"a whole {path.suffix or 'readable'} file") from error
 
 
 def _download(dataset: Dataset, name: str, *, progress: bool) -> Path:

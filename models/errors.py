@@ -25,6 +25,7 @@ The whole tree::
     │   ├── ArtifactMissing
     │   ├── ArtifactMismatch
     │   └── CardMismatch
+    ├── TrainingError                nothing was learned
     ├── CertificateError             export refuses to write
     ├── DeviceError                  the wanted execution provider cannot be had
     ├── DataError                    a dataset or a user's file
@@ -178,6 +179,10 @@ class ArtifactMismatch(ArtifactError):
 
 class CardMismatch(ArtifactError):
     """The artifact promises other tensors than the card."""
+
+
+class TrainingError(LecternError):
+    """Nothing was learned."""
 
 
 class CertificateError(LecternError):

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import onnxruntime as ort
 
-from models.errors import CardMismatch, DeviceError, RunnerFailed
+from models.errors import ArtifactMismatch, CardMismatch, DeviceError, RunnerFailed
 from models.family import AnyCard, Array, Assets, Feeds
 from models.manifest import ASSETS_KEY, Manifest, Tensor, check_tensors, read_artifact
 from models.registry import find_card
@@ -83,7 +83,12 @@ def open_artifact(folder: Path, device: Device = Device.CPU) -> Session:
 def open_model(manifest: Manifest, model: bytes, device: Device) -> Session:
     """Open a model whose bytes the caller has verified; raises as ``open_artifact``."""
     card = find_card(manifest.family, manifest.task)
-    engine = _engine(model, manifest, device)
+    try:
+        engine = _engine(model, manifest, device)
+    except DeviceError:
+        raise
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes
+        raise ArtifactMismatch(f"{manifest.tag}: ONNX Runtime cannot open it") from error
     assets = read_assets(engine, card, manifest)
     check_tensors(manifest, card, assets)
     _check_graph(engine, manifest)
@@ -106,7 +111,7 @@ def read_assets(engine: ort.InferenceSession, card: AnyCard, manifest: Manifest)
 
 def describe(tensors: list[Any]) -> list[Tensor]:
     """Names, numpy types and axes of a session's inputs or outputs."""
-    return [Tensor(name=t.name, dtype=ORT_DTYPES[t.type], shape=list(t.shape)) for t in tensors]
+    return [Tensor(name=t.name, dtype=ORT_DTYPES.get(t.type, t.type), shape=list(t.shape)) for t in tensors]
 
 
 def _engine(model: bytes, manifest: Manifest, device: Device) -> ort.InferenceSession:

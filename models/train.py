@@ -81,7 +81,7 @@ def read_run(folder: Path) -> tuple[Recipe, Path | None]:
 @click.option("--model", required=True, help="The model's name, e.g. my-channel; the run is kept in runs/<model>.")
 @click.option("--recipe", "recipe_name", help="Which of the family's recipes; default: the one named as the model.")
 @click.option("--data", type=click.Path(path_type=Path, exists=True), help="Your own data instead of the public set.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads; the weights depend on it.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from models import pictures
 from models.datasets import Data
+from models.errors import TrainingError
 from models.family import AnyCard
 
 # A fifth of fewer steps is no warm-up, and torch divides by zero.
@@ -195,6 +196,8 @@ def _loop(run: _Run, *, quiet: bool) -> Progress:
     while progress.epoch < plan.epochs and progress.epoch - progress.best_epoch < plan.patience:
         _epoch(run, progress, quiet=quiet)
         _checkpoint(run, progress)
+    if not (run.directory / BEST_WEIGHTS).exists():
+        raise TrainingError(f"no epoch of {progress.epoch} had a finite validation score; lower the learning rate")
     net.load_state_dict(torch.load(run.directory / BEST_WEIGHTS, weights_only=True))
     net.eval()
     return progress

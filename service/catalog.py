@@ -9,7 +9,7 @@ from bentoml.exceptions import BentoMLException
 
 from models.datasets import REPOSITORY
 from models.errors import ArtifactMissing
-from models.manifest import MANIFEST_FILE, Manifest, from_bytes
+from models.manifest import MANIFEST_FILE, Manifest, from_bytes, read_artifact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ def find_models(wanted: Iterable[str]) -> list[Served]:
 
     Raises:
         ArtifactMissing: If the store does not hold one.
-        ArtifactMismatch: If its manifest is not what export wrote.
+        ArtifactMismatch: If its bytes are not what export wrote.
     """
     shipped = shipped_tags()
     tags = [entry if ":" in entry else shipped.get(entry, f"{entry}:latest") for entry in wanted]
@@ -59,9 +59,6 @@ def _find(tag: str) -> Served:
         raise ArtifactMissing(
             f"model {tag} is not in the model store; put it there: python -m export install"
         ) from error
-    path = Path(stored.path_of(MANIFEST_FILE))
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ArtifactMissing(f"model {tag} has no {MANIFEST_FILE}: it was never certified") from error
-    return Served(manifest=from_bytes(content, path), folder=path.parent)
+    # The whole artifact, so that a damaged one ends the start here: in a worker it would be tried again for ever.
+    folder = Path(stored.path_of(MANIFEST_FILE)).parent
+    return Served(manifest=read_artifact(folder)[0], folder=folder)

@@ -88,7 +88,7 @@ class Prediction(TypedDict):
     attention: NotRequired[Explanation]
 
 
-class Assets(msgspec.Struct, frozen=True, dict=True):
+class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """Constants of a model that labels nodes.
 
     Attributes:

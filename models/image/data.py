@@ -1,6 +1,5 @@
 """Pictures to learn from: Fashion-MNIST, IDX files like it, or a folder with one subfolder per class. Torch-free."""
 
-import gzip
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from models.datasets import (
     own_provenance,
     provenance,
     read,
+    unpack,
 )
 from models.errors import DataError
 from models.family import Prediction
@@ -88,13 +88,9 @@ def load(path: Path | None = None, seed: int = 0) -> ImageData:
     names = {name: next(path.glob(f"{name}*"), None) for name in FASHION_MNIST.files}
     paths = [found for found in names.values() if found is not None]
     if len(paths) == len(names):
-        files = {name: _content(found) for name, found in names.items() if found is not None}
+        files = {name: unpack(found) for name, found in names.items() if found is not None}
         return _from_idx(files, None, own_provenance(*paths), share=0.1, seed=seed)
     return _from_folder(path, seed)
-
-
-def _content(path: Path) -> bytes:
-    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
 
 def read_idx(content: bytes, name: str, axes: int) -> NDArray[np.uint8]:
@@ -123,6 +119,7 @@ def _from_idx(
             raise DataError(part, found=f"{len(labels)} labels", expected=f"{len(pictures)} as there are pictures")
         parts[part] = pictures[:, None], labels
     images, ids = parts["train"]
+    _check_parts(images, ids, *parts["t10k"])
     classes = classes or [str(label) for label in range(int(ids.max()) + 1)]
     fit, validation = _stratified(ids, share, seed)
     return ImageData(
@@ -134,6 +131,18 @@ def _from_idx(
             "test": parts["t10k"],
         },
     )
+
+
+def _check_parts(
+    images: NDArray[np.uint8], ids: NDArray[np.int64], tested: NDArray[np.uint8], answers: NDArray[np.int64]
+) -> None:
+    if not len(ids) or not len(answers):
+        raise DataError("train, t10k", found=f"{len(ids)} and {len(answers)} pictures", expected="some of each")
+    if images.shape[1:] != tested.shape[1:]:
+        raise DataError("t10k", found=f"pictures of {tested.shape[2:]}", expected=f"{images.shape[2:]} as in train")
+    unknown = np.setdiff1d(answers, ids)
+    if len(unknown):
+        raise DataError("t10k", found=f"class {unknown[0]}", expected="classes that train has too")
 
 
 def _stratified(labels: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -167,7 +176,7 @@ def _from_folder(path: Path, seed: int) -> ImageData:
     fit, validation = _stratified(ids[rest], 0.1, seed + 1)
     chosen = {"train": rest[fit], "validation": rest[validation], "test": test}
     return ImageData(
-        provenance=own_provenance(*files),
+        provenance=own_provenance(*files, root=path),
         assets=assets,
         splits={split: (everything[rows], ids[rows]) for split, rows in chosen.items()},
     )
@@ -177,5 +186,8 @@ def _picture(file: Path, assets: Assets) -> NDArray[np.uint8]:
     try:
         picture = open_picture(file.read_bytes())
     except UnreadablePicture as error:
-        raise DataError(file, found="no readable picture", expected=str(error)) from error
+        reason = str(error)
+        if reason.startswith("expected "):
+            raise DataError(file, found="something else", expected=reason.removeprefix("expected ")) from error
+        raise DataError(file, found=f"that {reason}", expected="a whole picture") from error
     return to_pixels(picture, channels=assets.channels, height=assets.height, width=assets.width)

@@ -51,7 +51,7 @@ class Prediction(TypedDict):
     attention: NotRequired[Array]
 
 
-class Assets(msgspec.Struct, frozen=True):
+class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Constants of an image model.
 
     Attributes:

@@ -64,7 +64,7 @@ class Prediction(TypedDict):
     attention: NotRequired[Array]
 
 
-class Assets(msgspec.Struct, frozen=True, dict=True):
+class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """Constants of a tagger.
 
     Attributes:

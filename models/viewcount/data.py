@@ -142,11 +142,14 @@ def _parse(file: Path | str, text: str, *, date_column: str, views_column: str) 
     if date_column not in header or views_column not in header:
         raise DataError(file, row=1, found=f"columns {', '.join(header)}", expected=f"{date_column},{views_column}")
     days: dict[date, float] = {}
-    for number, row in enumerate(rows, start=2):
-        day = _parse_day(file, number, row[date_column])
-        if day in days:
-            raise DataError(file, row=number, found=f"{day} a second time", expected="one row per day")
-        days[day] = _parse_views(file, number, row[views_column])
+    try:
+        for number, row in enumerate(rows, start=2):
+            day = _parse_day(file, number, row[date_column])
+            if day in days:
+                raise DataError(file, row=number, found=f"{day} a second time", expected="one row per day")
+            days[day] = _parse_views(file, number, row[views_column])
+    except csv.Error as error:
+        raise DataError(file, row=rows.line_num, found=str(error), expected="a CSV row") from error
     if not days:
         raise DataError(file, found="no rows", expected=f"at least {MIN_DAYS} days")
     return days

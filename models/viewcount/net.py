@@ -1,5 +1,6 @@
 """The network of the view-count family: linear, or one to four ReLU layers, on the last 56 days."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -119,7 +120,8 @@ class DenseNet(nn.Module):
             ratios = future / self.estimate(views).clamp_min(1.0) - 1
         for ahead in range(ratios.shape[1]):
             errors = ratios[:, ahead][~ratios[:, ahead].isnan()].sort().values
-            rank = min(len(errors) - 1, int((len(errors) + 1) * (1 + coverage) / 2))
+            # The smallest rank whose share is enough; the small term forgives 0.95 its binary form.
+            rank = min(len(errors), math.ceil((len(errors) + 1) * (1 + coverage) / 2 - 1e-9)) - 1
             self.upper_ratio[ahead] = errors[rank]
             self.lower_ratio[ahead] = errors[len(errors) - 1 - rank]
 

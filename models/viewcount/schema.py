@@ -40,7 +40,7 @@ class Prediction(TypedDict):
     upper: Array
 
 
-class Assets(msgspec.Struct, frozen=True, dict=True):
+class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """Constants of a view-count model.
 
     Attributes:
@@ -63,7 +63,7 @@ def validate(instance: Instance, assets: Assets) -> Iterator[Fault]:
     """Yield a fault for every view count that is not whole."""
     views = np.asarray(instance.views)
     for day in np.flatnonzero(views != np.floor(views))[:8]:
-        yield Fault(("views", int(day)), f"expected a whole number of views, found {views[day]:g}")
+        yield Fault(("views", int(day)), f"expected a whole number of views, found {float(views[day])}")
 
 
 EXAMPLE_VIEWS = (

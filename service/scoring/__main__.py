@@ -13,7 +13,7 @@ import click
 import msgspec
 import orjson
 
-from models.errors import HttpError, InvalidRequest, LecternError
+from models.errors import HttpError, InvalidRequest, LecternError, RunnerFailed
 from models.predictor import Predictor, open_predictor
 from models.session import open_artifact
 from service.catalog import find_models
@@ -45,13 +45,27 @@ def _sample(predictor: Predictor, decoder: "msgspec.json.Decoder[Any]", line: by
 
 def _score(predictor: Predictor, chunk: list[Any]) -> Iterator[dict[str, Any]]:
     good = [sample for sample in chunk if not isinstance(sample, HttpError)]
-    answers = iter([prediction for batch in predictor.batches(good) for prediction in predictor.infer(batch)])
+    answers = iter([answer for batch in predictor.batches(good) for answer in _infer(predictor, batch)])
     for sample in chunk:
-        yield _as_error(sample) if isinstance(sample, HttpError) else next(answers)
+        answer = sample if isinstance(sample, HttpError) else next(answers)
+        yield _as_error(answer) if isinstance(answer, HttpError) else answer
+
+
+def _infer(predictor: Predictor, batch: list[Any]) -> list[Any]:
+    """Predictions, with an error in the place of the samples the model fails on."""
+    try:
+        return list(predictor.infer(batch))
+    except RunnerFailed as error:
+        if len(batch) == 1:
+            return [error]
+        middle = len(batch) // 2
+        return _infer(predictor, batch[:middle]) + _infer(predictor, batch[middle:])
 
 
 def _as_error(error: HttpError) -> dict[str, Any]:
-    reasons = [{"loc": list(fault.loc), "reason": fault.reason} for fault in error.faults]
+    # A line is one instance: it has no list of instances to be located in.
+    places = [fault.loc[2:] if fault.loc[:1] == ("instances",) else fault.loc for fault in error.faults]
+    reasons = [{"loc": list(place), "reason": fault.reason} for place, fault in zip(places, error.faults, strict=True)]
     return {"error": {"code": error.code, "reason": str(error), "errors": reasons}}
 
 
