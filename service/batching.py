@@ -115,7 +115,10 @@ class MicroBatcher:
         try:
             feeds = self.predictor.card.collate(samples)
             outputs = await self.run(feeds, self.predictor.wanted(explain=batch[0].explain))
-            return self.predictor.decode(outputs, samples)
+            predictions = self.predictor.decode(outputs, samples)
+            if len(predictions) != len(samples):
+                raise RunnerFailed(f"{len(predictions)} answers to {len(samples)} samples")
+            return predictions
         except RunnerFailed:
             raise
         except Exception as error:  # the border to the model: whatever it raises, its batch-mates must live

@@ -105,7 +105,7 @@ def read_idx(content: bytes, name: str, axes: int) -> NDArray[np.uint8]:
     shape = struct.unpack(f">{axes}I", content[4:header])
     if len(content) - header != np.prod(shape):
         raise DataError(name, found=f"{len(content) - header} bytes", expected=f"{shape} values")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy()
 
 
 def _from_idx(

@@ -38,7 +38,8 @@ def open_picture(data: bytes) -> Image.Image:
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise UnreadablePicture(f"expected at most {MAX_PIXELS:,} pixels, found {width} x {height}")
-    if getattr(picture, "n_frames", 1) > 1:
+    # A phone's JPEG may carry a second view of the same moment (MPO): its first is the picture.
+    if picture.format in ("PNG", "WEBP") and getattr(picture, "n_frames", 1) > 1:
         raise UnreadablePicture("expected one still picture, found an animation")
     try:
         picture.load()

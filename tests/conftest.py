@@ -1,0 +1,38 @@
+"""What every test may lean on: one torch thread, and the shipped artifacts, each opened once."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.datasets import REPOSITORY
+from models.predictor import Predictor, open_predictor
+from models.session import Session, open_artifact
+
+# Two threads that wait for each other on a busy machine take twenty times as long.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shipped_session() -> Callable[[str], Session]:
+    """The open session of a shipped model, by name."""
+
+    @lru_cache
+    def open_shipped(name: str) -> Session:
+        return open_artifact(next((REPOSITORY / "models").glob(f"*/trained/{name}")))
+
+    return open_shipped
+
+
+@pytest.fixture(scope="session")
+def shipped(shipped_session: Callable[[str], Session]) -> Callable[[str], Predictor]:
+    """The predictor of a shipped model, by name."""
+    return lru_cache(lambda name: open_predictor(shipped_session(name)))
+
+
+@pytest.fixture(scope="session")
+def shipped_folder() -> Callable[[str], Path]:
+    """Where a shipped model's artifact lies, by name."""
+    return lambda name: next((REPOSITORY / "models").glob(f"*/trained/{name}"))

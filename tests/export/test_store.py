@@ -1,0 +1,168 @@
+"""Certified artifacts into a BentoML model store of their own, and out of it again."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import msgspec
+import orjson
+import pytest
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.models import ModelStore
+from click.testing import CliRunner
+
+from export.__main__ import main
+from export.store import install, shipped_folders
+from models.errors import ArtifactMismatch, ArtifactMissing
+from models.manifest import MANIFEST_FILE, MODEL_FILE, from_bytes, read_artifact, to_bytes
+from models.session import open_artifact
+from service.catalog import find_models, shipped_tags
+from service.scoring.__main__ import main as score
+
+Find = Callable[[str], Path]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Path]:
+    """An empty model store; the user's own is never touched."""
+    place = tmp_path / "store"
+    place.mkdir()
+    with BentoMLContainer.model_store.patch(ModelStore(place)):
+        yield place
+
+
+@pytest.fixture
+def folder(tmp_path: Path, shipped_folder: Find) -> Path:
+    """A copy of a shipped artifact, to be changed."""
+    return shutil.copytree(shipped_folder("molecule"), tmp_path / "molecule")
+
+
+def change(folder: Path, **changes: Any) -> None:
+    """Certify an artifact again with another manifest."""
+    manifest = from_bytes((folder / MANIFEST_FILE).read_bytes(), folder)
+    (folder / MANIFEST_FILE).write_bytes(to_bytes(msgspec.structs.replace(manifest, **changes)))
+
+
+def test_shipped_folders() -> None:
+    """The six shipped models are found, in order of family and name."""
+    names = [folder.name for folder in shipped_folders()]
+    assert names == ["citation", "molecule", "image", "image-vit", "tagging", "viewcount"]
+
+
+def test_install_twice(store: Path, folder: Path) -> None:
+    """An artifact is installed under its version, byte for byte; a second time it is in the store."""
+    manifest, is_new = install(folder)
+    assert is_new
+    stored = Path(bentoml.models.get(manifest.tag).path)
+    assert store in stored.parents
+    assert read_artifact(stored) == read_artifact(folder)
+    assert bentoml.models.get(manifest.tag).info.metadata["digest"] == manifest.digest
+    assert install(folder) == (manifest, False)
+
+
+def test_other_bytes_under_one_version(store: Path, folder: Path) -> None:
+    """Another certificate under the same version is refused with the way out, and the store keeps the old."""
+    manifest, _ = install(folder)
+    change(folder, summary="another")
+    with pytest.raises(ArtifactMismatch) as caught:
+        install(folder)
+    assert str(caught.value) == (
+        f"{manifest.tag} is in the model store with another certificate; export with a new version, "
+        f"or delete it there: bentoml models delete {manifest.tag}"
+    )
+    assert read_artifact(Path(bentoml.models.get(manifest.tag).path))[0] == manifest
+    change(folder, version="7.0.0")
+    assert install(folder)[1]
+    assert len(bentoml.models.list()) == 2
+
+
+def test_damaged_artifacts_stay_out(store: Path, folder: Path) -> None:
+    """An artifact with a changed byte, or without its manifest, is not installed."""
+    content = bytearray((folder / MODEL_FILE).read_bytes())
+    content[1000] ^= 1
+    (folder / MODEL_FILE).write_bytes(content)
+    with pytest.raises(ArtifactMismatch):
+        install(folder)
+    (folder / MANIFEST_FILE).unlink()
+    with pytest.raises(ArtifactMissing):
+        install(folder)
+    assert bentoml.models.list() == []
+
+
+def test_command_line(store: Path, folder: Path) -> None:
+    """``install`` says what is new and what was there; a refusal is one line."""
+    first = CliRunner().invoke(main, ["install", str(folder)])
+    second = CliRunner().invoke(main, ["install", str(folder)])
+    manifest = read_artifact(folder)[0]
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    assert first.output == f"installed  {manifest.tag:<20} {manifest.digest[:12]}\n"
+    assert second.output == f"in store   {manifest.tag:<20} {manifest.digest[:12]}\n"
+    change(folder, summary="another")
+    refused = CliRunner().invoke(main, ["install", str(folder)])
+    assert (refused.exit_code, refused.output.count("\n")) == (1, 1)
+
+
+def test_find_served_models(store: Path, folder: Path) -> None:
+    """A bare name is the repository's version, or the latest of a model that only the store has."""
+    tag = shipped_tags()["molecule"]
+    with pytest.raises(ArtifactMissing) as caught:
+        find_models(["molecule"])
+    assert str(caught.value) == f"model {tag} is not in the model store; put it there: python -m export install"
+    manifest, _ = install(folder)
+    (served,) = find_models(["molecule"])
+    assert (served.name, served.manifest) == ("molecule", manifest)
+    assert open_artifact(served.folder).manifest == manifest
+    change(folder, model="mine", version="3.0.0")
+    install(folder)
+    assert [model.manifest.tag for model in find_models(["mine", tag])] == ["mine:3.0.0", tag]
+    with pytest.raises(ArtifactMissing, match="is not in the model store"):
+        find_models([])
+
+
+def test_two_versions_of_one_model(store: Path, folder: Path) -> None:
+    """One model cannot be served in two versions at once."""
+    first = install(folder)[0].tag
+    change(folder, version="9.0.0")
+    second = install(folder)[0].tag
+    with pytest.raises(
+        ArtifactMissing, match=r"^two versions of one model cannot be served at once: molecule, molecule$"
+    ):
+        find_models([first, second])
+    assert find_models([second])[0].manifest.version == "9.0.0"
+
+
+@pytest.mark.parametrize("tag", ["no-such-model", "molecule:9.9.9", "Not A Name", "a:b:c", ":", "../molecule"])
+def test_no_such_model(tag: str, store: Path) -> None:
+    """A name that the store does not have, or that is none, is one line."""
+    with pytest.raises(ArtifactMissing, match="is not in the model store; put it there"):
+        find_models([tag])
+
+
+def test_never_certified(store: Path) -> None:
+    """A model that someone else put into the store has no certificate and is not served."""
+    with bentoml.models.create("stranger:1") as stored:
+        (Path(stored.path) / "model.onnx").write_bytes(b"")
+    with pytest.raises(ArtifactMissing, match=r"manifest\.json"):
+        find_models(["stranger:1"])
+
+
+def test_score_a_file(store: Path, folder: Path, tmp_path: Path) -> None:
+    """A file is scored line by line by an installed model; OUT appears whole or not at all."""
+    install(folder)
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(b'{"atoms": ["C", "C", "O"], "bonds": [[0, 1], [1, 2]]}\nnonsense\n{"atoms": ["C"]}\n')
+    result = CliRunner().invoke(score, ["molecule", str(source), str(target)])
+    assert (result.exit_code, result.output) == (0, f"3 rows, 1 errors: {target}\n")
+    rows = [orjson.loads(line) for line in target.read_bytes().splitlines()]
+    assert [row.keys() for row in rows] == [
+        {"label", "class_id", "score", "scores"},
+        {"error"},
+        {"label", "class_id", "score", "scores"},
+    ]
+    assert rows[1]["error"]["code"] == "malformed_request"
+    missing = CliRunner().invoke(score, ["no-such", str(source), str(tmp_path / "no.jsonl")])
+    assert (missing.exit_code, missing.output.count("\n")) == (1, 1)
+    assert sorted(path.name for path in tmp_path.glob("*.jsonl*")) == ["in.jsonl", "out.jsonl"]
+    assert not list(tmp_path.glob(".*.part"))

@@ -1,0 +1,148 @@
+"""Settings: defaults, every variable, one line for each that does not fit."""
+
+from pathlib import Path
+
+import pytest
+
+from models.datasets import REPOSITORY
+from models.errors import SettingsError
+from models.session import Device
+from service.settings import PREFIX, Placement, Settings, bentoml_environment, parse, settings
+
+EVERY = {
+    "host": ("0.0.0.0", "0.0.0.0"),
+    "port": ("3001", 3001),
+    "device": ("cpu", Device.CPU),
+    "runners": ("process", Placement.PROCESS),
+    "workers": ("4", 4),
+    "models": ("image, tagging:1.0.0,", "image, tagging:1.0.0,"),
+    "data": ("/data", "/data"),
+    "threads": ("8", 8),
+    "max_body_bytes": ("2048", 2048),
+    "max_instances": ("7", 7),
+    "queue_limit": ("9", 9),
+    "body_timeout_seconds": ("0.5", 0.5),
+    "request_timeout_seconds": ("2", 2.0),
+}
+
+
+def test_defaults() -> None:
+    """Without variables: this machine only, port 3000, the device that is there, every model."""
+    found = parse({"PATH": "/bin", "LECTERNX": "1", "lectern_port": "9"})
+    assert found == Settings()
+    assert (found.host, found.port, found.device, found.runners) == ("127.0.0.1", 3000, Device.AUTO, Placement.AUTO)
+    assert (found.workers, found.threads, found.wanted_models) == (1, 2, ())
+    assert (found.max_body_bytes, found.max_instances, found.queue_limit) == (16 * 2**20, 1024, 4096)
+    assert (found.body_timeout_seconds, found.request_timeout_seconds) == (10.0, 30.0)
+
+
+def test_every_variable() -> None:
+    """Every field is set by its variable, and this test knows every field."""
+    assert tuple(EVERY) == Settings.__struct_fields__
+    for field, (text, value) in EVERY.items():
+        found = parse({PREFIX + field.upper(): text})
+        assert getattr(found, field) == value != getattr(Settings(), field)
+    everything = parse({PREFIX + field.upper(): text for field, (text, _) in EVERY.items()})
+    assert everything == Settings(**{field: value for field, (_, value) in EVERY.items()})
+    assert everything.wanted_models == ("image", "tagging:1.0.0")
+
+
+def test_unknown_variable() -> None:
+    """A misspelt variable is an error that names the known ones, not a default in silence."""
+    with pytest.raises(SettingsError) as caught:
+        parse({"LECTERN_PROT": "3001"})
+    known = ", ".join(f"LECTERN_{field.upper()}" for field in EVERY)
+    assert str(caught.value) == f"unknown setting LECTERN_PROT; known are {known}"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("LECTERN_PORT", "0", "Expected `int` >= 1"),
+        ("LECTERN_PORT", "65536", "Expected `int` <= 65535"),
+        ("LECTERN_PORT", "http", "Expected `int`, got `str`"),
+        ("LECTERN_PORT", "", "Expected `int`, got `str`"),
+        ("LECTERN_PORT", "3000.5", "Expected `int`, got `str`"),
+        ("LECTERN_WORKERS", "65", "Expected `int` <= 64"),
+        ("LECTERN_THREADS", "-1", "Expected `int` >= 1"),
+        ("LECTERN_DEVICE", "gpu", "Invalid enum value 'gpu'"),
+        ("LECTERN_RUNNERS", "remote", "Invalid enum value 'remote'"),
+        ("LECTERN_MAX_BODY_BYTES", "1023", "Expected `int` >= 1024"),
+        ("LECTERN_MAX_INSTANCES", "0", "Expected `int` >= 1"),
+        ("LECTERN_QUEUE_LIMIT", "0", "Expected `int` >= 1"),
+        ("LECTERN_BODY_TIMEOUT_SECONDS", "0", "Expected `float` > 0.0"),
+        ("LECTERN_REQUEST_TIMEOUT_SECONDS", "soon", "Expected `float`, got `str`"),
+    ],
+)
+def test_bad_value(name: str, text: str, message: str) -> None:
+    """A value that does not fit is one line with the variable and what was expected."""
+    with pytest.raises(SettingsError) as caught:
+        parse({name: text})
+    assert str(caught.value) == f"{name}: {message}"
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", "-inf", "1e999"])
+def test_times_are_numbers(text: str) -> None:
+    """A time limit that compares with nothing, or is no number, is refused."""
+    with pytest.raises(SettingsError):
+        parse({"LECTERN_REQUEST_TIMEOUT_SECONDS": text})
+
+
+@pytest.mark.parametrize(
+    ("device", "runners", "has_cuda", "uses_cuda", "placement"),
+    [
+        ("auto", "auto", False, False, Placement.EMBEDDED),
+        ("auto", "auto", True, True, Placement.PROCESS),
+        ("cpu", "auto", True, False, Placement.EMBEDDED),
+        ("cuda", "auto", False, True, Placement.PROCESS),
+        ("auto", "process", False, False, Placement.PROCESS),
+        ("cuda", "embedded", True, True, Placement.EMBEDDED),
+    ],
+)
+def test_auto(
+    device: str, runners: str, has_cuda: bool, uses_cuda: bool, placement: Placement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``auto`` takes the GPU where there is one, and processes of their own for its runners."""
+    monkeypatch.setattr("service.settings.has_cuda", lambda: has_cuda)
+    found = parse({"LECTERN_DEVICE": device, "LECTERN_RUNNERS": runners})
+    assert (found.uses_cuda, found.placement) == (uses_cuda, placement)
+
+
+def test_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process's settings are read on first use and then stay."""
+    settings.cache_clear()
+    monkeypatch.setenv("LECTERN_PORT", "4000")
+    first = settings()
+    monkeypatch.setenv("LECTERN_PORT", "5000")
+    assert settings() is first
+    assert first.port == 4000
+    settings.cache_clear()
+
+
+def test_settings_do_not_change() -> None:
+    """Settings are frozen."""
+    with pytest.raises(AttributeError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+def test_bentoml_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BentoML is told not to report usage, and where its home is."""
+    monkeypatch.setenv("BENTOML_HOME", "/somewhere")
+    found = bentoml_environment()
+    assert (found["BENTOML_DO_NOT_TRACK"], found["BENTOML_HOME"]) == ("True", "/somewhere")
+    monkeypatch.delenv("BENTOML_HOME")
+    assert bentoml_environment()["BENTOML_HOME"] == str(Path.home() / "bentoml")
+
+
+def test_documented() -> None:
+    """docs/operations.md has a row for every setting, with its default."""
+    page = REPOSITORY / "docs" / "operations.md"
+    if not page.exists():
+        pytest.skip("docs/operations.md is not written yet")
+    rows = [line.split("|") for line in page.read_text().splitlines() if line.startswith("| `LECTERN_")]
+    documented = {row[1].strip(" `"): row[2].strip(" `") for row in rows}
+    assert documented.keys() == {PREFIX + field.upper() for field in Settings.__struct_fields__}
+    for field in Settings.__struct_fields__:
+        default = getattr(Settings(), field)
+        text = f"{default:g}" if isinstance(default, float) else str(default)
+        assert documented[PREFIX + field.upper()] == (text or "empty")
