@@ -9,6 +9,9 @@ SERVE = .venv-serve/bin/python
 DEV = .venv/bin/python
 SETTINGS = pyproject.toml constraints.txt
 
+# $(call need,NAME,example): stop with a sentence when a variable is missing.
+need = $(if $($(1)),,$(error $(1) is missing: $(2)))
+
 .PHONY: help serve test e2e check train export install score loadtest lint clean
 
 help: ## Show this list
@@ -40,12 +43,15 @@ e2e: $(DEV) ## Run the tests that start real servers
 	$(DEV) -m pytest -m e2e
 
 train: $(DEV) ## Train: make train MODEL=image (own data: python -m models.train --help)
+	@:$(call need,MODEL,make train MODEL=image)
 	$(DEV) -m models.train --model $(MODEL)
 
 export: $(DEV) ## Certify a trained model: make export MODEL=image
+	@:$(call need,MODEL,make export MODEL=image)
 	$(DEV) -m export model $(MODEL)
 
 score: $(SERVE) ## Score a file: make score MODEL=tagging IN=corpus.jsonl OUT=tags.jsonl
+	@:$(call need,MODEL,make score MODEL=tagging IN=corpus.jsonl OUT=tags.jsonl)
 	@$(SERVE) -m export install > /dev/null
 	$(SERVE) -m service.scoring $(MODEL) $(IN) $(OUT)
 

@@ -19,7 +19,7 @@ def install(folder: Path) -> tuple[Manifest, bool]:
     """Verify an artifact and put it into the model store under its explicit version.
 
     Returns:
-        Its manifest, and whether it was new to the store.
+        Its manifest, and whether it, or its certificate, was new to the store.
 
     Raises:
         ArtifactError: If it is not what its certificate says, or the store holds other bytes under the same version.
@@ -30,12 +30,17 @@ def install(folder: Path) -> tuple[Manifest, bool]:
     except NotFound:
         _create(manifest, content)
         return manifest, True
-    if Path(known.path_of(MANIFEST_FILE)).read_bytes() != to_bytes(manifest):
+    if known.info.metadata.get("sha256") != manifest.model_sha256:
         raise ArtifactMismatch(
-            f"{manifest.tag} is in the model store with another certificate; export with a new version, "
+            f"{manifest.tag} is in the model store with other bytes; export with a new version, "
             f"or delete it there: bentoml models delete {manifest.tag}"
         )
-    return manifest, False
+    if known.info.metadata.get("digest") == manifest.digest:
+        return manifest, False
+    # The same model, certified again: the version stands for the bytes, so only its certificate is renewed.
+    bentoml.models.delete(manifest.tag)
+    _create(manifest, content)
+    return manifest, True
 
 
 def _create(manifest: Manifest, content: bytes) -> None:

@@ -225,7 +225,9 @@ def _epoch(run: _Run, progress: Progress, *, quiet: bool) -> None:
         _save(net.state_dict(), run.directory / BEST_WEIGHTS)
     if not quiet:
         metric = learner.data.metric
-        tqdm.write(f"{title}  loss {total / count:.4f}  validation {metric.name} {score:.3f} {metric.unit}")
+        # The pooled net has learned from these data: a figure to watch, not to believe.
+        seen = "seen " if run.is_pooled else ""
+        tqdm.write(f"{title}  loss {total / count:.4f}  {seen}validation {metric.name} {score:.3f} {metric.unit}")
 
 
 def _step(run: _Run, batch: Any) -> float:
