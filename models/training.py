@@ -4,8 +4,9 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,16 @@ from models.family import AnyCard
 
 # A fifth of fewer steps is no warm-up, and torch divides by zero.
 MIN_CYCLE_STEPS = 10
+OptimizerName = Literal["adamw", "adam", "rmsprop", "momentum", "sgd"]
+# Gradient descent, with momentum (Sutskever et al. 2013), RMSProp (Hinton 2012, lecture 6e), Adam (Kingma & Ba 2015),
+# AdamW (Loshchilov & Hutter 2019).
+OPTIMIZERS: Mapping[OptimizerName, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "rmsprop": torch.optim.RMSprop,
+    "momentum": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+    "sgd": torch.optim.SGD,
+}
 FINAL_WEIGHTS, BEST_WEIGHTS, CHECKPOINT, REPORT = "final.pt", "best.pt", "checkpoint.pt", "result.json"
 
 
@@ -31,8 +42,8 @@ class Plan:
         patience: Epochs without a better validation score before stopping.
         batch_size: Instances in one step (words for tagging, see its recipe).
         learning_rate: Peak of the schedule.
-        weight_decay: Decoupled (AdamW), or L2 in the gradient (Adam) where ``is_l2``.
-        is_l2: Whether ``weight_decay`` is an L2 penalty.
+        weight_decay: Decoupled with ``"adamw"``; an L2 penalty in the gradient with any other optimiser.
+        optimizer: One of ``OPTIMIZERS``.
         is_one_cycle: Warm up and anneal over ``epochs`` instead of a constant rate.
         clip_norm: Bound on the gradient's norm.
     """
@@ -42,7 +53,7 @@ class Plan:
     batch_size: int
     learning_rate: float
     weight_decay: float = 0.0
-    is_l2: bool = False
+    optimizer: OptimizerName = "adamw"
     is_one_cycle: bool = True
     clip_norm: float = 1.0
 
@@ -106,6 +117,7 @@ class Recipe:
         summary: One line on the network.
         plan: The loop's numbers.
         network: The net's numbers, a frozen dataclass.
+        method: What else the learner wants to know, such as its loss: a frozen dataclass of the family.
         learner: Makes the learner from this recipe, the data's path (``None`` for the public dataset) and a seed.
     """
 
@@ -115,10 +127,12 @@ class Recipe:
     plan: Plan
     network: Any
     learner: Callable[["Recipe", Path | None, int], Learner]
+    method: Any = None
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the weights beside data and seed, as plain values."""
-        return {"name": self.name, "plan": asdict(self.plan), "network": asdict(self.network)}
+        settings = {"name": self.name, "plan": asdict(self.plan), "network": asdict(self.network)}
+        return settings | ({"method": asdict(self.method)} if self.method is not None else {})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -177,15 +191,16 @@ def fit(learner: Learner, recipe: Recipe, *, seed: int, directory: Path, quiet: 
 
 def _start(learner: Learner, plan: Plan, seed: int, directory: Path, *, is_pooled: bool = False) -> _Run:
     directory.mkdir(parents=True, exist_ok=True)
-    kind = torch.optim.Adam if plan.is_l2 else torch.optim.AdamW
     decayed = [p for p in learner.net.parameters() if p.ndim > 1]
     rest = [p for p in learner.net.parameters() if p.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = kind(groups, lr=plan.learning_rate, weight_decay=plan.weight_decay)
+    optimizer = OPTIMIZERS[plan.optimizer](groups, lr=plan.learning_rate, weight_decay=plan.weight_decay)
     schedule = None
     steps = plan.epochs * learner.batch_count()
     if plan.is_one_cycle and steps >= MIN_CYCLE_STEPS:
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.learning_rate, total_steps=steps, pct_start=0.2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, plan.learning_rate, total_steps=steps, pct_start=0.2, cycle_momentum=plan.optimizer != "rmsprop"
+        )
     return _Run(learner, plan, seed, optimizer, schedule, directory, is_pooled)
 
 

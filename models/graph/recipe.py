@@ -173,7 +173,7 @@ RECIPES = (
             # Twice the paper's: 82.8 instead of 82.5 % on validation, mean of ten seeds.
             learning_rate=1e-2,
             weight_decay=5e-4,
-            is_l2=True,
+            optimizer="adam",
             is_one_cycle=False,
         ),
         network=AttentionConfig(),

@@ -121,7 +121,7 @@ def _from_idx(
     images, ids = parts["train"]
     _check_parts(images, ids, *parts["t10k"])
     classes = classes or [str(label) for label in range(int(ids.max()) + 1)]
-    fit, validation = _stratified(ids, share, seed)
+    fit, validation = stratified(ids, share, seed)
     return ImageData(
         provenance=origin,
         assets=Assets(classes=classes, height=images.shape[2], width=images.shape[3]),
@@ -145,7 +145,7 @@ def _check_parts(
         raise DataError("t10k", found=f"class {unknown[0]}", expected="classes that train has too")
 
 
-def _stratified(labels: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def stratified(labels: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices of the rest and of a ``share`` of every class (at least one), both sorted."""
     rng = np.random.default_rng(seed)
     held = []
@@ -172,8 +172,8 @@ def _from_folder(path: Path, seed: int) -> ImageData:
             labels.append(label)
             files.append(file)
     everything, ids = np.stack(pictures), np.asarray(labels, np.int64)
-    rest, test = _stratified(ids, 0.1, seed)
-    fit, validation = _stratified(ids[rest], 0.1, seed + 1)
+    rest, test = stratified(ids, 0.1, seed)
+    fit, validation = stratified(ids[rest], 0.1, seed + 1)
     chosen = {"train": rest[fit], "validation": rest[validation], "test": test}
     return ImageData(
         provenance=own_provenance(*files, root=path),

@@ -14,7 +14,7 @@ from models.datasets import REPOSITORY
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-TORCH_SIDE = {"net.py", "recipe.py", "data.py", "training.py", "train.py", "pictures.py"}
+TORCH_SIDE = {"net.py", "recipe.py", "data.py", "training.py", "train.py", "pictures.py", "rung.py", "ladder.py"}
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from PIL import Image
 
 from models.errors import Fault
 from models.image.codec import collate, cost, decode, encode
-from models.image.net import ConvolutionConfig, ConvolutionNet, PatchAttentionConfig, PatchAttentionNet, SelfAttention
+from models.image.net import ConvolutionConfig, ConvolutionNet
 from models.image.picture import UnreadablePicture, open_picture, to_pixels
-from models.image.recipe import augment
+from models.image.recipe import move
 from models.image.schema import Assets, Instance, example, from_media, validate
 
 ASSETS = Assets(classes=["cat", "dog"])
@@ -334,11 +334,11 @@ def test_example_is_a_file() -> None:
     assert example(ASSETS) == example(ASSETS)
 
 
-def test_augment_by_heart() -> None:
+def test_move_by_heart() -> None:
     """A bright pixel stays one, at most two away from its place or its mirror image, and goes everywhere there."""
     pictures = np.zeros((2000, 1, 28, 28), np.uint8)
     pictures[:, 0, 10, 4] = 99
-    found = augment(pictures, np.random.default_rng(0))
+    found = move(pictures, np.random.default_rng(0))
     assert (found.shape, found.dtype) == (pictures.shape, pictures.dtype)
     assert (np.count_nonzero(found, axis=(1, 2, 3)) == 1).all()
     assert found.max() == 99
@@ -348,7 +348,7 @@ def test_augment_by_heart() -> None:
     assert (pictures[:, 0, 10, 4] == 99).all()
 
 
-def test_augment_can_do_nothing() -> None:
+def test_move_can_do_nothing() -> None:
     """Without mirror and shift a picture is itself, pixel for pixel; what is shifted out does not come back."""
 
     class Still:
@@ -359,9 +359,9 @@ def test_augment_can_do_nothing() -> None:
             return np.full(shape, (low + high) // 2)
 
     pictures = np.random.default_rng(0).integers(0, 256, (3, 3, 9, 7)).astype(np.uint8)
-    assert np.array_equal(augment(pictures, Still()), pictures)  # type: ignore[arg-type]
+    assert np.array_equal(move(pictures, Still()), pictures)  # type: ignore[arg-type]
     white = np.full((500, 1, 6, 6), 255, np.uint8)
-    sums = set(np.count_nonzero(augment(white, np.random.default_rng(1)), axis=(1, 2, 3)).tolist())
+    sums = set(np.count_nonzero(move(white, np.random.default_rng(1)), axis=(1, 2, 3)).tolist())
     assert sums == {rows * columns for rows in (4, 5, 6) for columns in (4, 5, 6)}
 
 
@@ -397,48 +397,6 @@ def test_standardise_by_heart() -> None:
     """Grey values are measured in the training set's deviations from its mean."""
     net = ConvolutionNet(ConvolutionConfig(widths=(4,)), ASSETS, 100.0, 50.0)
     assert net.standardise(torch.tensor([0, 100, 250], dtype=torch.uint8)).tolist() == [-2.0, 0.0, 3.0]
-
-
-def test_patches_by_heart() -> None:
-    """A picture is cut into patches row by row, each flattened row by row."""
-    assets = Assets(classes=["a", "b"], height=4, width=6, patch=2, heads=1)
-    config = PatchAttentionConfig(patch=2, width=8, layers=1, heads=1)
-    net = PatchAttentionNet(config, assets, 0.0, 1.0)
-    cut = net.patches(torch.arange(24, dtype=torch.uint8).reshape(1, 1, 4, 6))
-    assert cut[0].tolist() == [
-        [0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11], [12, 13, 18, 19], [14, 15, 20, 21], [16, 17, 22, 23],
-    ]  # fmt: skip
-    assert assets.sizes["patches"] == 6
-
-
-def test_attention_by_hand() -> None:
-    """Self-attention agrees with the paper's equation written out in loops."""
-    torch.manual_seed(0)
-    layer, x = SelfAttention(6, 2), torch.randn(1, 4, 6)
-    with torch.inference_mode():
-        found = layer(x)[0]
-        q, k, v = layer.project(x)[0].split(6, dim=1)
-        mixed = torch.zeros(4, 6)
-        for head in range(2):
-            part = slice(3 * head, 3 * head + 3)
-            for row in range(4):
-                weights = torch.exp(torch.stack([q[row, part] @ k[other, part] / 3**0.5 for other in range(4)]))
-                mixed[row, part] = sum(w / weights.sum() * v[other, part] for other, w in enumerate(weights))
-        torch.testing.assert_close(found, layer.merge(mixed), rtol=1e-5, atol=1e-6)
-
-
-def test_attention_net_reads_out_what_it_weighs() -> None:
-    """Rows of attention sum to 1, and a query that loves one patch makes that patch the whole answer."""
-    torch.manual_seed(0)
-    assets = Assets(classes=["a", "b", "c"], height=8, width=8, patch=4, heads=2)
-    net = PatchAttentionNet(PatchAttentionConfig(width=8, layers=1, heads=2), assets, 128.0, 64.0).eval()
-    with torch.inference_mode():
-        out = net(random_pixels(5)[..., :8, :8])
-        assert out["attention"].shape == (5, 2, 4)
-        torch.testing.assert_close(out["attention"].sum(-1), torch.ones(5, 2))
-        torch.testing.assert_close(out["scores"].sum(-1), torch.ones(5))
-        net.query.weight.zero_()
-        assert torch.equal(net(random_pixels(1)[..., :8, :8])["attention"], torch.full((1, 2, 4), 0.25))
 
 
 def test_multi_picture_jpeg() -> None:

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from models.errors import DataError
-from models.image.data import FASHION_MNIST, _stratified, load, read_idx
-from models.image.net import ConvolutionConfig, PatchAttentionConfig
+from models.image.data import FASHION_MNIST, load, read_idx, stratified
+from models.image.net import ConvolutionConfig
+from models.image.patch_net import PatchAttentionConfig
 from models.image.recipe import RECIPES, ImageLearner
 from models.training import Recipe, seed_everything
 
@@ -162,7 +163,7 @@ def test_folder_is_repeatable(tmp_path: Path) -> None:
 def test_stratified_by_heart() -> None:
     """Of every class its share is held, at least one, and nothing is lost."""
     labels = np.array([0] * 40 + [1] * 20 + [2] * 3)
-    rest, held = _stratified(labels, 0.1, 0)
+    rest, held = stratified(labels, 0.1, 0)
     assert np.bincount(labels[held]).tolist() == [4, 2, 1]
     assert sorted([*rest.tolist(), *held.tolist()]) == list(range(63))
 

@@ -21,8 +21,10 @@ from models.training import (
     BEST_WEIGHTS,
     CHECKPOINT,
     FINAL_WEIGHTS,
+    OPTIMIZERS,
     REPORT,
     Learner,
+    OptimizerName,
     Plan,
     Recipe,
     fit,
@@ -121,12 +123,12 @@ def free_determinism() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("is_l2", [False, True])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("is_one_cycle", [False, True])
-def test_known_answer(is_one_cycle: bool, is_l2: bool, tmp_path: Path) -> None:
+def test_known_answer(is_one_cycle: bool, optimizer: OptimizerName, tmp_path: Path) -> None:
     """A line learned from its points has slope 2 and intercept 1, with either schedule and optimiser."""
     seed_everything(0)
-    line = Line(replace(PLAN, epochs=60, patience=60, is_one_cycle=is_one_cycle, is_l2=is_l2))
+    line = Line(replace(PLAN, epochs=60, patience=60, is_one_cycle=is_one_cycle, optimizer=optimizer))
     report = learn(line, tmp_path)
     assert line.net.weight.item() == pytest.approx(2, abs=5e-3)  # type: ignore[union-attr, operator]
     assert line.net.bias.item() == pytest.approx(1, abs=5e-3)  # type: ignore[union-attr, operator]
