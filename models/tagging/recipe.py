@@ -1,7 +1,7 @@
 """How the tagger is trained."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,19 @@ from models.tagging.schema import Assets, Instance
 from models.training import Plan, Recipe
 
 LABEL_SMOOTHING = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaggingMethod:
+    """What the learner sees.
+
+    Attributes:
+        sentences: How many sentences of each split, the first ones; ``None`` for all.
+    """
+
+    sentences: int | None = None
+
+
 # Of the fine tags' loss: what tells a past tense from a participle also tells a verb from an adjective.
 FINE_WEIGHT = 0.5
 # A known word is hidden with probability a / (a + count), so that the net learns from spelling what rare
@@ -52,8 +65,11 @@ class TaggingLearner:
 
     def __init__(self, recipe: Recipe, path: Path | None, seed: int) -> None:
         config: TaggerConfig = recipe.network
+        method: TaggingMethod = recipe.method
         data = load(path, seed)
-        assets = msgspec.structs.replace(data.assets, layers=config.layers, heads=config.heads)
+        if method.sentences is not None:
+            data = replace(data, splits={name: part[: method.sentences] for name, part in data.splits.items()})
+        assets = msgspec.structs.replace(data.assets, layers=config.layers, heads=config.attention.heads)
         self.data: TaggingData = replace(data, assets=assets)
         self.plan = recipe.plan
         everything = chain.from_iterable(data.splits.values())
@@ -182,6 +198,7 @@ RECIPES = (
         summary="self-attention over words and their spelling, two layers of eight heads",
         plan=Plan(epochs=20, patience=20, batch_size=800, learning_rate=3e-3, weight_decay=0.05),
         network=TaggerConfig(),
+        method=TaggingMethod(),
         learner=TaggingLearner,
     ),
 )

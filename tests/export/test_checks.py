@@ -48,7 +48,8 @@ from models.manifest import ASSETS_KEY, MANIFEST_FILE, MODEL_FILE, Manifest, fro
 from models.predictor import Predictor, open_predictor
 from models.session import open_artifact
 from models.tagging import TAG
-from models.tagging.net import MASKED, Layout, TaggerConfig, TaggerNet
+from models.tagging.attention import MASKED, AttentionConfig, Layout
+from models.tagging.net import TaggerConfig, TaggerNet
 from models.tagging.schema import Assets as TagAssets
 from models.train import recipes, train
 from models.viewcount import FORECAST
@@ -314,7 +315,7 @@ def test_exported_in_training_mode() -> None:
 
 
 TAG_ASSETS = TagAssets(words=["a", "i", "saw"], clues=["4:w", "9:X"], tags=["DET", "NOUN"], layers=1, heads=2)
-TAGGER = TaggerConfig(embedding=4, width=8, layers=1, heads=2, reach=2)
+TAGGER = TaggerConfig(embedding=4, width=8, layers=1, attention=AttentionConfig(heads=2, reach=2))
 
 
 class Maskless(TaggerNet):

@@ -9,16 +9,18 @@ import pytest
 import torch
 
 from models.errors import DataError
-from models.tagging import net as tagging_net
+from models.tagging import attention as tagging_attention
 from models.tagging import spelling
+from models.tagging.attention import AttentionConfig, WordAttention
 from models.tagging.codec import Sample, collate, encode
 from models.tagging.data import Sentence, load
-from models.tagging.net import RelativeAttention, TaggerConfig, TaggerNet
+from models.tagging.net import TaggerConfig, TaggerNet
 from models.tagging.recipe import RECIPES, TaggingLearner, cut_by_words, hide, hiding_chances, prepare
 from models.tagging.schema import Assets, Instance
 from models.training import Recipe, fit, seed_everything
 
-CONFIG = TaggerConfig(embedding=8, width=16, layers=2, heads=4, reach=2)
+ATTENTION = AttentionConfig(heads=4, reach=2)
+CONFIG = TaggerConfig(embedding=8, width=16, layers=2, attention=ATTENTION)
 ASSETS = Assets(words=["a", "i", "saw"], clues=["4:w", "9:X"], tags=["DET", "NOUN", "PRON", "VERB"], layers=2, heads=4)
 # "saw" is a verb after "I" and a noun after "a": only the neighbours tell.
 GRAMMAR = [("I saw a saw", "PRON VERB DET NOUN"), ("a saw", "DET NOUN"), ("I saw I", "PRON VERB PRON")]
@@ -63,11 +65,11 @@ def net() -> TaggerNet:
     return net
 
 
-def attend_slowly(attention: RelativeAttention, x: np.ndarray) -> np.ndarray:
+def attend_slowly(attention: WordAttention, x: np.ndarray) -> np.ndarray:
     """Equation 1 of Vaswani et al. with a bias per distance, word by word, ``(T, D)`` float64 to the same."""
     weight = {name: value.double().numpy() for name, value in attention.state_dict().items()}
     length, width = x.shape
-    heads, size = CONFIG.heads, width // CONFIG.heads
+    heads, size = ATTENTION.heads, width // ATTENTION.heads
     q, k, v = np.split(x @ weight["project.weight"].T + weight["project.bias"], 3, axis=1)
     mixed = np.zeros_like(x)
     for head in range(heads):
@@ -75,7 +77,7 @@ def attend_slowly(attention: RelativeAttention, x: np.ndarray) -> np.ndarray:
         for i in range(length):
             scores = np.array([
                 q[i, part] @ k[j, part] / np.sqrt(size)
-                + weight["bias"][np.clip(j - i, -CONFIG.reach, CONFIG.reach) + CONFIG.reach, head]
+                + weight["bias.bias"][np.clip(j - i, -ATTENTION.reach, ATTENTION.reach) + ATTENTION.reach, head]
                 for j in range(length)
             ])  # fmt: skip
             shares = np.exp(scores - scores.max())
@@ -85,8 +87,8 @@ def attend_slowly(attention: RelativeAttention, x: np.ndarray) -> np.ndarray:
 
 def test_attention_is_the_equation(net: TaggerNet) -> None:
     """On five words and their padded copy, attention equals a slow numpy form of the paper's equation."""
-    attention = net.layers[0].attend
-    torch.nn.init.normal_(attention.bias)
+    attention = net.layers[0].look
+    torch.nn.init.normal_(attention.bias.bias)
     x = torch.randn(5, CONFIG.width)
     feeds = collate([encode_words(*"abcde"), encode_words(*"ab")])
     grid, keep, back = (torch.from_numpy(feeds[name]) for name in ("grid", "keep", "back"))
@@ -110,7 +112,7 @@ def test_mates_and_padding_change_nothing(net: TaggerNet) -> None:
 
 def test_a_dropped_mask_shows(net: TaggerNet, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above can fail: without the mask a mate changes the scores visibly."""
-    monkeypatch.setattr(tagging_net, "MASKED", 0.0)
+    monkeypatch.setattr(tagging_attention, "MASKED", 0.0)
     short, long = encode_words("I", "saw"), encode_words(*["a", "x"] * 20)
     assert (run(net, short, long)[0][:2] - run(net, short)[0]).abs().max() > 1e-2
 
