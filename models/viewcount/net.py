@@ -1,4 +1,4 @@
-"""The network of the view-count family: linear, or one to four ReLU layers, on the last 56 days."""
+"""The network of the view-count family: linear, or some hidden layers, on the last days."""
 
 import math
 from dataclasses import dataclass
@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.viewcount.layers import ACTIVATIONS, ActivationName, MeasureName, MemberLinear, measure
 from models.viewcount.schema import Assets
-
-LEVEL_DAYS = 28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,44 +15,36 @@ class DenseConfig:
     """Sizes of ``DenseNet``.
 
     Attributes:
+        days: How many of the last 56 days are looked at.
+        measure: What views are seen in: standardised, or relative to something of the window.
+        level_days: Last days whose mean is the level.
+        gain: Factor on what is seen; relative values are small.
         layers: Hidden layers; 0 is the lecture's linear model.
         width: Units per hidden layer.
+        activation: Of the hidden layers.
         dropout: After each hidden layer.
         members: Nets trained side by side whose forecasts are averaged.
     """
 
+    days: int = 56
+    measure: MeasureName = "level"
+    level_days: int = 28
+    gain: float = 1.0
     layers: int = 1
     width: int = 100
+    activation: ActivationName = "relu"
     dropout: float = 0.0
     members: int = 8
 
 
-class MemberLinear(nn.Linear):
-    """A linear layer in which each member sees only its own inputs: ``(B, M inputs)`` to ``(B, M outputs)``.
-
-    One matrix with zeros between members, not a stack of small ones: ONNX Runtime's product with a single constant
-    matrix gives a row the same bits in any batch, its stacked product does not (measured: one unit in the last place).
-    """
-
-    mask: Tensor
-
-    def __init__(self, members: int, inputs: int, outputs: int) -> None:
-        super().__init__(members * inputs, members * outputs)
-        self.register_buffer("mask", torch.kron(torch.eye(members), torch.ones(outputs, inputs)))
-        nn.init.uniform_(self.weight, -(inputs**-0.5), inputs**-0.5)  # as nn.Linear starts for one member
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.weight * self.mask, self.bias)
-
-
 class DenseNet(nn.Module):
-    """Fully-connected layers on the window, relative to its level; an ensemble of equals.
+    """Fully-connected layers on the window, in a measure of its own; an ensemble of equals.
 
     A growing channel leaves the range it was trained on, so the net sees each day relative to the mean of the last
-    28 days and answers in the same measure: with level ``l``, ``forecast = l (1 + f(x / l - 1))``, where ``f`` is the
+    days and answers in the same measure: with level ``l``, ``forecast = l (1 + f(x / l - 1))``, where ``f`` is the
     mean of members that differ in their starting weights (deep ensembles, Lakshminarayanan et al. 2017,
-    arXiv:1612.01474). The interval is ``forecast * (1 + lower_ratio)`` to ``forecast * (1 + upper_ratio)``, one pair
-    per day ahead, set by ``calibrate``.
+    arXiv:1612.01474). Other measures stand in ``layers``. The interval is ``forecast * (1 + lower_ratio)`` to
+    ``forecast * (1 + upper_ratio)``, one pair per day ahead, set by ``calibrate``.
 
     Shapes: views ``(B, 56)`` to forecast, lower and upper ``(B, 28)``, all views per day.
     """
@@ -64,46 +55,44 @@ class DenseNet(nn.Module):
     def __init__(self, config: DenseConfig, assets: Assets) -> None:
         super().__init__()
         self.config, self.horizon = config, assets.horizon
+        self.measure = measure(config.measure, config.level_days)
         count = config.members
         layers: list[nn.Module] = []
         for number in range(config.layers):
             layers.append(
                 MemberLinear(count, config.width, config.width)
                 if number
-                else nn.Linear(assets.window, count * config.width)
+                else nn.Linear(config.days, count * config.width)
             )
-            layers += [nn.ReLU(), nn.Dropout(config.dropout)]
+            layers += [ACTIVATIONS[config.activation](), nn.Dropout(config.dropout)]
         self.hidden = nn.Sequential(*layers)
-        units = count * config.width if config.layers else count * assets.window
+        units = count * (config.width if config.layers else config.days)
         # Starts as "the level stays": the first forecasts are sane and the loss is at its natural scale.
         self.last = nn.Parameter(torch.zeros(units, assets.horizon))
         self.bias = nn.Parameter(torch.zeros(count, assets.horizon))
         self.register_buffer("lower_ratio", torch.zeros(assets.horizon))
         self.register_buffer("upper_ratio", torch.zeros(assets.horizon))
 
-    def level(self, views: Tensor) -> Tensor:
-        """Mean of the last 28 days, at least one view, ``(B, 1)``."""
-        return views[:, -LEVEL_DAYS:].mean(1, keepdim=True).clamp_min(1.0)
-
-    def units(self, views: Tensor) -> tuple[Tensor, Tensor]:
-        """Level ``(B, 1)`` and the last hidden layer's units, member after member, ``(B, M width)``."""
-        level = self.level(views)
-        window = views / level - 1
-        return level, self.hidden(window) if self.config.layers else window.repeat(1, self.config.members)
+    def units(self, views: Tensor) -> Tensor:
+        """The last hidden layer's units, member after member, ``(B, M width)``."""
+        window = self.measure(views)[:, -self.config.days :] * self.config.gain
+        out: Tensor = self.hidden(window) if self.config.layers else window.repeat(1, self.config.members)
+        return out
 
     def members(self, views: Tensor) -> Tensor:
-        """Every member's own forecast, ``(B, M, 28)``; what training is about."""
-        level, units = self.units(views)
-        count = self.config.members
+        """Every member's own answer in the net's measure, ``(B, M, 28)``; what training is about."""
+        units, count = self.units(views), self.config.members
         last = self.last.reshape(count, -1, self.horizon)
-        own = torch.einsum("bmu,mud->bmd", units.reshape(len(views), count, -1), last)
-        return level.unsqueeze(1) * (1 + own + self.bias)
+        return torch.einsum("bmu,mud->bmd", units.reshape(len(views), count, -1), last) + self.bias
+
+    def errors(self, views: Tensor, future: Tensor) -> Tensor:
+        """How far each member is from the true views, in the net's measure, ``(B, M, 28)``; NaN where unknown."""
+        return self.members(views) - self.measure.target(future, views).unsqueeze(1)
 
     def estimate(self, views: Tensor) -> Tensor:
-        """The members' mean forecast, never negative, ``(B, 28)``."""
-        level, units = self.units(views)
-        mean = units @ (self.last / self.config.members) + self.bias.mean(0)
-        return (level * (1 + mean)).clamp_min(0.0)
+        """The forecast of the members' mean answer, never negative, ``(B, 28)``."""
+        mean = self.units(views) @ (self.last / self.config.members) + self.bias.mean(0)
+        return self.measure.answer(mean, views).clamp_min(0.0)
 
     def calibrate(self, views: Tensor, future: Tensor, coverage: float) -> None:
         """Set the interval to the quantiles of relative errors.
