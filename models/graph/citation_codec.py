@@ -9,7 +9,7 @@ from msgspec import UnsetType
 
 from models.family import Feeds, Outputs, Prediction
 from models.graph.citation_schema import Assets, Instance, NewPaper
-from models.graph.edges import Ints, canonical, side_by_side, surroundings, take
+from models.graph.edges import Ints, by_distance, canonical, side_by_side, surroundings, take
 
 
 class Sample(NamedTuple):
@@ -18,7 +18,7 @@ class Sample(NamedTuple):
     Attributes:
         words: Word ids of all nodes end to end, ``(W,)``, ascending and each once within a node.
         words_of_node: How many belong to each node, ``(N,)``.
-        edges: Canonical, ``(2, E)``.
+        edges: Canonical, ``(2, E)``, or by distance, ``(3, E)``.
         ask: Nodes to label, ``(A,)``; one may occur several times.
         names: What the asker calls each node, ``(N,)``.
     """
@@ -35,11 +35,12 @@ def encode(instance: Instance, assets: Assets) -> Sample:
     if not isinstance(instance.words, UnsetType):
         edges = canonical([] if isinstance(instance.edges, UnsetType) else instance.edges, len(instance.words))
         every = np.arange(len(instance.words))
-        return Sample(*_bags(instance.words), edges, every, every)
+        return Sample(*_bags(instance.words), by_distance(edges, len(every), assets.hops), every, every)
     if not isinstance(instance.new, UnsetType):
         return _merge([_encode_new(paper, number, assets) for number, paper in enumerate(instance.new)])
     ids = np.asarray(instance.node_ids, np.int64)
-    nodes, edges = surroundings(assets.neighbours, ids, len(assets.heads))
+    nodes, edges = surroundings(assets.neighbours, ids, assets.hops * len(assets.heads))
+    edges = by_distance(edges, len(nodes), assets.hops)
     return Sample(*take(*assets.bags, nodes), edges, np.searchsorted(nodes, ids), nodes)
 
 
@@ -47,13 +48,13 @@ def resident(assets: Assets) -> Sample:
     """The whole resident graph, every node asked."""
     every = np.arange(len(assets.papers))
     starts, words = assets.bags
-    return Sample(words, np.diff(starts), assets.edges, every, every)
+    return Sample(words, np.diff(starts), by_distance(assets.edges, len(every), assets.hops), every, every)
 
 
 def _encode_new(paper: NewPaper, number: int, assets: Assets) -> Sample:
     """The surroundings of the papers it cites, one hop less than its own, and the paper as the last node."""
     cited = np.unique(np.asarray(paper.cites, np.int64))
-    nodes, edges = surroundings(assets.neighbours, cited, len(assets.heads) - 1)
+    nodes, edges = surroundings(assets.neighbours, cited, assets.hops * len(assets.heads) - 1)
     last = len(nodes)
     places = np.searchsorted(nodes, cited)
     own, count = _bags([paper.words])
@@ -61,7 +62,7 @@ def _encode_new(paper: NewPaper, number: int, assets: Assets) -> Sample:
     return Sample(
         np.concatenate([words, own]),
         np.concatenate([counts, count]),
-        _link(edges, places, last),
+        by_distance(_link(edges, places, last), last + 1, assets.hops),
         np.asarray([last]),
         np.concatenate([nodes, [-1 - number]]),
     )
@@ -101,7 +102,7 @@ def collate(samples: Sequence[Sample]) -> Feeds:
 
     Returns:
         ``features`` ``(features,)``, ``node_of_feature`` ``(features,)``, ``features_of_node`` ``(nodes,)``
-        and ``edges`` ``(2, edges)``, all int64.
+        and ``edges`` ``(2, edges)``, or ``(3, edges)`` by distance, all int64.
     """
     whole = _merge(samples)
     return {
@@ -127,7 +128,7 @@ def decode(outputs: Outputs, samples: Sequence[Sample], assets: Assets) -> list[
         if "attention" in outputs:
             into = np.flatnonzero(np.isin(sample.edges[1], sample.ask))
             prediction["attention"] = {
-                "edges": sample.names[sample.edges[:, into]].T,
+                "edges": sample.names[sample.edges[:2, into]].T,
                 "weights": np.ascontiguousarray(outputs["attention"][edge + into].T),
             }
         predictions.append(prediction)

@@ -11,13 +11,15 @@ from msgspec import UNSET, Meta, UnsetType
 
 from models.errors import Fault
 from models.family import Array
-from models.graph.edges import Ints, Neighbours, by_target, canonical
+from models.graph.edges import Ints, Neighbours, by_target, canonical, count_walks
 
 MAX_NODES = 4096
 MAX_EDGES = 65_536
 MAX_WORDS = 4096
 MAX_NEW = 32
 MAX_CITES = 256
+# Of two links, in a request to a model that attends by distance: at most so many edges, 8 heads of 8 in 256 MiB.
+MAX_WALKS = 2**20
 MAX_FAULTS = 8
 
 # The upper bound keeps every number inside int64; the model's own bounds are checked in ``validate``.
@@ -72,7 +74,8 @@ class Explanation(TypedDict):
 
     ``edges`` ``(E, 2)`` are pairs of source and target: nodes of the request's own graph, resident ids; the
     new paper number ``i`` is ``-1 - i``. ``weights`` ``(heads, E)``, the heads of the first layer first. For
-    each head the weights into one target sum to 1. Every node also attends to itself.
+    each head the weights into one target sum to 1. Every node also attends to itself; one that attends by
+    distance, to nodes two links away as well.
     """
 
     edges: Array
@@ -95,6 +98,7 @@ class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         classes: Class names in the order of the scores.
         words: How many word ids there are.
         heads: Attention heads of each layer.
+        hops: How far one layer hears: 1, or 2 links.
         papers: Word ids of each resident paper, ascending; empty without a resident graph.
         links: Resident links ``u < v``, each once.
     """
@@ -102,13 +106,14 @@ class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
     classes: list[str]
     words: int
     heads: list[int] = msgspec.field(default_factory=lambda: [8, 1])
+    hops: int = 1
     papers: list[list[int]] = []
     links: list[tuple[int, int]] = []
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Static axes; ``heads`` counts those of all layers."""
-        return {"ends": 2, "classes": len(self.classes), "heads": sum(self.heads)}
+        """Static axes; ``heads`` counts those of all layers, and the third end of an edge is its hop."""
+        return {"ends": 2 if self.hops == 1 else 3, "classes": len(self.classes), "heads": sum(self.heads)}
 
     @cached_property
     def edges(self) -> Ints:
@@ -121,6 +126,11 @@ class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         return by_target(self.edges, len(self.papers))
 
     @cached_property
+    def walks(self) -> int:
+        """Walks of two edges in the resident graph."""
+        return count_walks(self.edges)
+
+    @cached_property
     def bags(self) -> tuple[Ints, Ints]:
         """The resident papers' words end to end, and where each paper's start (and the last one's end)."""
         starts = np.cumsum([0, *map(len, self.papers)])
@@ -129,7 +139,25 @@ class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
 
 def validate(instance: Instance, assets: Assets) -> Iterator[Fault]:
     """Yield up to eight faults: not exactly one kind of request, a number outside the model or the graph."""
-    yield from islice(_faults(instance, assets), MAX_FAULTS)
+    faults = list(islice(_faults(instance, assets), MAX_FAULTS))
+    yield from faults
+    if not faults and assets.hops > 1 and (walks := _count_walks(instance, assets)) > MAX_WALKS:
+        yield Fault((), f"expected at most {MAX_WALKS} walks of two links, found up to {walks}")
+
+
+def _count_walks(instance: Instance, assets: Assets) -> int:
+    """An upper bound: a new paper may be near to the whole resident graph, and brings its citations together."""
+    if not isinstance(instance.new, UnsetType):
+        counts = np.diff(assets.neighbours.starts)
+        walks = 0
+        for paper in instance.new:
+            cited = np.unique(np.asarray(paper.cites, np.int64))
+            walks += assets.walks + int((2 * counts[cited] + 1).sum()) + (len(cited) + 1) ** 2
+        return walks
+    if isinstance(instance.words, UnsetType):
+        return 0
+    links = [] if isinstance(instance.edges, UnsetType) else instance.edges
+    return count_walks(canonical(links, len(instance.words)))
 
 
 def _faults(instance: Instance, assets: Assets) -> Iterator[Fault]:

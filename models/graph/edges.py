@@ -2,7 +2,8 @@
 
 Everywhere edges are ``(2, E)`` int64, sources over targets: both directions of every link and one self-loop a
 node, each once, sorted by target and then by source. In this order a node sums up its neighbours, so the same
-graph gives the same bytes however its links were written down.
+graph gives the same bytes however its links were written down. A third row says over how many hops, where a model
+attends by distance.
 """
 
 from collections.abc import Sequence
@@ -81,7 +82,35 @@ def surroundings(neighbours: Neighbours, seeds: Ints, hops: int) -> tuple[Ints, 
     return nodes, _sorted(np.searchsorted(nodes, sources), np.searchsorted(nodes, targets), len(nodes))
 
 
+def count_walks(edges: Ints) -> int:
+    """How many pairs ``by_distance`` has to sort: walks of two edges, of canonical ones ``(2, E)``."""
+    return int((np.bincount(edges[1]) ** 2).sum())
+
+
+def by_distance(edges: Ints, nodes: int, hops: int) -> Ints:
+    """What a node hears within some hops, and over how many.
+
+    Args:
+        edges: Canonical, ``(2, E)``.
+        nodes: How many.
+        hops: 1 or 2.
+
+    Returns:
+        The same edges for 1. For 2 also an edge from each node exactly two links apart, and a third row: the hop,
+        1 (links and self-loops) or 2; ``(3, E)``, in canonical order.
+    """
+    if hops == 1:
+        return edges
+    sources, lengths = take(*by_target(edges, nodes), edges[0])
+    # Self-loops are edges, so walks of two edges lead to everything within two hops.
+    within = _sorted(sources, np.repeat(edges[1], lengths), nodes)
+    is_far = ~np.isin(within[1] * nodes + within[0], edges[1] * nodes + edges[0])
+    return np.concatenate([within, [1 + is_far]])
+
+
 def side_by_side(edges: Sequence[Ints], nodes: Sequence[int]) -> Ints:
     """The edges of several graphs as those of one with all their nodes in order; none joins two of them."""
     offsets = np.cumsum([0, *nodes[:-1]])
-    return np.concatenate([part + offset for part, offset in zip(edges, offsets, strict=True)], axis=1)
+    shifts = np.zeros((len(edges), len(edges[0]), 1), np.int64)
+    shifts[:, :2, 0] = offsets[:, None]  # of both ends, not of the hop
+    return np.concatenate([part + shift for part, shift in zip(edges, shifts, strict=True)], axis=1)

@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from models.family import Feeds, Outputs, Prediction
-from models.graph.edges import Ints, canonical, side_by_side
+from models.graph.edges import Ints, by_distance, canonical, side_by_side
 from models.graph.molecule_schema import Assets, Instance
 
 
 class Sample(NamedTuple):
-    """A molecule: two features per atom ``(N, 2)``, its symbol and its count of bonds; edges ``(2, E)``."""
+    """A molecule: two features per atom ``(N, 2)``, its symbol and its count of bonds; edges as of a paper."""
 
     features: Ints
     edges: Ints
@@ -23,7 +23,9 @@ def encode(instance: Instance, assets: Assets) -> Sample:
     edges = canonical(instance.bonds, len(symbols))
     bonds = np.bincount(edges[1]) - 1  # every atom also has its self-loop
     degrees = len(assets.atoms) + np.minimum(bonds, assets.degrees - 1)
-    return Sample(np.stack([np.asarray(symbols, np.int64), degrees], axis=1), edges)
+    return Sample(
+        np.stack([np.asarray(symbols, np.int64), degrees], axis=1), by_distance(edges, len(symbols), assets.hops)
+    )
 
 
 def collate(samples: Sequence[Sample]) -> Feeds:
@@ -31,7 +33,7 @@ def collate(samples: Sequence[Sample]) -> Feeds:
 
     Returns:
         ``features`` ``(features,)``, ``node_of_feature`` ``(features,)``, ``features_of_node`` ``(nodes,)``,
-        ``edges`` ``(2, edges)``, ``graph_of_node`` ``(nodes,)``, ``nodes_of_graph`` ``(graphs,)``, all int64.
+        ``edges`` ``(ends, edges)``, ``graph_of_node`` ``(nodes,)``, ``nodes_of_graph`` ``(graphs,)``, all int64.
     """
     features = np.concatenate([sample.features for sample in samples])  # (N, 2)
     atoms = np.asarray([len(sample.features) for sample in samples])
@@ -63,7 +65,7 @@ def decode(outputs: Outputs, samples: Sequence[Sample], assets: Assets) -> list[
         weights = np.split(outputs["attention"], cuts)  # each (E, H)
         for prediction, sample, part in zip(predictions, samples, weights, strict=True):
             prediction["attention"] = {
-                "edges": np.ascontiguousarray(sample.edges.T),
+                "edges": np.ascontiguousarray(sample.edges[:2].T),
                 "weights": np.ascontiguousarray(part.T),
             }
     return predictions

@@ -34,7 +34,8 @@ class Explanation(TypedDict):
     """The attention of all layers, the heads of the first layer first.
 
     ``edges`` ``(E, 2)`` are pairs of source and target atom, ``weights`` ``(heads, E)``. For each head the
-    weights into one target sum to 1. Every atom also attends to itself.
+    weights into one target sum to 1. Every atom also attends to itself; in a model that attends by distance, to
+    atoms two bonds away as well.
     """
 
     edges: Array
@@ -58,18 +59,20 @@ class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         classes: Class names in the order of the scores.
         atoms: Known symbols; the place of a symbol is its feature id.
         heads: Attention heads of each layer.
+        hops: How far one layer hears: 1, or 2 bonds.
         degrees: Bond counts the model tells apart, 0 to ``degrees - 1``; more bonds count as the last.
     """
 
     classes: list[str]
     atoms: list[str]
     heads: list[int] = msgspec.field(default_factory=lambda: [4, 4, 4])
+    hops: int = 1
     degrees: int = 5
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Static axes; ``heads`` counts those of all layers."""
-        return {"ends": 2, "classes": len(self.classes), "heads": sum(self.heads)}
+        """Static axes; ``heads`` counts those of all layers, and the third end of an edge is its hop."""
+        return {"ends": 2 if self.hops == 1 else 3, "classes": len(self.classes), "heads": sum(self.heads)}
 
     @cached_property
     def symbol_ids(self) -> dict[str, int]:
