@@ -12,7 +12,7 @@ SETTINGS = pyproject.toml constraints.txt
 # $(call need,NAME,example): stop with a sentence when a variable is missing.
 need = $(if $($(1)),,$(error $(1) is missing: $(2)))
 
-.PHONY: help serve test e2e check train export install score loadtest lint clean
+.PHONY: help serve test e2e check train ladder export install score loadtest lint clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -45,6 +45,10 @@ e2e: $(DEV) ## Run the tests that start real servers
 train: $(DEV) ## Train: make train MODEL=image (own data: python -m models.train --help)
 	@:$(call need,MODEL,make train MODEL=image)
 	$(DEV) -m models.train --model $(MODEL)
+
+ladder: $(DEV) ## Train every rung of a family: make ladder FAMILY=tagging (QUICK=1: does each train?)
+	@:$(call need,FAMILY,make ladder FAMILY=tagging)
+	$(DEV) -m models.ladder $(FAMILY) $(if $(QUICK),--quick)
 
 export: $(DEV) ## Certify a trained model: make export MODEL=image
 	@:$(call need,MODEL,make export MODEL=image)

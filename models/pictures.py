@@ -1,6 +1,7 @@
 """The pictures training leaves behind. matplotlib, no display."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,85 @@ def forecast(
     )
     axes.legend(loc="upper left")
     _save(figure, path)
+
+
+def lines(path: Path, values: Mapping[str, Mapping[int, float]], *, x: str, y: str, is_log: bool = False) -> None:
+    """One line per name through its points ``{x: y}``, each point with its value; the x axis logarithmic if wanted."""
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for name, points in values.items():
+        (line,) = axes.plot(list(points), list(points.values()), marker="o", label=name)
+        for place, value in points.items():
+            axes.annotate(f"{value:.1f}", (place, value), (0, 6), textcoords="offset points", color=line.get_color())
+    if is_log:
+        axes.set_xscale("log")
+    ticks = sorted({place for points in values.values() for place in points})
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel=x, ylabel=y)
+    axes.margins(0.08)
+    axes.legend()
+    _save(figure, path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dot:
+    """A point of ``dots``: dots of one group have one colour, and the area says the size."""
+
+    label: str
+    group: str
+    x: float
+    y: float
+    size: float
+
+
+def dots(path: Path, points: Sequence[Dot], *, x: str, y: str, size: str) -> None:
+    """Dots whose area is a third quantity; their labels stand in a column, each with a line to its dot."""
+    figure, axes = plt.subplots(figsize=(12, 7.5), layout="constrained")
+    scale = 400 / max(point.size for point in points)
+    groups = list(dict.fromkeys(point.group for point in points))
+    colors = {group: plt.get_cmap("tab10")(number % 10) for number, group in enumerate(groups)}
+    for point in points:
+        axes.scatter(point.x, point.y, scale * point.size, color=colors[point.group], alpha=0.6)
+    axes.set(xlabel=x, ylabel=y)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.grid(alpha=0.3)
+    axes.margins(0.08)
+    low, high = axes.get_ylim()
+    ordered = sorted(points, key=lambda point: (point.y, point.x))
+    for point, height in zip(ordered, _apart([(p.y - low) / (high - low) for p in ordered], gap=0.042), strict=True):
+        axes.annotate(
+            f"{point.group}: {point.label}",
+            (point.x, point.y),
+            (1.03, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8,
+            color=colors[point.group],
+            arrowprops={
+                "arrowstyle": "-",
+                "relpos": (0, 0.5),
+                "color": colors[point.group],
+                "alpha": 0.35,
+                "linewidth": 0.8,
+            },
+        )
+    handles = []
+    for amount in np.quantile([point.size for point in points], (0, 0.5, 1)):
+        label = f"{amount:,.0f} {size}"
+        handles.append(axes.scatter([], [], scale * amount, color="none", edgecolor="black", label=label))
+    axes.legend(handles=handles, loc="lower left", frameon=False, labelspacing=1.2)
+    _save(figure, path)
+
+
+def _apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Rising heights moved as little as it takes to be ``gap`` apart and at most 1."""
+    moved: list[float] = []
+    for height in heights:
+        moved.append(max(height, moved[-1] + gap) if moved else height)
+    for place in range(len(moved) - 1, -1, -1):
+        ceiling = moved[place + 1] - gap if place + 1 < len(moved) else 1.0
+        moved[place] = min(moved[place], ceiling)
+    return moved
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -22,9 +22,11 @@ MODEL_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 
 def recipes(family: str | None = None) -> dict[str, Recipe]:
-    """Every recipe by name, of one family or of all."""
+    """Every recipe by name, of one family or of all: those of the shipped models, then the other rungs'."""
     names = [f.name for f in FAMILIES if family in (None, f.name)]
-    return {recipe.name: recipe for name in names for recipe in import_module(f"models.{name}.recipe").RECIPES}
+    shipped = {recipe.name: recipe for name in names for recipe in import_module(f"models.{name}.recipe").RECIPES}
+    rungs = (rung for name in names for rung in import_module(f"models.{name}.ladder").LADDER.rungs)
+    return shipped | {rung.recipe.name: rung.recipe for rung in rungs}
 
 
 def choose_recipe(family: str | None, model: str, wanted: str | None) -> Recipe:

@@ -194,12 +194,18 @@ def new_home(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Callable[[],
 
 
 @pytest.fixture(scope="session")
-def launch(new_home: Callable[[], Path]) -> Iterator[Launch]:
-    """Starts servers with settings, e.g. ``launch(LECTERN_RUNNERS="process")``; all are stopped at the end."""
+def launch(new_home: Callable[[], Path], run: Run) -> Iterator[Launch]:
+    """Starts servers with settings, e.g. ``launch(LECTERN_RUNNERS="process")``; all are stopped at the end.
+
+    Artifacts beside the shipped ones are given by their folders.
+    """
     running: list[Server] = []
 
-    def launch_one(**settings: str) -> Server:
+    def launch_one(*artifacts: str, **settings: str) -> Server:
         home, port = new_home(), free_port()
+        if artifacts:
+            done = run("-m", "export", "install", *artifacts, home=home)
+            assert done.returncode == 0, done.stderr
         wanted = {"LECTERN_DEVICE": "cpu", "LECTERN_PORT": str(port), **settings}
         running.append(start(["service"], clean_environment(home, **wanted), port, REPOSITORY, home))
         return running[-1]

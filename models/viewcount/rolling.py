@@ -1,0 +1,84 @@
+"""Rolling-origin validation: ``python -m models.viewcount.rolling viewcount viewcount-days-7``.
+
+The whole procedure, choice of the epoch and learning once more included, is repeated as if today were the end of each
+half year before the test (Tashman 2000). Whatever was chosen, was chosen by the mean of these errors.
+"""
+
+import tempfile
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import click
+import torch
+
+from models.training import Recipe, fit, seed_everything
+from models.viewcount.data import ViewData, load
+from models.viewcount.recipe import ViewCountLearner
+
+# Validation, test, end: the half years 2019-07, 2020-01 and 2020-07, each validated on the one before.
+ORIGINS = (
+    (date(2019, 1, 1), date(2019, 7, 1), date(2020, 1, 1)),
+    (date(2019, 7, 1), date(2020, 1, 1), date(2020, 7, 1)),
+    (date(2020, 1, 1), date(2020, 7, 1), date(2021, 1, 1)),
+)
+
+
+def earlier(data: ViewData, origin: tuple[date, date, date]) -> ViewData:
+    """The data as they were at the origin's end: what came later is not there."""
+    validation, test, end = ((day - data.first_day).days for day in origin)
+    return replace(data, views=data.views[:end], bounds=(validation, test, end))
+
+
+def measure(recipe: Recipe, seed: int = 0) -> list[float]:
+    """The recipe's error at each origin, in views per day."""
+    data, errors = load(), []
+    for origin in ORIGINS:
+        seed_everything(seed)
+        learner = ViewCountLearner(recipe, None, seed, earlier(data, origin))
+        with tempfile.TemporaryDirectory() as folder:
+            report = fit(learner, recipe, seed=seed, directory=Path(folder), quiet=True)
+        errors.append(float(report["scores"]["test"]))
+    return errors
+
+
+class RollingLearner(ViewCountLearner):
+    """Reports its recipe's error at each origin too; of the first seed, on the public series."""
+
+    def finish(self) -> dict[str, Any]:
+        """As ever; ``rolling_origin`` with the last call, since the net is finished then."""
+        is_last = self.is_calibrated or not self.method.is_pooled
+        more = super().finish()
+        if not is_last or self.seed or self.path is not None:
+            return more
+        errors = measure(self.recipe, self.seed)
+        ends = [end.isoformat() for _, _, end in ORIGINS]
+        return more | {
+            "rolling_origin": {
+                "mean": round(fmean(errors), 1),
+                "until": {end: round(error, 1) for end, error in zip(ends, errors, strict=True)},
+            }
+        }
+
+
+@click.command(help=__doc__)
+@click.argument("names", nargs=-1)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+def main(names: tuple[str, ...], seed: int) -> None:
+    """The command line; without names, every recipe of the family."""
+    from models.viewcount.ladder import LADDER  # which needs this module's learner
+
+    known = {rung.recipe.name: rung.recipe for rung in LADDER.rungs}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise click.UsageError(f"no recipe {unknown[0]!r}; there are {', '.join(known)}")
+    torch.set_num_threads(1)
+    for name in names or known:
+        errors = measure(known[name], seed)
+        click.echo(f"{name:40} {fmean(errors):7,.0f}  " + "  ".join(f"{error:7,.0f}" for error in errors))
+
+
+if __name__ == "__main__":
+    main()
