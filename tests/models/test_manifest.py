@@ -93,7 +93,8 @@ def test_shipped_certificates_prove(name: str, shipped_folder: Find) -> None:
     assert proof.batch_invariance.bit_identical
     assert proof.batch_invariance.max_abs_diff == 0.0
     assert proof.batch_norm.training_nodes == proof.score.label_changes == 0
-    assert (proof.batch_norm.layers > 0) == (proof.batch_norm.shift_if_unfrozen is not None) == (name == "image")
+    is_normalised = name in ("image", "image-vit")
+    assert (proof.batch_norm.layers > 0) == (proof.batch_norm.shift_if_unfrozen is not None) == is_normalised
     assert shipped.training.commit != "unknown"
 
 
