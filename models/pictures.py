@@ -96,7 +96,7 @@ class Dot:
 def dots(path: Path, points: Sequence[Dot], *, x: str, y: str, size: str) -> None:
     """Dots whose area is a third quantity; their labels stand in a column, each with a line to its dot."""
     figure, axes = plt.subplots(figsize=(12, 7.5), layout="constrained")
-    scale = 400 / max(point.size for point in points)
+    scale = 400 / max((point.size for point in points), default=1.0)
     groups = list(dict.fromkeys(point.group for point in points))
     colors = {group: plt.get_cmap("tab10")(number % 10) for number, group in enumerate(groups)}
     for point in points:
@@ -125,7 +125,7 @@ def dots(path: Path, points: Sequence[Dot], *, x: str, y: str, size: str) -> Non
             },
         )
     handles = []
-    for amount in np.quantile([point.size for point in points], (0, 0.5, 1)):
+    for amount in np.quantile([point.size for point in points], (0, 0.5, 1)) if points else ():
         label = f"{amount:,.0f} {size}"
         handles.append(axes.scatter([], [], scale * amount, color="none", edgecolor="black", label=label))
     axes.legend(handles=handles, loc="lower left", frameon=False, labelspacing=1.2)

@@ -273,6 +273,16 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @every_family
+def test_pictures_of_unmeasured_rungs(family: str, tmp_path: Path) -> None:
+    """Before any speed was measured, as in the brief training, every picture can be drawn."""
+    results = read_results(DOCS / "ladder" / f"{family}.json")
+    unmeasured = {name: msgspec.structs.replace(outcome, speed=None) for name, outcome in results.items()}
+    for picture in load_ladder(family).pictures:
+        picture.draw(tmp_path / picture.file, unmeasured)
+        assert (tmp_path / picture.file).read_bytes()[:4] == b"\x89PNG"
+
+
+@every_family
 def test_rungs_are_named_once(family: str) -> None:
     """Names are unique over all families, fit a model's name, and begin a section once."""
     ladders = [load_ladder(one.name) for one in FAMILIES]
