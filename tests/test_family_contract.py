@@ -342,3 +342,27 @@ def test_session_refuses_foreign_feeds(name: str, shipped: Open) -> None:
     predictor = shipped(name)
     with pytest.raises(RunnerFailed, match=rf"^{name}:\d+\.\d+\.\d+ failed on a micro-batch$"):
         predictor.run({"nothing": np.zeros(1)}, predictor.wanted(explain=False))
+
+
+@every_model
+def test_memory_addresses_do_not_matter(name: str, shipped: Open) -> None:
+    """Feeds that lie anywhere in memory, as unpickled ones do, give the same bits."""
+    predictor = shipped(name)
+    samples = predictor.encode(draw(predictor, 20, seed=5))
+    outputs = sorted(predictor.outputs)
+    for sample in samples:
+        feeds = predictor.card.collate([sample])
+        wanted = predictor.run(feeds, outputs)
+        for offset in (1, 4, 12):
+            moved = {key: at_offset(feed, offset * feed.itemsize) for key, feed in feeds.items()}
+            found = predictor.run(moved, outputs)
+            assert [key for key in outputs if found[key].tobytes() != wanted[key].tobytes()] == []
+
+
+def at_offset(feed: np.ndarray, offset: int) -> np.ndarray:
+    """A copy that begins so many bytes after a multiple of 64."""
+    buffer = np.zeros(feed.nbytes + 64 + offset, np.uint8)
+    start = -buffer.ctypes.data % 64 + offset
+    moved = buffer[start : start + feed.nbytes].view(feed.dtype).reshape(feed.shape)
+    moved[...] = feed
+    return moved
