@@ -81,14 +81,12 @@ def run_task(task: Task, *, quiet: bool = True) -> tuple[Trial, int]:
     recipe = recipe_of(ladder, rung, is_quick=task.is_quick)
     name = run_name(recipe, task.seed)
     report = train(recipe, name, data=None, seed=task.seed, runs=task.runs / "rungs", quiet=quiet)
-    history = [{key: round(value, 5) for key, value in epoch.items()} for epoch in report["history"]]
     trial = Trial(
         seed=task.seed,
         scores={split: round(score, 4) for split, score in report["scores"].items()},
         seconds=report["seconds"],
         epochs=report["epochs"],
         best_epoch=report["best_epoch"],
-        history=history if task.seed == 0 else [],
         more={key: report[key] for key in REPORTED if key in report and (key != "forecast" or task.seed == 0)},
     )
     return trial, report["parameters"]

@@ -59,7 +59,6 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         seconds: Of training, validation included.
         epochs: Trained.
         best_epoch: Kept.
-        history: Loss and validation score of each epoch, rounded; only of seed 0.
         more: What the learner's ``finish`` measured.
     """
 
@@ -68,7 +67,6 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     seconds: float
     epochs: int
     best_epoch: int
-    history: list[dict[str, float]] = []
     more: dict[str, Any] = {}
 
     def test_scores(self) -> list[float]:
