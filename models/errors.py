@@ -15,6 +15,7 @@ The whole tree::
     │   ├── MethodNotAllowed         405
     │   ├── RequestTimeout           408  the body did not arrive in time
     │   ├── BodyTooLarge             413
+    │   ├── HeadersTooLarge          431
     │   ├── UnsupportedMediaType     415
     │   └── InvalidRequest           422  well-formed, but makes no sense
     ├── ServingError                 the service's own fault, or its limit
@@ -122,6 +123,13 @@ class BodyTooLarge(RequestError):
 
     code = "body_too_large"
     status = 413
+
+
+class HeadersTooLarge(RequestError):
+    """The headers are longer than the service reads."""
+
+    code = "headers_too_large"
+    status = 431
 
 
 class UnsupportedMediaType(RequestError):

@@ -68,6 +68,10 @@ class Budget:
     explained: int
     is_padded: bool = False
 
+    def units(self, costs: Sequence[int]) -> int:
+        """What one micro-batch of these samples takes of the budget."""
+        return max(costs, default=0) * len(costs) if self.is_padded else sum(costs)
+
     def cut(self, costs: Iterable[int]) -> int:
         """How many of the samples with these costs, taken in order, make the next micro-batch; at least one."""
         count = total = largest = 0
@@ -87,6 +91,11 @@ class Assets(Protocol):
     def sizes(self) -> Mapping[str, int]:
         """Static axis sizes by axis name."""
         ...
+
+
+def never(_: Any) -> bool:
+    """For cards whose instances hold no files."""
+    return False
 
 
 AssetsT = TypeVar("AssetsT", bound=Assets)
@@ -116,7 +125,8 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
         tolerance: Parity bound of the certificate.
         cost: Units of the budget one sample takes.
         budget: Size of a micro-batch.
-        from_media: Reader of a raw body per content type, e.g. ``{"image/png": ...}``.
+        from_media: Reader of a raw body per content type, e.g. ``{"image/png": ...}``, to its instances.
+        holds_file: Whether validating an instance means decoding a file, which may take long whatever its size.
     """
 
     family: str
@@ -135,7 +145,8 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
     tolerance: Tolerance
     cost: Callable[[SampleT], int]
     budget: Budget
-    from_media: Mapping[str, Callable[[bytes], InstanceT]]
+    from_media: Mapping[str, Callable[[bytes], list[InstanceT]]]
+    holds_file: Callable[[InstanceT], bool] = never
 
 
 AnyCard: TypeAlias = Card[Any, Any, Any]

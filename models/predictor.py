@@ -6,7 +6,8 @@ calls the parts in other threads, and the parts are these.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from time import perf_counter
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -48,16 +49,16 @@ class Predictor:
         Raises:
             InvalidRequest: With every fault of every instance, located below ``instances``.
         """
-        faults = [
-            fault.inside("instances", place)
-            for place, instance in enumerate(instances)
-            for fault in self.faults(instance)
-        ]
+        card, assets = self.card, self.assets
+        faults = []
+        for place, instance in enumerate(instances):
+            for fault in card.validate(instance, assets):
+                faults.append(fault.inside("instances", place))
         if explain and not self.attends:
             faults.append(Fault(("explain",), "this model has no attention to explain its answers with"))
         if faults:
             raise InvalidRequest("a value makes no sense", faults)
-        samples = [self.card.encode(instance, self.assets) for instance in instances]
+        samples = [card.encode(instance, assets) for instance in instances]
         if explain:
             self._bound_explanation(samples)
         return samples
@@ -96,6 +97,13 @@ class Predictor:
                 raise RunnerFailed(f"output {name!r} is not finite")
         return self.card.decode(outputs, samples, self.assets)
 
+    def decode_each(self, outputs: Outputs, samples: Sequence[Any]) -> list[Prediction | None]:
+        """The same, with ``None`` for a sample whose own prediction is not finite."""
+        predictions = self.card.decode(outputs, samples, self.assets)
+        if all(np.isfinite(values).all() for values in outputs.values()):
+            return [*predictions]
+        return [prediction if _is_finite(prediction) else None for prediction in predictions]
+
     def predict(self, instances: Sequence[Any], *, explain: bool = False) -> list[Prediction]:
         """Predictions in order, in micro-batches within the card's budget.
 
@@ -119,19 +127,59 @@ class Predictor:
         return batches
 
 
+def _is_finite(prediction: Prediction) -> bool:
+    numbers = (value for value in prediction.values() if isinstance(value, np.ndarray | np.floating))
+    return all(bool(np.isfinite(value).all()) for value in numbers)
+
+
 def open_predictor(session: Session) -> Predictor:
     """The predictor of an open session."""
     return Predictor(card=session.card, assets=session.assets, outputs=session.manifest.output_names, run=session.run)
 
 
-def warm_up(predictor: Predictor, seed: int = 0) -> None:
-    """Run random requests of several batch sizes, with and without attention, so that no user pays for the first."""
+class Pace(NamedTuple):
+    """How long micro-batches take, measured at warm-up: a line through the smallest batch and the fullest.
+
+    Attributes:
+        base_seconds: An empty batch's, by that line.
+        unit_seconds: What each unit of the budget adds.
+    """
+
+    base_seconds: float
+    unit_seconds: float
+
+    def seconds(self, units: int) -> float:
+        """A batch's."""
+        return self.base_seconds + self.unit_seconds * units
+
+
+def warm_up(predictor: Predictor, seed: int = 0) -> Pace:
+    """Run micro-batches of every size up to a full one, and with attention, so that no user pays for the first.
+
+    Returns:
+        The pace of what was run last, each size at its best of three.
+    """
     rng = np.random.default_rng(seed)
-    for size in (1, 4, 16):
-        instances = [predictor.card.random_request(rng, predictor.assets) for _ in range(size)]
-        samples = predictor.encode(instances)
-        predictor.infer(samples)
+    card = predictor.card
+    samples: list[Any] = []
+    while len(predictor.batches(samples)) < 2:  # more than one batch holds
+        samples += predictor.encode([card.random_request(rng, predictor.assets)])
+    full = len(predictor.batches(samples)[0])
+    points = []
+    for size in sorted({*(2**power for power in range(full.bit_length())), full}):
+        batch = samples[:size]
+        points.append((card.budget.units([card.cost(sample) for sample in batch]), _best_seconds(predictor, batch)))
     if predictor.attends:
-        predictor.infer(
-            [predictor.card.encode(predictor.card.example(predictor.assets), predictor.assets)], explain=True
-        )
+        predictor.infer([card.encode(card.example(predictor.assets), predictor.assets)], explain=True)
+    (few, short), (many, long) = min(points), max(points)
+    unit_seconds = max(0.0, (long - short) / max(1, many - few))
+    return Pace(base_seconds=max(0.0, short - unit_seconds * few), unit_seconds=unit_seconds)
+
+
+def _best_seconds(predictor: Predictor, batch: list[Any]) -> float:
+    times = []
+    for _ in range(3):
+        started = perf_counter()
+        predictor.infer(batch)
+        times.append(perf_counter() - started)
+    return min(times)

@@ -1,121 +1,218 @@
 """The micro-batcher: greedy, no timer. What arrived while the last batch ran forms the next."""
 
-import asyncio
 import logging
+import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from models.errors import HttpError, Overloaded, RunnerFailed
+from models.errors import DeadlineExceeded, HttpError, Overloaded, RunnerFailed
 from models.family import Array, Feeds, Prediction
-from models.predictor import Predictor
+from models.predictor import Pace, Predictor
 from service.metrics import BATCH
+
+if TYPE_CHECKING:
+    from service.lanes import Lanes
 
 logger = logging.getLogger("lectern.batching")
 
+# One poisonous sample among 64 costs twelve more runs, like with halves, and a third less is computed in vain.
+PARTS = 4
+
 AsyncRun: TypeAlias = Callable[[Feeds, list[str]], Awaitable[dict[str, Array]]]
-IN_FLIGHT = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One sample that waits: its cost in budget units, and where its caller waits."""
+class Runner(Protocol):
+    """What computes: ``run`` in a thread or another process, ``run_now`` here, without ever waiting."""
 
-    sample: Any
-    cost: int
-    explain: bool
-    answer: "asyncio.Future[Prediction]"
+    async def run(self, feeds: Feeds, outputs: list[str], /) -> dict[str, Array]:
+        """Outputs by name."""
+
+    async def run_now(self, feeds: Feeds, outputs: list[str], /) -> dict[str, Array]:
+        """The same; asked only of runners with a pace."""
+
+
+class Pending:
+    """One request's samples on their way through a model.
+
+    Attributes:
+        samples: Encoded instances, in order.
+        explain: Whether the attention is wanted.
+        deadline: When an answer would be too late, on the monotonic clock.
+        is_over: Answered, refused or abandoned; what is left of it never reaches the model.
+    """
+
+    __slots__ = ("_missing", "_predictions", "deadline", "explain", "is_over", "samples")
+
+    def __init__(self) -> None:
+        self.samples: list[Any] = []
+        self.explain = self.is_over = False
+        self.deadline = math.inf
+
+    def finish(self, result: list[Prediction] | HttpError) -> None:
+        """End the request with its predictions or an error; does nothing when ``is_over``, and makes it so."""
+        raise NotImplementedError
+
+    def queue(self) -> None:
+        """Its samples wait from now on."""
+        self._missing = len(self.samples)
+        self._predictions: list[Prediction] = [{}] * self._missing
+
+    def answer(self, place: int, prediction: Prediction) -> None:
+        """Note the prediction of one sample; the last one ends the request."""
+        self._predictions[place] = prediction
+        self._missing -= 1
+        if not self._missing:
+            self.finish(self._predictions)
+
+
+# One sample that waits: whose it is, its place there, its cost in units of the budget. A plain tuple: naming the
+# fields of thousands of them a second takes a tenth of all time.
+Entry: TypeAlias = tuple[Pending, int, int]
 
 
 class MicroBatcher:
     """Collects samples of one model into micro-batches within the card's budget.
 
-    A batch holds what waits when a place is free, in order, so a lone request never waits for company. A caller that
-    gave up is dropped before it reaches the model. When the model fails on a batch, its halves are tried until the
-    poisonous sample stands alone: its batch-mates get their answers.
+    What waits when a lane is free makes a round. A round is cut into batches that the budget holds; where padding
+    costs, its samples are sorted by length first. So a lone request never waits for company, and a long one is never
+    overtaken for ever. What is too late or abandoned is dropped before it reaches the model. When the model fails on
+    a batch, its quarters are tried until the poisonous sample stands alone: its batch-mates get their answers. A
+    sample whose own outputs are not finite costs its batch-mates nothing.
+
+    Attributes:
+        pace: How long a batch takes where ``run_now`` can compute it, else ``None``.
+        lanes: Where it computes.
+        used_seconds: Computing time so far, for a fair share of the lanes.
+        is_active: Whether it took part in the sharing when that was last looked at.
     """
 
-    def __init__(self, predictor: Predictor, run: AsyncRun, *, name: str, queue_limit: int) -> None:
-        self.predictor, self.run, self.queue_limit = predictor, run, queue_limit
-        self.budget = predictor.card.budget
+    def __init__(
+        self,
+        predictor: Predictor,
+        runner: Runner,
+        lanes: "Lanes",
+        *,
+        name: str,
+        queue_limit: int,
+        pace: Pace | None = None,
+    ) -> None:
+        self.predictor, self.runner, self.lanes = predictor, runner, lanes
+        self.queue_limit, self.pace = queue_limit, pace
         self.sizes = BATCH.labels(name)
         self.waiting: deque[Entry] = deque()
-        self.free = IN_FLIGHT
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.round: deque[list[Entry]] = deque()
+        self.running: list[list[Entry]] = []
+        self.used_seconds = 0.0
+        self.is_active = False
+        self._in_round = 0
+        lanes.add(self)
 
-    async def submit(self, samples: Sequence[Any], *, explain: bool) -> list[Prediction]:
-        """Predictions of one request's samples, in order.
+    @property
+    def backlog(self) -> int:
+        """Samples that wait."""
+        return len(self.waiting) + self._in_round
+
+    def check_room(self, samples: int = 1) -> None:
+        """Refuse what the queue has no room for, before anything is spent on it.
 
         Raises:
-            Overloaded: If the queue has no room for all of them; then none is queued.
-            RunnerFailed: If the model fails on one of them.
+            Overloaded: If so.
         """
-        if len(self.waiting) + len(samples) > self.queue_limit:
+        if self.backlog + samples > self.queue_limit:
             raise Overloaded("the queue is full, try again")
-        loop = asyncio.get_running_loop()
-        entries = [Entry(sample, self.predictor.card.cost(sample), explain, loop.create_future()) for sample in samples]
-        self.waiting.extend(entries)
-        # At the end of the turn, so that all requests of this turn of the loop go along.
-        loop.call_soon(self._start)
-        return await asyncio.gather(*(entry.answer for entry in entries))
 
-    def _start(self) -> None:
-        while self.free and (batch := self._take()):
-            self.free -= 1
-            task = asyncio.get_running_loop().create_task(self._finish(batch))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+    def submit(self, pending: Pending) -> None:
+        """Queue a request's samples, all or none.
 
-    def _take(self) -> list[Entry]:
-        """The next micro-batch: the longest run of live entries of one kind that the budget holds."""
-        alive: list[Entry] = []
-        for entry in self.waiting:
-            if entry.answer.done():
-                continue
-            if alive and entry.explain != alive[0].explain:
-                break
-            alive.append(entry)
-            if len(alive) > self.budget.batch:  # no sample costs less than one unit
-                break
-        if not alive:
-            self.waiting.clear()
-            return []
-        batch = alive[: self.budget.cut(entry.cost for entry in alive)]
-        while self.waiting.popleft() is not batch[-1]:
-            pass
-        return batch
+        Raises:
+            Overloaded: If the queue has no room for all of them.
+        """
+        samples = pending.samples
+        self.check_room(len(samples))
+        pending.queue()
+        cost = self.predictor.card.cost
+        self.waiting.extend([(pending, place, cost(sample)) for place, sample in enumerate(samples)])
+        self.lanes.call(self)
 
-    async def _finish(self, batch: list[Entry]) -> None:
+    def seconds(self, batch: list[Entry]) -> float:
+        """How long computing it here would take; for ever where that is impossible."""
+        if self.pace is None:
+            return math.inf
+        return self.pace.seconds(self.predictor.card.budget.units([cost for _, _, cost in batch]))
+
+    def next_batch(self) -> list[Entry]:
+        """The next micro-batch of samples that somebody still waits for; empty when there is none."""
+        if not self.round:
+            self._begin_round()
+        while self.round:
+            planned = self.round.popleft()
+            self._in_round -= len(planned)
+            batch = [entry for entry in planned if not entry[0].is_over]
+            if batch:
+                return batch
+        return []
+
+    def _begin_round(self) -> None:
+        alive = [entry for entry in self.waiting if not entry[0].is_over]
+        self.waiting.clear()
+        budget = self.predictor.card.budget
+        if budget.is_padded:
+            alive.sort(key=lambda entry: entry[2])
+        for kind in (False, True):
+            rest = [entry for entry in alive if entry[0].explain is kind]
+            while rest:
+                size = budget.cut(cost for _, _, cost in rest)
+                self.round.append(rest[:size])
+                self._in_round += size
+                rest = rest[size:]
+
+    def expire(self, now: float) -> bool:
+        """Refuse the requests whose deadline has passed; whether there is anything left to watch."""
+        late = [pending for pending, _, _ in chain(self.waiting, *self.round, *self.running) if pending.deadline <= now]
+        for pending in late:
+            pending.finish(DeadlineExceeded("no answer within the time limit"))
+        if late or self.backlog >= self.queue_limit:
+            self.waiting = deque(entry for entry in self.waiting if not entry[0].is_over)
+        return bool(self.backlog or self.running)
+
+    async def answer(self, batch: list[Entry], run: AsyncRun) -> None:
+        """Compute a batch and hand every answer to its request; never raises."""
+        self.sizes.observe(len(batch))
+        self.running.append(batch)
         try:
-            self.sizes.observe(len(batch))
-            await self._answer(batch)
+            await self._answer(batch, run)
         finally:
-            self.free += 1
-            self._start()
+            self.running.remove(batch)
 
-    async def _answer(self, batch: list[Entry]) -> None:
+    async def _answer(self, batch: list[Entry], run: AsyncRun) -> None:
+        error: RunnerFailed | None = None
         try:
-            predictions = await self._predict(batch)
-        except RunnerFailed as error:
-            if len(batch) == 1:
-                logger.error("%s", error, exc_info=error.__cause__)
-                _fail(batch[0], RunnerFailed("the model failed on this request"))
-                return
-            middle = len(batch) // 2
-            await self._answer(batch[:middle])
-            await self._answer(batch[middle:])
-            return
+            predictions = await self._predict(batch, run)
+        except RunnerFailed as caught:
+            predictions, error = [None] * len(batch), caught
+        left = []
         for entry, prediction in zip(batch, predictions, strict=True):
-            if not entry.answer.done():
-                entry.answer.set_result(prediction)
+            if prediction is None:
+                left.append(entry)
+            else:
+                entry[0].answer(entry[1], prediction)
+        if len(batch) > 1:
+            size = math.ceil(len(left) / PARTS) if len(left) == len(batch) else len(left)
+            for start in range(0, len(left), max(1, size)):
+                await self._answer(left[start : start + size], run)
+        elif left:
+            logger.error("%s", error or "an output is not finite", exc_info=error and error.__cause__)
+            left[0][0].finish(RunnerFailed("the model failed on this request"))
 
-    async def _predict(self, batch: list[Entry]) -> list[Prediction]:
-        samples = [entry.sample for entry in batch]
+    async def _predict(self, batch: list[Entry], run: AsyncRun) -> list[Prediction | None]:
+        """Predictions, and ``None`` where there is no finite one."""
+        samples = [pending.samples[place] for pending, place, _ in batch]
         try:
             feeds = self.predictor.card.collate(samples)
-            outputs = await self.run(feeds, self.predictor.wanted(explain=batch[0].explain))
-            predictions = self.predictor.decode(outputs, samples)
+            outputs = await run(feeds, self.predictor.wanted(explain=batch[0][0].explain))
+            predictions = self.predictor.decode_each(outputs, samples)
             if len(predictions) != len(samples):
                 raise RunnerFailed(f"{len(predictions)} answers to {len(samples)} samples")
             return predictions
@@ -123,8 +220,3 @@ class MicroBatcher:
             raise
         except Exception as error:  # the border to the model: whatever it raises, its batch-mates must live
             raise RunnerFailed("the model failed on a micro-batch") from error
-
-
-def _fail(entry: Entry, error: HttpError) -> None:
-    if not entry.answer.done():
-        entry.answer.set_exception(error)

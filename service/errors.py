@@ -1,16 +1,12 @@
 """Errors as ``application/problem+json``: no input echoed, no path, no traceback."""
 
-import re
 from typing import Any
 
-import msgspec
 import orjson
 
-from models.errors import Fault, HttpError, InvalidRequest, MalformedRequest, RequestError, ServingError
+from models.errors import HttpError, RequestError, ServingError
 
 MEDIA_TYPE = b"application/problem+json"
-_PLACE = re.compile(r"^(?P<reason>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
-_STEP = re.compile(r"\[(\d+)\]|\[\.\.\.\]|\.([A-Za-z_]\w*)")
 
 
 def problem(error: HttpError, request_id: str) -> bytes:
@@ -25,23 +21,3 @@ def problem(error: HttpError, request_id: str) -> bytes:
         "errors": [{"loc": list(fault.loc), "reason": fault.reason} for fault in error.faults],
     }
     return orjson.dumps(body)
-
-
-def from_decoding(error: Exception) -> HttpError:
-    """The error of a body that a typed decoder refused: 400 for broken syntax, 422 for a wrong type or bound."""
-    if isinstance(error, msgspec.ValidationError):
-        return InvalidRequest("a value makes no sense", [_fault(str(error))])
-    return MalformedRequest("the body is not JSON")
-
-
-def _fault(message: str) -> Fault:
-    """Take ``Expected `int`, got `str` - at `$.instances[0].horizon``` apart."""
-    match = _PLACE.match(message)
-    assert match is not None  # the pattern matches every string
-    reason = match["reason"]
-    if reason.startswith("Object contains unknown field"):
-        reason = "unknown field"
-    loc: list[str | int] = []
-    for index, key in _STEP.findall(match["path"] or ""):
-        loc.append(int(index) if index else key) if index or key else None
-    return Fault(tuple(loc), reason.replace("`", "").lower())

@@ -1,36 +1,30 @@
-"""The gateway's core: for every served model a predictor, a micro-batcher and typed decoders."""
+"""The gateway's core: for every served model a predictor, a micro-batcher, readers of bodies and a ledger."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
-from typing import Annotated, Any
+from functools import partial
+from time import monotonic
+from typing import Any
 
-import msgspec
-from msgspec import Meta
-
-from models.errors import DeadlineExceeded, UnknownModel
-from models.family import AnyCard, Array, Feeds, Prediction
+from models.bodies import JSON, Bodies, Question
+from models.errors import HttpError, UnknownModel
+from models.family import Array, Feeds, Prediction, never
 from models.manifest import Manifest
-from models.predictor import Predictor, open_predictor
+from models.predictor import Pace, Predictor, Run, open_predictor
 from models.session import Session
-from service.batching import AsyncRun, MicroBatcher
-from service.errors import from_decoding
+from service.batching import MicroBatcher, Pending, Runner
+from service.lanes import Lanes
+from service.metrics import Ledger
+from service.reply import new_request_id
 from service.settings import Settings
 
+logger = logging.getLogger("lectern.gateway")
 
-def request_type(card: AnyCard, max_instances: int) -> type[msgspec.Struct]:
-    """The body of ``predict`` for one card; models of one card share the type."""
-    return _request_type(f"{card.family}-{card.task}-request", card.instance, max_instances)  # type: ignore[arg-type]
-
-
-@cache
-def _request_type(name: str, instance: Any, max_instances: int) -> type[msgspec.Struct]:
-    instances = Annotated[list[instance], Meta(min_length=1, max_length=max_instances)]
-    explain = Annotated[bool, Meta(description="Add the attention that made each answer.")]
-    fields: list[Any] = [("instances", instances), ("explain", explain, False)]
-    return msgspec.defstruct(name, fields, forbid_unknown_fields=True, frozen=True)
+# A longer body takes longer to parse than others should wait for it: 64 KiB of view counts take 0.2 ms.
+LONG_BODY_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +35,8 @@ class Endpoint:
     provider: str
     predictor: Predictor
     batcher: MicroBatcher
-    request: type[msgspec.Struct]
-    decoder: msgspec.json.Decoder[Any]
+    bodies: Bodies
+    ledger: Ledger
     example: dict[str, Any]
 
     @property
@@ -50,53 +44,159 @@ class Endpoint:
         """The model's name."""
         return self.manifest.model
 
-    def decode(self, body: bytes, media_type: str) -> tuple[Sequence[Any], bool]:
-        """Instances of a body and whether an explanation is wanted.
+    def prepare(self, body: bytes, media_type: str) -> tuple[list[Any], bool]:
+        """``encode`` of what a body asks.
 
         Raises:
-            MalformedRequest: If the body is not JSON.
-            InvalidRequest: If a type or a bound is wrong.
+            RequestError: If the caller can mend it.
         """
-        reader = self.predictor.card.from_media.get(media_type)
-        if reader is not None:
-            return [reader(body)], False
-        try:
-            request = self.decoder.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise from_decoding(error) from error
-        return request.instances, request.explain
+        return self.encode(self.bodies.read(body, media_type))
+
+    def encode(self, question: Question) -> tuple[list[Any], bool]:
+        """Samples, and whether an explanation is wanted.
+
+        Raises:
+            InvalidRequest: If a value makes no sense.
+        """
+        return self.predictor.encode(question.instances, explain=question.explain), question.explain
 
 
-def make_endpoint(session: Session, provider: str, run: AsyncRun, settings: Settings) -> Endpoint:
+def make_endpoint(
+    session: Session, provider: str, runner: Runner, lanes: Lanes, settings: Settings, pace: Pace | None = None
+) -> Endpoint:
     """Put the parts of one model together.
 
     Args:
         session: The verified artifact, open here; it makes the documentation's example.
-        provider: Where ``run`` computes.
-        run: The runner, embedded or remote.
+        provider: Where ``runner`` computes.
+        runner: Embedded or remote.
+        lanes: The places of the runner's device.
         settings: The deployment's.
+        pace: How long an embedded runner takes.
     """
     manifest, predictor = session.manifest, open_predictor(session)
-    request = request_type(predictor.card, settings.max_instances)
     example = predictor.card.example(predictor.assets)
+    name, limit = manifest.model, settings.queue_limit
     return Endpoint(
         manifest=manifest,
         provider=provider,
         predictor=predictor,
-        batcher=MicroBatcher(predictor, run, name=manifest.model, queue_limit=settings.queue_limit),
-        request=request,
-        decoder=msgspec.json.Decoder(request),
+        batcher=MicroBatcher(predictor, runner, lanes, name=name, queue_limit=limit, pace=pace),
+        bodies=Bodies(predictor.card, manifest.tag, max_instances=settings.max_instances),
+        ledger=Ledger(name),
         example={"model": manifest.tag, "predictions": predictor.predict([example])},
     )
 
 
-def in_thread(pool: ThreadPoolExecutor, run: Any, model: str) -> AsyncRun:
-    """An awaitable form of an embedded runner's ``run``."""
+class EmbeddedRunner:
+    """Runs feeds in this process: in a thread that leaves the event loop free, or at once."""
 
-    async def awaitable(feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
-        return await asyncio.get_running_loop().run_in_executor(pool, run, model, feeds, outputs)
+    def __init__(self, pool: ThreadPoolExecutor, run: Run) -> None:
+        self._pool, self._run = pool, run
 
-    return awaitable
+    async def run(self, feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
+        """Outputs by name, computed in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, feeds, outputs)
+
+    async def run_now(self, feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
+        """Outputs by name, computed here."""
+        return self._run(feeds, outputs)
+
+
+class Exchange(Pending):
+    """One request to a model, from its first header to its one answer; ``send`` says where that goes.
+
+    Attributes:
+        endpoint: Whose.
+        request_id: The caller's, or a new one.
+    """
+
+    __slots__ = ("_started", "endpoint", "request_id")
+
+    def __init__(self, endpoint: Endpoint, request_id: bytes) -> None:
+        super().__init__()
+        self.endpoint, self.request_id = endpoint, request_id
+        self._started = 0.0
+
+    def send(self, answer: bytes | HttpError) -> None:
+        """Called once, with the JSON answer or an error; never after ``abandon``."""
+        raise NotImplementedError
+
+    def ask(self, desk: "Desk", body: bytes, media_type: str, timeout_seconds: float) -> None:
+        """Put a whole body to the model; ``send`` is called when there is an answer, maybe before this returns."""
+        self._started = monotonic()
+        self.deadline = self._started + timeout_seconds
+        endpoint = self.endpoint
+        try:
+            endpoint.batcher.check_room()
+            if len(body) > LONG_BODY_BYTES:
+                self._ask_aside(desk, partial(endpoint.prepare, body, media_type))
+                return
+            question = endpoint.bodies.read(body, media_type)
+            holds_file = endpoint.predictor.card.holds_file
+            if holds_file is not never and any(map(holds_file, question.instances)):
+                self._ask_aside(desk, partial(endpoint.encode, question))
+            else:
+                self._submit(*endpoint.encode(question))
+        except Exception as error:  # the process border
+            self.finish(error)
+
+    def _ask_aside(self, desk: "Desk", prepare: Callable[[], tuple[list[Any], bool]]) -> None:
+        """Prepare in a thread what would hold up the event loop."""
+
+        def submit(prepared: "asyncio.Future[tuple[list[Any], bool]]") -> None:
+            try:
+                self._submit(*prepared.result())
+            except Exception as error:  # the process border
+                self.finish(error)
+
+        asyncio.get_running_loop().run_in_executor(desk.pool, prepare).add_done_callback(submit)
+
+    def _submit(self, samples: list[Any], explain: bool) -> None:
+        if not self.is_over:
+            self.samples, self.explain = samples, explain
+            self.endpoint.batcher.submit(self)
+
+    def finish(self, result: list[Prediction] | Exception) -> None:
+        """Answer, once."""
+        if self.is_over:
+            return
+        self.is_over = True
+        answer: bytes | HttpError
+        try:
+            if isinstance(result, Exception):
+                raise result
+            answer = self.endpoint.bodies.write(result)
+        except HttpError as error:
+            answer = error
+        except Exception:  # the process border: BentoML would let the caller hang until its timeout
+            logger.exception("request %s failed", self.request_id.decode())
+            answer = HttpError("internal error")
+        if isinstance(answer, HttpError):
+            self.endpoint.ledger.count(answer.code)
+        else:
+            self.endpoint.ledger.count("ok", monotonic() - self._started)
+        self.send(answer)
+
+    def abandon(self) -> None:
+        """The caller is gone: what is left of its request never reaches the model."""
+        if not self.is_over:
+            self.is_over = True
+            self.endpoint.ledger.count("disconnected")
+
+
+class AwaitedExchange(Exchange):
+    """A request whose answer somebody awaits."""
+
+    __slots__ = ("answered",)
+
+    def __init__(self, endpoint: Endpoint, request_id: bytes) -> None:
+        super().__init__(endpoint, request_id)
+        self.answered: asyncio.Future[bytes | HttpError] = asyncio.get_running_loop().create_future()
+
+    def send(self, answer: bytes | HttpError) -> None:
+        """Hand it to whoever waits."""
+        self.answered.set_result(answer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,25 +218,19 @@ class Desk:
         except KeyError:
             raise UnknownModel(f"no such model; served are {', '.join(self.endpoints)}") from None
 
-    async def answer(self, endpoint: Endpoint, body: bytes, media_type: str) -> dict[str, Any]:
-        """The whole answer to one body.
+    async def answer(self, endpoint: Endpoint, body: bytes) -> bytes:
+        """The JSON answer to one JSON body, for BentoML's own API.
 
         Raises:
             RequestError: If the caller can mend it.
             ServingError: If it is the service's fault or limit.
         """
-        instances, explain = endpoint.decode(body, media_type)
+        exchange = AwaitedExchange(endpoint, new_request_id())
         try:
-            async with asyncio.timeout(self.settings.request_timeout_seconds):
-                predictions = await self._predict(endpoint, instances, explain)
-        except TimeoutError as error:
-            raise DeadlineExceeded("no answer within the time limit") from error
-        return {"model": endpoint.manifest.tag, "predictions": predictions}
-
-    async def _predict(self, endpoint: Endpoint, instances: Sequence[Any], explain: bool) -> list[Prediction]:
-        encode = partial(endpoint.predictor.encode, instances, explain=explain)
-        if endpoint.predictor.card.from_media:  # decoding files takes milliseconds: not on the event loop
-            samples = await asyncio.get_running_loop().run_in_executor(self.pool, encode)
-        else:
-            samples = encode()
-        return await endpoint.batcher.submit(samples, explain=explain)
+            exchange.ask(self, body, JSON, self.settings.request_timeout_seconds)
+            answer = await exchange.answered
+        finally:
+            exchange.abandon()
+        if isinstance(answer, HttpError):
+            raise answer
+        return answer

@@ -1,5 +1,8 @@
 """What Prometheus sees of Lectern itself, with closed label sets initialised at start."""
 
+import asyncio
+from bisect import bisect_left
+from collections import Counter as Tally
 from collections.abc import Iterable
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -45,3 +48,42 @@ def initialise(models: Iterable[tuple[Manifest, str]]) -> None:
         BATCH.labels(manifest.model)
         for outcome in OUTCOMES:
             REQUESTS.labels(manifest.model, outcome)
+
+
+class Ledger:
+    """Counts how one model's requests ended and how long they took.
+
+    Prometheus gets the sums once per turn of the event loop, in the turn the answers are written: one request at a
+    time its counters would take a quarter of the time a view-count request takes.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._model, self._seconds = model, LATENCY.labels(model)
+        self._outcomes: dict[str, int] = {}
+        self._latencies: list[float] = []
+
+    def count(self, outcome: str, seconds: float | None = None) -> None:
+        """Note the end of one request, and the time it took if it was answered."""
+        if not self._outcomes:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
+        if seconds is not None:
+            self._latencies.append(seconds)
+
+    def flush(self) -> None:
+        """Hand everything noted to Prometheus."""
+        outcomes, latencies = self._outcomes, self._latencies
+        self._outcomes, self._latencies = {}, []
+        for outcome, number in outcomes.items():
+            REQUESTS.labels(self._model, outcome).inc(number)
+        observe_all(self._seconds, latencies)
+
+
+def observe_all(histogram: Histogram, amounts: list[float]) -> None:
+    """What ``histogram.observe`` does, for many amounts at the price of one per bucket."""
+    if not amounts:
+        return
+    bounds = histogram._upper_bounds
+    histogram._sum.inc(sum(amounts))
+    for bucket, number in Tally(bisect_left(bounds, amount) for amount in amounts).items():
+        histogram._buckets[bucket].inc(number)

@@ -103,10 +103,10 @@ def card_page(endpoint: Endpoint) -> dict[str, Any]:
     proof = manifest.certificate
     return summary(endpoint) | {
         "explains": endpoint.predictor.attends,
-        "media_types": ["application/json", *card.from_media],
+        "media_types": list(endpoint.bodies.media_types),
         "example": {"request": example_request(endpoint), "response": endpoint.example},
         "schema": {
-            "request": msgspec.json.schema(endpoint.request),
+            "request": msgspec.json.schema(endpoint.bodies.request),
             "prediction": msgspec.json.schema(card.prediction, schema_hook=_array_schema),
         },
         "tensors": {
@@ -135,7 +135,7 @@ def openapi(desk: Desk) -> dict[str, Any]:
     """An OpenAPI 3.1 document with a schema and a working example per route."""
     types: list[Any] = []
     for endpoint in desk.endpoints.values():
-        types += [endpoint.request, endpoint.predictor.card.prediction]
+        types += [endpoint.bodies.request, endpoint.predictor.card.prediction]
     schemas, components = msgspec.json.schema_components(
         types, schema_hook=_array_schema, ref_template="#/components/schemas/{name}"
     )

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 
 import bentoml
 import numpy as np
+from aiohttp import ClientConnectionError
 
 from models.errors import RunnerFailed
 from models.family import Array, Family, Feeds
-from models.predictor import open_predictor, warm_up
+from models.predictor import Pace, open_predictor, warm_up
 from models.session import Session, open_artifact
 from service.catalog import Served
 from service.settings import Placement, Settings
@@ -35,9 +36,10 @@ class FamilyRunner:
 
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
+        self.paces: dict[str, Pace] = {}
         for model in self.served:
             session = open_artifact(model.folder, self.settings.device)
-            warm_up(open_predictor(session))
+            self.paces[model.name] = warm_up(open_predictor(session))
             self.sessions[model.name] = session
 
     def run(self, model: str, feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
@@ -82,7 +84,7 @@ def runner_service(family: Family, served: Sequence[Served], settings: Settings,
     service = bentoml.service(
         name=f"{family.name}_runner",
         workers=1,
-        threads=settings.threads,
+        threads=settings.lanes,
         traffic={"timeout": 60},
         **resources,
         **COMMON,
@@ -99,3 +101,28 @@ def as_outputs(answer: dict[str, Any]) -> dict[str, Array]:
     if "error" in answer:
         raise RunnerFailed(answer["error"])
     return {name: np.asarray(values) for name, values in answer.items()}
+
+
+class RemoteModel:
+    """One model of a runner in another process; one call per micro-batch."""
+
+    def __init__(self, runner: Any, model: str) -> None:
+        self._runner, self._model = runner, model
+
+    async def run(self, feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
+        """Outputs by name.
+
+        Raises:
+            RunnerFailed: If the runner said so.
+        """
+        try:
+            return await self._call(feeds, outputs)
+        except ClientConnectionError:
+            # The runner closes an idle connection just as it is used again: once more, on a new one
+            # (https://github.com/bentoml/BentoML/issues/4971). Inference has no side effect.
+            return await self._call(feeds, outputs)
+
+    run_now = run
+
+    async def _call(self, feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
+        return as_outputs(await self._runner.to_async.call("infer", self._model, feeds, outputs))

@@ -40,7 +40,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="Comma-separated `name` or `name:version`; empty: every model in the repository."),
     ] = ""
     data: Annotated[str, Meta(description="Folder of datasets, for training and tests; serving ignores it.")] = ""
-    threads: Annotated[int, Meta(ge=1, le=256, description="Micro-batches computed at once per process.")] = 2
+    threads: Annotated[
+        Annotated[int, Meta(ge=1, le=256)] | None,
+        Meta(description="Micro-batches computed at once per process; empty: its share of the cores."),
+    ] = None
+    wire: Annotated[
+        bool, Meta(description="Answer predictions below ASGI; `false` is slower and otherwise the same.")
+    ] = True
     max_body_bytes: Annotated[int, Meta(ge=1024, description="Longest request body, bytes.")] = 16 * 2**20
     max_instances: Annotated[int, Meta(ge=1, description="Most instances in one request.")] = 1024
     queue_limit: Annotated[
@@ -62,6 +68,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.runners is not Placement.AUTO:
             return self.runners
         return Placement.PROCESS if self.uses_cuda else Placement.EMBEDDED
+
+    @property
+    def lanes(self) -> int:
+        """``threads``, or the cores this process may use divided among the workers."""
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.workers)
 
     @property
     def wanted_models(self) -> tuple[str, ...]:

@@ -1,13 +1,13 @@
 """What a request for the labels of nodes, and its answer, look like."""
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from itertools import chain, islice
 from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, UnsetType
+from propcache.api import cached_property
 
 from models.errors import Fault
 from models.family import Array

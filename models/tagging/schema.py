@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterator
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import islice
 from typing import Annotated, NamedTuple, NotRequired, TypedDict
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, UnsetType
+from propcache.api import cached_property
 
 from models.errors import Fault
 from models.family import Array

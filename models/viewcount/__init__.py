@@ -1,6 +1,7 @@
 """The card of the view-count family: the next days' views from the last 56. Torch-free."""
 
 from models.family import Budget, Card, Family, TensorSpec, Tolerance
+from models.npy import MEDIA_TYPE
 from models.viewcount import codec, schema
 
 FORECAST = Card(
@@ -26,7 +27,7 @@ FORECAST = Card(
     ),
     cost=codec.cost,
     budget=Budget(unit="rows", batch=64, explained=0),
-    from_media={},
+    from_media={MEDIA_TYPE: schema.from_array},
 )
 
 FAMILY = Family(name="viewcount", title="ViewCount", cards=(FORECAST,))

@@ -1,19 +1,23 @@
 """What a view-count request and answer look like."""
 
 from collections.abc import Iterator
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict, cast
 
 import msgspec
 import numpy as np
 from msgspec import Meta
+from numpy.typing import NDArray
+from propcache.api import cached_property
 
-from models.errors import Fault
+from models.errors import Fault, InvalidRequest
 from models.family import Array
+from models.npy import read_array
 
 MAX_VIEWS_PER_DAY = 1_000_000_000
 MAX_DAYS = 3660
 WINDOW_DAYS = 56
 MAX_HORIZON_DAYS = 28
+MAX_FAULTS = 8
 
 Views = Annotated[
     list[Annotated[float, Meta(ge=0, le=MAX_VIEWS_PER_DAY)]],
@@ -25,11 +29,16 @@ Views = Annotated[
 ]
 
 
-class Instance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Instance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """A channel's recent past."""
 
     views: Views
     horizon: Annotated[int, Meta(ge=1, le=MAX_HORIZON_DAYS, description="How many days to forecast.")] = 7
+
+    @cached_property
+    def counts(self) -> NDArray[np.float64]:
+        """``views`` as an array ``(days,)``."""
+        return np.array(self.views, np.float64)
 
 
 class Prediction(TypedDict):
@@ -61,9 +70,32 @@ class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
 
 def validate(instance: Instance, assets: Assets) -> Iterator[Fault]:
     """Yield a fault for every view count that is not whole."""
-    views = np.asarray(instance.views)
-    for day in np.flatnonzero(views != np.floor(views))[:8]:
-        yield Fault(("views", int(day)), f"expected a whole number of views, found {float(views[day])}")
+    views = instance.counts
+    rounded = np.rint(views)
+    if rounded.tobytes() == views.tobytes():  # a third of the time of comparing element by element
+        return
+    for day in np.flatnonzero(rounded != views)[:MAX_FAULTS]:
+        yield Fault(("views", int(day)), f"expected a whole number of views, found {views[day]}")
+
+
+def from_array(body: bytes) -> list[Instance]:
+    """One instance per row of an array ``(rows, days)``, or of one row ``(days,)``; the horizon is the default.
+
+    Raises:
+        MalformedRequest: If the body is no array.
+        InvalidRequest: If its shape or a number is out of bounds.
+    """
+    views = np.atleast_2d(read_array(body)).astype(np.float64)
+    if views.ndim != 2 or not WINDOW_DAYS <= views.shape[1] <= MAX_DAYS:
+        expected = f"expected rows of {WINDOW_DAYS} to {MAX_DAYS} days"
+        raise InvalidRequest("a value makes no sense", [Fault(("instances",), f"{expected}, found {views.shape}")])
+    strange = np.argwhere(~((views >= 0) & (views <= MAX_VIEWS_PER_DAY)))[:MAX_FAULTS].tolist()
+    if strange:
+        reason = f"expected a number from 0 to {MAX_VIEWS_PER_DAY}"
+        raise InvalidRequest(
+            "a value makes no sense", [Fault(("instances", row, "views", day), reason) for row, day in strange]
+        )
+    return [Instance(views=cast("Any", row)) for row in views]
 
 
 EXAMPLE_VIEWS = (

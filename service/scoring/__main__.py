@@ -13,11 +13,11 @@ import click
 import msgspec
 import orjson
 
+from models.bodies import from_decoding
 from models.errors import HttpError, InvalidRequest, LecternError, RunnerFailed
 from models.predictor import Predictor, open_predictor
 from models.session import open_artifact
 from service.catalog import find_models
-from service.errors import from_decoding
 from service.settings import settings
 
 

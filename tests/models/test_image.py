@@ -18,7 +18,7 @@ from models.image.codec import collate, cost, decode, encode
 from models.image.net import ConvolutionConfig, ConvolutionNet
 from models.image.picture import UnreadablePicture, open_picture, to_pixels
 from models.image.recipe import move
-from models.image.schema import Assets, Instance, example, from_media, validate
+from models.image.schema import Assets, Instance, example, from_file, validate
 
 ASSETS = Assets(classes=["cat", "dog"])
 BLANK = [[0] * 28 for _ in range(28)]
@@ -213,7 +213,7 @@ XML_DOCTYPE = b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY x SYSTEM "file:///e
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_unreadable(content: bytes, reason: str) -> None:
     """What is no still picture of bearable size is refused with its reason, as JSON and as a body alike."""
-    for instance in (Instance(image=content), from_media(content)):
+    for instance in (Instance(image=content), *from_file(content)):
         assert list(validate(instance, ASSETS)) == [Fault(("image",), reason)]
     with pytest.raises(UnreadablePicture):
         open_picture(content)

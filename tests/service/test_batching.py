@@ -1,7 +1,9 @@
 """The micro-batcher over a model that computes 2x + 1: every caller gets its own answer, known by heart."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from time import monotonic
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import msgspec
@@ -10,11 +12,13 @@ import pytest
 
 from models.errors import DeadlineExceeded, HttpError, Overloaded, RunnerFailed
 from models.family import Budget, Card, Feeds, TensorSpec, Tolerance
-from models.predictor import Predictor
-from service.batching import IN_FLIGHT, MicroBatcher
+from models.predictor import Pace, Predictor
+from service.batching import MicroBatcher, Pending
+from service.lanes import TICK_SECONDS, Lanes
 
 T = TypeVar("T")
 Samples = list[int]
+IN_FLIGHT = 2
 
 
 class Assets(msgspec.Struct, frozen=True):
@@ -23,7 +27,7 @@ class Assets(msgspec.Struct, frozen=True):
     sizes: dict[str, int] = {}
 
 
-def make_predictor(budget: Budget, cost: Callable[[int], int] = lambda sample: 1) -> Predictor:
+def make_predictor(budget: Budget, cost: Callable[[int], int] = lambda sample: 1, decimal: bool = False) -> Predictor:
     """A predictor of whole numbers; its attention says with whom a sample was computed."""
     card: Any = Card(
         family="fake",
@@ -37,7 +41,8 @@ def make_predictor(budget: Budget, cost: Callable[[int], int] = lambda sample: 1
         encode=lambda instance, assets: instance,
         collate=lambda samples: {"x": np.asarray(samples, np.int64)},
         decode=lambda outputs, samples, assets: [
-            {"y": int(y)} | {name: int(values[row]) for name, values in outputs.items()}
+            {"y": np.float64(y) if decimal else int(y)}
+            | {name: int(values[row]) for name, values in outputs.items() if name != "y"}
             for row, y in enumerate(outputs["y"])
         ],
         inputs=(TensorSpec(name="x", dtype="int64", axes=("batch",)),),
@@ -79,9 +84,18 @@ class Model:
 ROWS = Budget(unit="rows", batch=8, explained=1)
 
 
-def make_batcher(model: Model, budget: Budget = ROWS, queue_limit: int = 5000, cost: Any = None) -> MicroBatcher:
-    predictor = make_predictor(budget, cost or (lambda sample: 1))
-    return MicroBatcher(predictor, model, name="fake", queue_limit=queue_limit)
+def make_batcher(
+    model: Any,
+    budget: Budget = ROWS,
+    queue_limit: int = 5000,
+    cost: Any = None,
+    lanes: Lanes | None = None,
+    pace: Pace | None = None,
+    decimal: bool = False,
+) -> MicroBatcher:
+    predictor = make_predictor(budget, cost or (lambda sample: 1), decimal)
+    runner: Any = SimpleNamespace(run=model, run_now=model)
+    return MicroBatcher(predictor, runner, lanes or Lanes(IN_FLIGHT), name="fake", queue_limit=queue_limit, pace=pace)
 
 
 def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -100,8 +114,38 @@ async def turns(count: int = 10) -> None:
         await asyncio.sleep(0)
 
 
+class Asked(Pending):
+    """A request whose answers somebody awaits."""
+
+    def __init__(self, answered: "asyncio.Future[Any]") -> None:
+        super().__init__()
+        self.answered = answered
+
+    def finish(self, result: Any) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self.answered.set_result(result)
+
+
+async def submit(
+    batcher: MicroBatcher, samples: Sequence[int], *, explain: bool = False, seconds: float = 60
+) -> list[Any]:
+    """A request's answers; whoever cancels this abandons the request."""
+    loop = asyncio.get_running_loop()
+    pending = Asked(loop.create_future())
+    pending.samples, pending.explain, pending.deadline = list(samples), explain, monotonic() + seconds
+    batcher.submit(pending)
+    try:
+        result = await pending.answered
+    finally:
+        pending.is_over = True
+    if isinstance(result, HttpError):
+        raise result
+    return list(result)
+
+
 async def ask(batcher: MicroBatcher, *samples: int, explain: bool = False) -> list[int]:
-    return [answer["y"] for answer in await batcher.submit(samples, explain=explain)]
+    return [answer["y"] for answer in await submit(batcher, samples, explain=explain)]
 
 
 def test_own_answers() -> None:
@@ -114,9 +158,9 @@ def test_own_answers() -> None:
         assert found == [[2 * caller + 1] for caller in range(1000)]
         assert sorted(sample for batch in model.batches for sample in batch) == list(range(1000))
         assert [len(batch) for batch in model.batches] == [8] * 125
-        assert not batcher.waiting
-        assert not batcher.tasks
-        assert batcher.free == IN_FLIGHT
+        assert not batcher.backlog
+        assert not batcher.lanes.tasks
+        assert batcher.lanes.free == IN_FLIGHT
 
     run(work)
 
@@ -130,7 +174,6 @@ def test_requests_of_many() -> None:
         requests = [rng.integers(0, 10**6, rng.integers(1, 40)).tolist() for _ in range(60)]
         found = await asyncio.gather(*(ask(batcher, *request) for request in requests))
         assert found == [[2 * sample + 1 for sample in request] for request in requests]
-        assert await ask(batcher) == []
 
     run(work)
 
@@ -145,7 +188,8 @@ def test_budget(is_padded: bool) -> None:
         batcher = make_batcher(model, budget, cost=lambda sample: sample)
         sizes = np.random.default_rng(1).integers(1, 26, 300).tolist()
         assert await ask(batcher, *sizes) == [2 * size + 1 for size in sizes]
-        assert [size for batch in model.batches for size in batch] == sizes
+        computed = [size for batch in model.batches for size in batch]
+        assert computed == (sorted(sizes) if is_padded else sizes)
         filled = [max(batch) * len(batch) if is_padded else sum(batch) for batch in model.batches]
         assert all(fill <= 20 or len(batch) == 1 for fill, batch in zip(filled, model.batches, strict=True))
         assert any(len(batch) > 1 for batch in model.batches)
@@ -171,7 +215,26 @@ def test_poison() -> None:
             else:
                 assert answer == [2 * number + 1]
         assert len(model.batches) < 40
-        assert batcher.free == IN_FLIGHT
+        assert batcher.lanes.free == IN_FLIGHT
+
+    run(work)
+
+
+def test_not_finite_alone() -> None:
+    """A sample whose outputs are not finite costs its batch-mates nothing: it alone is tried again, and fails."""
+
+    async def work() -> None:
+        batches: list[Samples] = []
+
+        async def model(feeds: Feeds, names: list[str]) -> dict[str, Any]:
+            batches.append(feeds["x"].tolist())
+            return {"y": np.where(feeds["x"] == 13, np.nan, 2.0 * feeds["x"] + 1)}
+
+        batcher = make_batcher(model, Budget(unit="rows", batch=64, explained=1), decimal=True)
+        answers = await asyncio.gather(*(ask(batcher, n) for n in range(64)), return_exceptions=True)
+        for number, answer in enumerate(answers):
+            assert isinstance(answer, RunnerFailed) if number == 13 else answer == [2 * number + 1]
+        assert batches == [[*range(64)], [13]]
 
     run(work)
 
@@ -217,12 +280,12 @@ def test_spoilt_outputs(spoil: Callable[[Any], Any]) -> None:
             found: dict[str, Any] = spoil(2 * feeds["x"] + 1)
             return found
 
-        batcher = make_batcher(spoilt)  # type: ignore[arg-type]
+        batcher = make_batcher(spoilt)
         answers = await asyncio.gather(*(ask(batcher, n) for n in range(3)), return_exceptions=True)
         for number, answer in enumerate(answers):
             assert isinstance(answer, RunnerFailed) or answer == [2 * number + 1]
         assert any(isinstance(answer, RunnerFailed) for answer in answers) or spoil([1, 2]) == {"y": [1]}
-        assert batcher.free == IN_FLIGHT
+        assert batcher.lanes.free == IN_FLIGHT
 
     run(work)
 
@@ -252,7 +315,7 @@ def test_cancelled_callers() -> None:
         seen = {sample for batch in model.batches for sample in batch}
         assert not seen & set(range(100, 120, 2))
         assert all(waiting[number].cancelled() for number in range(100, 120, 2))
-        assert not batcher.waiting
+        assert not batcher.backlog
 
     run(work)
 
@@ -271,7 +334,7 @@ def test_cancelled_while_computed() -> None:
         await turns()
         model.gate.set()
         assert await second == [5]
-        assert batcher.free == IN_FLIGHT
+        assert batcher.lanes.free == IN_FLIGHT
 
     run(work)
 
@@ -292,7 +355,7 @@ def test_everybody_gave_up() -> None:
         model.gate.set()
         await asyncio.gather(*busy)
         await turns()
-        assert not batcher.waiting
+        assert not batcher.backlog
         assert model.batches == [[0], [1]]
         assert await ask(batcher, 5) == [11]
 
@@ -308,12 +371,12 @@ def test_queue_limit() -> None:
         batcher = make_batcher(model, Budget(unit="rows", batch=1, explained=1), queue_limit=3)
         busy = [asyncio.create_task(ask(batcher, n)) for n in range(IN_FLIGHT)]
         await turns()
-        assert not batcher.waiting
+        assert not batcher.backlog
         last = asyncio.create_task(ask(batcher, 10, 11))
         await turns()
         with pytest.raises(Overloaded, match=r"^the queue is full, try again$"):
             await ask(batcher, 20, 21)
-        assert [entry.sample for entry in batcher.waiting] == [10, 11]
+        assert [pending.samples[place] for pending, place, _ in batcher.waiting] == [10, 11]
         fits = asyncio.create_task(ask(batcher, 30))
         await turns()
         with pytest.raises(Overloaded):
@@ -334,14 +397,13 @@ def test_greedy() -> None:
         model, loop = Model(), asyncio.get_running_loop()
         batcher = make_batcher(model)
         timers: list[Any] = []
-        later, at = loop.call_later, loop.call_at
+        later = loop.call_later
         loop.call_later = lambda *args, **kwargs: timers.append(args) or later(*args, **kwargs)  # type: ignore[method-assign, func-returns-value]
-        loop.call_at = lambda *args, **kwargs: timers.append(args) or at(*args, **kwargs)  # type: ignore[method-assign, func-returns-value]
         task = asyncio.create_task(ask(batcher, 5))
         await turns(4)
         assert model.batches == [[5]]
         assert await task == [11]
-        assert timers == []
+        assert [seconds for seconds, _ in timers] == [TICK_SECONDS]  # the watch over deadlines, which starts nothing
 
     run(work)
 
@@ -376,7 +438,7 @@ def test_explained_apart() -> None:
         model = Model()
         batcher = make_batcher(model)
         asked = [n % 3 == 0 for n in range(30)]
-        calls: list[Awaitable[Any]] = [batcher.submit([n], explain=explain) for n, explain in enumerate(asked)]
+        calls: list[Awaitable[Any]] = [submit(batcher, [n], explain=explain) for n, explain in enumerate(asked)]
         answers = await asyncio.gather(*calls)
         for number, ((answer,), explain) in enumerate(zip(answers, asked, strict=True)):
             assert answer["y"] == 2 * number + 1

@@ -18,6 +18,7 @@ EVERY = {
     "models": ("image, tagging:1.0.0,", "image, tagging:1.0.0,"),
     "data": ("/data", "/data"),
     "threads": ("8", 8),
+    "wire": ("false", False),
     "max_body_bytes": ("2048", 2048),
     "max_instances": ("7", 7),
     "queue_limit": ("9", 9),
@@ -31,7 +32,7 @@ def test_defaults() -> None:
     found = parse({"PATH": "/bin", "LECTERNX": "1", "lectern_port": "9"})
     assert found == Settings()
     assert (found.host, found.port, found.device, found.runners) == ("127.0.0.1", 3000, Device.AUTO, Placement.AUTO)
-    assert (found.workers, found.threads, found.wanted_models) == (1, 2, ())
+    assert (found.workers, found.threads, found.wanted_models) == (1, None, ())
     assert (found.max_body_bytes, found.max_instances, found.queue_limit) == (16 * 2**20, 1024, 4096)
     assert (found.body_timeout_seconds, found.request_timeout_seconds) == (10.0, 30.0)
 
@@ -144,5 +145,5 @@ def test_documented() -> None:
     assert documented.keys() == {PREFIX + field.upper() for field in Settings.__struct_fields__}
     for field in Settings.__struct_fields__:
         default = getattr(Settings(), field)
-        text = f"{default:g}" if isinstance(default, float) else str(default)
+        text = f"{default:g}" if isinstance(default, float) else "" if default is None else str(default).lower()
         assert documented[PREFIX + field.upper()] == (text or "empty")

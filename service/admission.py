@@ -1,0 +1,80 @@
+"""What a request's headers must say before its body is read."""
+
+import re
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
+
+from models.errors import BodyTooLarge, MalformedRequest, UnsupportedMediaType
+from service.reply import new_request_id
+from service.settings import Settings
+
+Header: TypeAlias = tuple[bytes, bytes]
+
+MAX_DIGITS = 18
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+class Admission(NamedTuple):
+    """A request that may send its body.
+
+    Attributes:
+        media_type: The body's content type, without parameters.
+        length: Bytes the body says it has; ``None`` when it comes in chunks.
+        timeout_seconds: Time from the whole body to the answer.
+    """
+
+    media_type: str
+    length: int | None
+    timeout_seconds: float
+
+
+def admit(headers: list[Header], allowed: tuple[str, ...], settings: Settings) -> Admission:
+    """Check a prediction's headers.
+
+    Args:
+        headers: Lower-case names and values, in order.
+        allowed: Content types the model reads.
+        settings: The deployment's limits.
+
+    Raises:
+        UnsupportedMediaType: If the content type is missing, given twice, or not allowed.
+        MalformedRequest: If the length or the time limit is not a number.
+        BodyTooLarge: If the body says that it is too long.
+    """
+    found = {name: value.strip(b" \t") for name, value in headers}
+    is_doubled = len(found) < len(headers) and sum(name == b"content-type" for name, _ in headers) > 1
+    media_type = "" if is_doubled else _media_type(found.get(b"content-type", b""))
+    if media_type not in allowed:
+        raise UnsupportedMediaType(f"the content type must be one of {', '.join(allowed)}")
+    length, timeout = found.get(b"content-length"), found.get(b"x-request-timeout-ms")
+    return Admission(
+        media_type,
+        None if length is None else _content_length(length, settings.max_body_bytes),
+        settings.request_timeout_seconds if timeout is None else _seconds(timeout, settings.request_timeout_seconds),
+    )
+
+
+@lru_cache(maxsize=64)
+def _media_type(value: bytes) -> str:
+    return value.split(b";")[0].strip().lower().decode("latin-1")
+
+
+def _content_length(value: bytes, limit: int) -> int:
+    if not value.isdigit():
+        raise MalformedRequest("the content length is not a number")
+    # Python refuses to read thousands of digits as a number; nothing that long is below the limit.
+    if len(value) > MAX_DIGITS or int(value) > limit:
+        raise BodyTooLarge(f"the body may have {limit} bytes")
+    return int(value)
+
+
+def _seconds(value: bytes, most: float) -> float:
+    if not value.isdigit() or len(value) > MAX_DIGITS:
+        raise MalformedRequest("x-request-timeout-ms is not a whole number of milliseconds")
+    return min(int(value) / 1000, most)
+
+
+def request_id(headers: list[Header]) -> bytes:
+    """The caller's ``x-request-id`` if it is harmless, else a new one."""
+    given = dict(headers).get(b"x-request-id", b"").strip(b" \t")
+    return given if REQUEST_ID.fullmatch(given) else new_request_id()

@@ -1,0 +1,75 @@
+"""What goes back: status, body and headers, whatever carries them."""
+
+import secrets
+from functools import lru_cache
+from http import HTTPStatus
+from itertools import count
+from typing import NamedTuple, TypeAlias
+
+from models.errors import BodyTooLarge, HeadersTooLarge, HttpError, MethodNotAllowed, RequestTimeout
+from service.errors import MEDIA_TYPE, problem
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+JSON = b"application/json"
+CLOSE = (b"connection", b"close")
+_numbers = count()
+_prefix = secrets.token_hex(6).encode()
+
+
+class Reply(NamedTuple):
+    """A whole answer.
+
+    Attributes:
+        status: The HTTP status.
+        headers: Those that many answers share.
+        request_id: Of the request.
+        body: What is said.
+    """
+
+    status: int
+    headers: Headers
+    request_id: bytes
+    body: bytes
+
+    @property
+    def all_headers(self) -> Headers:
+        """Every header, for ASGI."""
+        return [*self.headers, (b"content-length", b"%d" % len(self.body)), (b"x-request-id", self.request_id)]
+
+    def to_bytes(self, more: Headers) -> bytes:
+        """The answer as it goes over the wire, with the server's own headers, in one piece."""
+        first = head(self.status, (*more, *self.headers))
+        return b"%scontent-length: %d\r\nx-request-id: %s\r\n\r\n%s" % (
+            first, len(self.body), self.request_id, self.body
+        )  # fmt: skip
+
+
+def reply(content: bytes | HttpError, request_id: bytes, media_type: bytes = JSON) -> Reply:
+    """The answer that carries ``content``, or says why there is none."""
+    if isinstance(content, HttpError):
+        headers = [(b"content-type", MEDIA_TYPE), *_more(content)]
+        return Reply(content.status, headers, request_id, problem(content, request_id.decode()))
+    return Reply(200, [(b"content-type", media_type)], request_id, content)
+
+
+def _more(error: HttpError) -> Headers:
+    if isinstance(error, MethodNotAllowed):
+        return [(b"allow", error.allowed.encode())]
+    if error.status == 503:
+        return [(b"retry-after", b"%d" % (1 + secrets.randbelow(3)))]
+    if isinstance(error, BodyTooLarge | HeadersTooLarge | RequestTimeout):
+        return [CLOSE]  # the rest of the body is never read
+    return []
+
+
+@lru_cache(maxsize=64)
+def head(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """The first lines of an answer, as they go over the wire; those of all answers of one second are alike."""
+    line = b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())
+    return line + b"".join(b"%s: %s\r\n" % header for header in headers)
+
+
+def new_request_id() -> bytes:
+    """A request id no other request of any process has."""
+    return b"%s-%x" % (_prefix, next(_numbers))

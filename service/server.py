@@ -1,0 +1,52 @@
+"""Puts the wire into uvicorn, and looks after its connections."""
+
+import asyncio
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from uvicorn.config import HTTP_PROTOCOLS
+
+from service.front import Front
+from service.wire import Wire
+
+SWEEP_SECONDS = 1.0
+
+
+class Wires:
+    """Makes the connections of one server, and sweeps them once a second.
+
+    One timer for all of them: a timer per connection, set and cancelled with every request, costs more than parsing it.
+    """
+
+    def __init__(self, front: Front) -> None:
+        self.front = front
+        self.routes: dict[bytes, str] = {}
+        self._is_sweeping = False
+
+    def __call__(self, *, server_state: Any, **uvicorn: Any) -> Wire:
+        """A protocol for a new connection; called by uvicorn."""
+        desk = self.front.desk()
+        self.routes = self.routes or {f"/v1/models/{name}/predict".encode(): name for name in desk.endpoints}
+        return Wire(desk, self.routes, partial(self._watch, server_state), server_state=server_state, **uvicorn)
+
+    def _watch(self, server_state: Any) -> None:
+        if not self._is_sweeping:
+            self._is_sweeping = True
+            asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep, server_state)
+
+    def _sweep(self, server_state: Any) -> None:
+        now = monotonic()
+        for connection in list(server_state.connections):
+            connection.sweep(now)
+        self._is_sweeping = False
+        if server_state.connections:
+            self._watch(server_state)
+
+
+def use_wires(front: Front) -> None:
+    """Make uvicorn answer this process's connections by wires.
+
+    uvicorn looks its protocol up in this table; BentoML leaves the choice at "auto" and has no setting of its own.
+    """
+    HTTP_PROTOCOLS["auto"] = Wires(front)  # type: ignore[assignment]

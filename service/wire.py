@@ -1,0 +1,291 @@
+"""The short way for predictions, below ASGI: inside uvicorn's HTTP protocol.
+
+An ASGI call costs a scope, a task and two messages; a view-count answer costs less than that. So a prediction is
+recognised as soon as its headers are whole, and its answer leaves as one write. Everything else, and any prediction
+with something unusual about it (chunks, ``Expect``, a header to be refused), goes to uvicorn and the front as ever.
+``LECTERN_WIRE=false`` switches this module off; nothing but the speed changes.
+
+What a server owes its connections is kept: answers in the order of the requests, a limit on the body, on the time
+that headers and bodies may take and on idle connections, no reading from who does not read, and an answer to what is
+under way when the server stops.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from models.errors import HeadersTooLarge, HttpError, RequestTimeout
+from service.admission import admit, request_id
+from service.call import Call
+from service.gateway import Desk
+from service.reply import CLOSE, Reply, new_request_id, reply
+
+MOST_UNANSWERED = 64
+MOST_UNANSWERED_BYTES = 2**20
+MOST_HEADER_BYTES = 2**16
+
+
+class Wire(HttpToolsProtocol):
+    """One connection.
+
+    Attributes:
+        unanswered: Predictions whose answers are owed, oldest first.
+        unanswered_bytes: Of their bodies.
+        unread_bytes: Of answers not taken by the client at the last sweep, and of those written since.
+        header_bytes: Of the headers that are arriving.
+        call: The one of them whose body is still arriving.
+        running: The request that uvicorn is answering, or answered last.
+        begun_at: When the request that is still arriving began, on the monotonic clock.
+        idle_at: When there was last something to do.
+        stuck_at: Since when the client has not read what was written, or the connection waits to close.
+        is_ending: Whether the connection closes when nothing is owed any more.
+        is_ignored: Whether the request that is arriving came after ``is_ending``.
+        complaint: What is to be said about broken HTTP when nothing is owed any more.
+    """
+
+    def __init__(self, desk: Desk, routes: dict[bytes, str], watch: Callable[[], None], **uvicorn: Any) -> None:
+        super().__init__(**uvicorn)
+        self.desk, self.routes, self.watch = desk, routes, watch
+        self.unanswered: deque[Call] = deque()
+        self.unanswered_bytes = self.unread_bytes = self.header_bytes = 0
+        self.call: Call | None = None
+        self.running: Any = None
+        self.begun_at: float | None = None
+        self.stuck_at: float | None = None
+        self.idle_at = monotonic()
+        self.is_ending = self.is_ignored = False
+        self.complaint = ""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether uvicorn owes an answer."""
+        return bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)
+
+    @property
+    def _owes_much(self) -> bool:
+        is_long = self.unanswered_bytes >= MOST_UNANSWERED_BYTES
+        return is_long or len(self.unanswered) + len(self.pipeline) >= MOST_UNANSWERED
+
+    # What the parser finds.
+
+    def data_received(self, data: bytes) -> None:
+        """Part of a request, or many requests; headers that never end are not collected."""
+        begun_at = self.begun_at
+        super().data_received(data)
+        if begun_at is not None and self.begun_at is begun_at and self.call is None:  # nothing but headers
+            self.header_bytes += len(data)
+            if self.header_bytes > MOST_HEADER_BYTES:
+                self._refuse(HeadersTooLarge(f"the headers may have {MOST_HEADER_BYTES} bytes"))
+
+    def on_message_begin(self) -> None:
+        """A request begins; uvicorn's scope is made only if uvicorn is to answer it."""
+        self.url, self.headers, self.expect_100_continue = b"", [], False
+        self.begun_at, self.is_ignored, self.header_bytes = monotonic(), self.is_ending, 0
+
+    def on_headers_complete(self) -> None:
+        """Decide who answers."""
+        if self.is_ignored:
+            return
+        self.call = self._recognise()
+        if self.call is not None:
+            self.unanswered.append(self.call)
+            return
+        self.begun_at = None
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
+        super().on_headers_complete()
+        self._balance()
+
+    def _recognise(self) -> Call | None:
+        """A prediction with nothing unusual about it, unless uvicorn still owes an earlier answer."""
+        model = self.routes.get(self.url)
+        if model is None or self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
+            return None
+        if self.is_busy or self.expect_100_continue or self.parser.should_upgrade():
+            return None
+        endpoint = self.desk.endpoints[model]
+        try:
+            admission = admit(self.headers, endpoint.bodies.media_types, self.desk.settings)
+        except HttpError:
+            return None
+        if admission.length is None:
+            return None
+        return Call(endpoint, request_id(self.headers), self, admission, not self.parser.should_keep_alive())
+
+    def on_body(self, body: bytes) -> None:
+        """Part of a body."""
+        if self.call is not None:
+            self.call.parts.append(body)
+        elif not self.is_ignored:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A whole request."""
+        call, self.call, self.begun_at = self.call, None, None
+        if call is None:
+            if not self.is_ignored:
+                super().on_message_complete()
+            return
+        self.is_ending = self.is_ending or call.is_last
+        self.unanswered_bytes += call.length
+        if self._owes_much:
+            self._balance()
+        body = call.parts[0] if len(call.parts) == 1 else b"".join(call.parts)
+        call.parts.clear()
+        call.ask(self.desk, body, call.admission.media_type, call.admission.timeout_seconds)
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return False
+
+    # What goes back.
+
+    def flush(self) -> None:
+        """Write the answers whose turn has come."""
+        while self.unanswered and (ready := self.unanswered[0].reply) is not None:
+            self.unanswered_bytes -= self.unanswered.popleft().length
+            self._send(ready)
+        if not self.unanswered:
+            self._rest()
+        elif self.flow.read_paused:
+            self._balance()
+
+    def _send(self, answer: Reply) -> None:
+        if CLOSE in answer.headers:
+            self.is_ending = True
+        elif self.is_ending and not (self.unanswered or self.pipeline or self.complaint):
+            answer.headers.append(CLOSE)
+        content = answer.to_bytes(self.server_state.default_headers)
+        self.unread_bytes += len(content)
+        self.transport.write(content)
+
+    def _rest(self) -> None:
+        """No prediction is owed any more: let uvicorn go on, complain, close, or wait."""
+        self.idle_at = monotonic()
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self.complaint:
+            super().send_400_response(self.complaint)
+        elif self.is_ending:
+            self.transport.close()
+        elif self.flow.read_paused:
+            self._balance()
+
+    def _balance(self) -> None:
+        """Read on while few answers are owed and the client reads them; behind uvicorn's answers, as uvicorn says."""
+        if self.stuck_at is not None or self.complaint or self._owes_much:
+            self.flow.pause_reading()
+        elif self.flow.read_paused and (self.unanswered or not self.is_busy):
+            self.begun_at = None if self.begun_at is None else monotonic()
+            self.flow.resume_reading()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        if self.unanswered:
+            self.pipeline.appendleft((cycle, app))  # its turn comes after theirs
+            return
+        self.running = cycle
+        if self.is_ending and not (self.pipeline or self.complaint):
+            cycle.keep_alive = False
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """Uvicorn has answered."""
+        self.idle_at = monotonic()
+        super().on_response_complete()
+        if self.complaint and not self.is_busy:
+            self._rest()
+
+    def send_400_response(self, msg: str) -> None:
+        """Complain about broken HTTP, after the answers that are owed."""
+        self.is_ending = True
+        newest = self.cycle
+        if newest is not None and newest.more_body and self.pipeline:  # its own body is broken: it gets no answer
+            self.pipeline.popleft()
+            self.cycle = self.running
+        is_broken = newest is not None and newest is self.running and newest.more_body
+        if self.unanswered or (self.is_busy and not is_broken):
+            self.complaint = msg
+            self._balance()
+        else:
+            super().send_400_response(msg)
+
+    # What becomes of the connection.
+
+    def eof_received(self) -> None:
+        """The client has gone; like uvicorn, take a half-closed connection for a closed one."""
+        self._abandon()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Look after the connection from now on."""
+        super().connection_made(transport)
+        self.watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Drop what nobody waits for any more."""
+        self._abandon()
+        if self.running is not None and self.running is not self.cycle and not self.running.response_complete:
+            self.running.disconnected = True  # uvicorn tells only the newest of pipelined requests
+            self.running.message_event.set()
+        super().connection_lost(exc)
+
+    def _abandon(self) -> None:
+        self.is_ending = self.is_ignored = True
+        self.call = self.begun_at = None
+        while self.unanswered:
+            self.unanswered.popleft().abandon()
+
+    def pause_writing(self) -> None:
+        """The client does not read: do not read from it either."""
+        self.stuck_at = monotonic()
+        if not self.is_busy:
+            self._balance()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self.stuck_at = None
+        super().resume_writing()
+        self._balance()
+
+    def shutdown(self) -> None:
+        """The server stops: answer what has been asked, then close."""
+        self.is_ending = True
+        if not self.unanswered:
+            super().shutdown()
+
+    def sweep(self, now: float) -> None:
+        """End what takes too long."""
+        patience = self.desk.settings.body_timeout_seconds
+        if self.transport.is_closing():
+            self.stuck_at = self.stuck_at or now
+        unread, self.unread_bytes = self.unread_bytes, self.transport.get_write_buffer_size()
+        if self.stuck_at is not None and self.unread_bytes < unread:
+            self.stuck_at = now  # the client has taken something
+        if self.stuck_at is not None:
+            if now - self.stuck_at > patience:
+                self.transport.abort()
+        elif self.begun_at is not None:
+            if now - self.begun_at > patience and not self.flow.read_paused:
+                self._time_out(patience)
+        elif not (self.unanswered or self.is_busy) and now - self.idle_at > self.timeout_keep_alive:
+            self.transport.close()
+
+    def _time_out(self, patience: float) -> None:
+        if self.call is not None:
+            call, self.call, self.begun_at = self.call, None, None
+            self.is_ending = self.is_ignored = True
+            call.finish(RequestTimeout(f"the body did not arrive within {patience:g} seconds"))
+        elif not (self.unanswered or self.is_busy):
+            self._refuse(RequestTimeout(f"the headers did not arrive within {patience:g} seconds"))
+
+    def _refuse(self, error: HttpError) -> None:
+        """Give up a connection whose headers are no good."""
+        self._send(reply(error, new_request_id()))
+        self.transport.close()
