@@ -7,6 +7,7 @@ over the card, so a fifth family is one new folder and one line in ``registry.py
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -71,6 +72,16 @@ class Budget:
     def units(self, costs: Sequence[int]) -> int:
         """What one micro-batch of these samples takes of the budget."""
         return max(costs, default=0) * len(costs) if self.is_padded else sum(costs)
+
+    def cuts(self, costs: Sequence[int]) -> list[int]:
+        """How many samples each micro-batch takes, of samples with these costs in order."""
+        if costs and self.units(costs) <= self.batch:  # most of the time
+            return [len(costs)]
+        sizes, start = [], 0
+        while start < len(costs):
+            sizes.append(self.cut(islice(costs, start, None)))
+            start += sizes[-1]
+        return sizes
 
     def cut(self, costs: Iterable[int]) -> int:
         """How many of the samples with these costs, taken in order, make the next micro-batch; at least one."""

@@ -6,6 +6,7 @@ calls the parts in other threads, and the parts are these.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias
 
@@ -119,11 +120,9 @@ class Predictor:
 
     def batches(self, samples: Sequence[Any]) -> list[list[Any]]:
         """Samples in order, cut where the budget is full; a larger sample stands alone."""
-        batches, rest = [], list(samples)
-        while rest:
-            size = self.card.budget.cut(map(self.card.cost, rest))
-            batches.append(rest[:size])
-            rest = rest[size:]
+        batches, rest = [], iter(samples)
+        for size in self.card.budget.cuts([self.card.cost(sample) for sample in samples]):
+            batches.append(list(islice(rest, size)))
         return batches
 
 

@@ -11,6 +11,7 @@ from service.settings import Settings
 Header: TypeAlias = tuple[bytes, bytes]
 
 MAX_DIGITS = 18
+SPACES = b" \t"
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -28,11 +29,12 @@ class Admission(NamedTuple):
     timeout_seconds: float
 
 
-def admit(headers: list[Header], allowed: tuple[str, ...], settings: Settings) -> Admission:
+def admit(headers: list[Header], found: dict[bytes, bytes], allowed: tuple[str, ...], settings: Settings) -> Admission:
     """Check a prediction's headers.
 
     Args:
         headers: Lower-case names and values, in order.
+        found: The same by name.
         allowed: Content types the model reads.
         settings: The deployment's limits.
 
@@ -41,7 +43,6 @@ def admit(headers: list[Header], allowed: tuple[str, ...], settings: Settings) -
         MalformedRequest: If the length or the time limit is not a number.
         BodyTooLarge: If the body says that it is too long.
     """
-    found = {name: value.strip(b" \t") for name, value in headers}
     is_doubled = len(found) < len(headers) and sum(name == b"content-type" for name, _ in headers) > 1
     media_type = "" if is_doubled else _media_type(found.get(b"content-type", b""))
     if media_type not in allowed:
@@ -60,6 +61,7 @@ def _media_type(value: bytes) -> str:
 
 
 def _content_length(value: bytes, limit: int) -> int:
+    value = value.strip(SPACES)
     if not value.isdigit():
         raise MalformedRequest("the content length is not a number")
     # Python refuses to read thousands of digits as a number; nothing that long is below the limit.
@@ -69,12 +71,13 @@ def _content_length(value: bytes, limit: int) -> int:
 
 
 def _seconds(value: bytes, most: float) -> float:
+    value = value.strip(SPACES)
     if not value.isdigit() or len(value) > MAX_DIGITS:
         raise MalformedRequest("x-request-timeout-ms is not a whole number of milliseconds")
     return min(int(value) / 1000, most)
 
 
-def request_id(headers: list[Header]) -> bytes:
+def request_id(found: dict[bytes, bytes]) -> bytes:
     """The caller's ``x-request-id`` if it is harmless, else a new one."""
-    given = dict(headers).get(b"x-request-id", b"").strip(b" \t")
-    return given if REQUEST_ID.fullmatch(given) else new_request_id()
+    given = found.get(b"x-request-id", b"").strip(SPACES)
+    return given if given and REQUEST_ID.fullmatch(given) else new_request_id()

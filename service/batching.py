@@ -5,6 +5,7 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from itertools import chain
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from models.errors import DeadlineExceeded, HttpError, Overloaded, RunnerFailed
@@ -19,6 +20,7 @@ logger = logging.getLogger("lectern.batching")
 
 # One poisonous sample among 64 costs twelve more runs, like with halves, and a third less is computed in vain.
 PARTS = 4
+FULL = "the queue is full, try again"
 
 AsyncRun: TypeAlias = Callable[[Feeds, list[str]], Awaitable[dict[str, Array]]]
 
@@ -41,30 +43,27 @@ class Pending:
         explain: Whether the attention is wanted.
         deadline: When an answer would be too late, on the monotonic clock.
         is_over: Answered, refused or abandoned; what is left of it never reaches the model.
+        missing: Samples without a prediction.
+        predictions: In order; empty ones are missing.
     """
 
-    __slots__ = ("_missing", "_predictions", "deadline", "explain", "is_over", "samples")
-
-    def __init__(self) -> None:
-        self.samples: list[Any] = []
-        self.explain = self.is_over = False
-        self.deadline = math.inf
+    samples: list[Any]
+    explain = False
+    deadline = math.inf
+    is_over = False
+    missing = 0
+    predictions: list[Prediction]
 
     def finish(self, result: list[Prediction] | HttpError) -> None:
         """End the request with its predictions or an error; does nothing when ``is_over``, and makes it so."""
         raise NotImplementedError
 
-    def queue(self) -> None:
-        """Its samples wait from now on."""
-        self._missing = len(self.samples)
-        self._predictions: list[Prediction] = [{}] * self._missing
-
     def answer(self, place: int, prediction: Prediction) -> None:
         """Note the prediction of one sample; the last one ends the request."""
-        self._predictions[place] = prediction
-        self._missing -= 1
-        if not self._missing:
-            self.finish(self._predictions)
+        self.predictions[place] = prediction
+        self.missing -= 1
+        if not self.missing:
+            self.finish(self.predictions)
 
 
 # One sample that waits: whose it is, its place there, its cost in units of the budget. A plain tuple: naming the
@@ -82,6 +81,7 @@ class MicroBatcher:
     sample whose own outputs are not finite costs its batch-mates nothing.
 
     Attributes:
+        room: How many samples more may wait.
         pace: How long a batch takes where ``run_now`` can compute it, else ``None``.
         lanes: Where it computes.
         used_seconds: Computing time so far, for a fair share of the lanes.
@@ -99,29 +99,20 @@ class MicroBatcher:
         pace: Pace | None = None,
     ) -> None:
         self.predictor, self.runner, self.lanes = predictor, runner, lanes
-        self.queue_limit, self.pace = queue_limit, pace
+        self.queue_limit = self.room = queue_limit
+        self.pace = pace
         self.sizes = BATCH.labels(name)
         self.waiting: deque[Entry] = deque()
         self.round: deque[list[Entry]] = deque()
         self.running: list[list[Entry]] = []
         self.used_seconds = 0.0
         self.is_active = False
-        self._in_round = 0
         lanes.add(self)
 
     @property
     def backlog(self) -> int:
         """Samples that wait."""
-        return len(self.waiting) + self._in_round
-
-    def check_room(self, samples: int = 1) -> None:
-        """Refuse what the queue has no room for, before anything is spent on it.
-
-        Raises:
-            Overloaded: If so.
-        """
-        if self.backlog + samples > self.queue_limit:
-            raise Overloaded("the queue is full, try again")
+        return self.queue_limit - self.room
 
     def submit(self, pending: Pending) -> None:
         """Queue a request's samples, all or none.
@@ -129,12 +120,20 @@ class MicroBatcher:
         Raises:
             Overloaded: If the queue has no room for all of them.
         """
-        samples = pending.samples
-        self.check_room(len(samples))
-        pending.queue()
+        count = pending.missing = len(pending.samples)
+        if count > self.room:
+            raise Overloaded(FULL)
+        pending.predictions = [{}] * count
+        self.room -= count
         cost = self.predictor.card.cost
-        self.waiting.extend([(pending, place, cost(sample)) for place, sample in enumerate(samples)])
-        self.lanes.call(self)
+        self.waiting.extend([(pending, place, cost(sample)) for place, sample in enumerate(pending.samples)])
+        if not (self.is_active and self.lanes.is_called) or self.is_full:
+            self.lanes.call(self)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what waits fills a batch whatever comes; no sample costs less than one unit."""
+        return len(self.waiting) >= self.predictor.card.budget.batch
 
     def seconds(self, batch: list[Entry]) -> float:
         """How long computing it here would take; for ever where that is impossible."""
@@ -148,34 +147,38 @@ class MicroBatcher:
             self._begin_round()
         while self.round:
             planned = self.round.popleft()
-            self._in_round -= len(planned)
+            self.room += len(planned)
             batch = [entry for entry in planned if not entry[0].is_over]
             if batch:
                 return batch
         return []
 
     def _begin_round(self) -> None:
-        alive = [entry for entry in self.waiting if not entry[0].is_over]
+        entries = [*self.waiting]
         self.waiting.clear()
-        budget = self.predictor.card.budget
-        if budget.is_padded:
-            alive.sort(key=lambda entry: entry[2])
-        for kind in (False, True):
-            rest = [entry for entry in alive if entry[0].explain is kind]
-            while rest:
-                size = budget.cut(cost for _, _, cost in rest)
-                self.round.append(rest[:size])
-                self._in_round += size
-                rest = rest[size:]
+        if self.predictor.card.budget.is_padded:
+            entries.sort(key=itemgetter(2))
+        plain = [entry for entry in entries if not entry[0].explain]
+        self._plan(plain)
+        if len(plain) < len(entries):
+            self._plan([entry for entry in entries if entry[0].explain])
+
+    def _plan(self, entries: list[Entry]) -> None:
+        costs, start = [cost for _, _, cost in entries], 0
+        for size in self.predictor.card.budget.cuts(costs):
+            self.round.append(entries[start : start + size])
+            start += size
 
     def expire(self, now: float) -> bool:
         """Refuse the requests whose deadline has passed; whether there is anything left to watch."""
         late = [pending for pending, _, _ in chain(self.waiting, *self.round, *self.running) if pending.deadline <= now]
         for pending in late:
             pending.finish(DeadlineExceeded("no answer within the time limit"))
-        if late or self.backlog >= self.queue_limit:
-            self.waiting = deque(entry for entry in self.waiting if not entry[0].is_over)
-        return bool(self.backlog or self.running)
+        if late or not self.room:
+            waiting = [entry for entry in self.waiting if not entry[0].is_over]
+            self.room += len(self.waiting) - len(waiting)
+            self.waiting = deque(waiting)
+        return bool(self.waiting or self.round or self.running)
 
     async def answer(self, batch: list[Entry], run: AsyncRun) -> None:
         """Compute a batch and hand every answer to its request; never raises."""

@@ -2,10 +2,11 @@
 
 from typing import Protocol
 
+from httptools import HttpRequestParser
+
 from models.errors import HttpError
-from service.admission import Admission
-from service.gateway import Endpoint, Exchange
-from service.reply import Reply, reply
+from service.admission import Admission, Header, admit, request_id
+from service.gateway import Desk, Endpoint, Exchange
 
 
 class Line(Protocol):
@@ -26,16 +27,29 @@ class Call(Exchange):
         reply: The answer, until its turn comes.
     """
 
-    __slots__ = ("admission", "is_last", "length", "parts", "reply", "wire")
+    reply: bytes | HttpError | None = None
 
-    def __init__(self, endpoint: Endpoint, identity: bytes, wire: Line, admission: Admission, is_last: bool) -> None:
+    def __init__(self, endpoint: Endpoint, identity: bytes, line: Line, admission: Admission, *, is_last: bool) -> None:
         super().__init__(endpoint, identity)
-        self.wire, self.admission, self.is_last = wire, admission, is_last
+        self.line, self.admission, self.is_last = line, admission, is_last
         self.length = admission.length or 0
         self.parts: list[bytes] = []
-        self.reply: Reply | None = None
 
     def send(self, answer: bytes | HttpError) -> None:
         """Hand the answer to the connection."""
-        self.reply = reply(answer, self.request_id)
-        self.wire.flush()
+        self.reply = answer
+        self.line.flush()
+
+
+def recognise(line: Line, parser: HttpRequestParser, headers: list[Header], desk: Desk, model: str) -> Call | None:
+    """The call of a request to a model with nothing unusual about it; ``None`` is for the front to answer."""
+    if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or parser.should_upgrade():
+        return None
+    endpoint, found = desk.endpoints[model], dict(headers)
+    try:
+        admission = admit(headers, found, endpoint.bodies.media_types, desk.settings)
+    except HttpError:
+        return None
+    if admission.length is None:
+        return None
+    return Call(endpoint, request_id(found), line, admission, is_last=not parser.should_keep_alive())

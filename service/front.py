@@ -59,11 +59,11 @@ class Front:
             await self.app(scope, receive, send)
         else:
             error = MethodNotAllowed("only GET is allowed here", "GET, HEAD")
-            await _send(send, error, request_id(scope["headers"]))
+            await _send(send, error, request_id(dict(scope["headers"])))
 
     async def _show(self, scope: Scope, send: Send, match: re.Match[str] | None) -> None:
         content: bytes | HttpError
-        media_type, identity = JSON, request_id(scope["headers"])
+        media_type, identity = JSON, request_id(dict(scope["headers"]))
         try:
             media_type, content = self._page(scope, match)
         except HttpError as error:
@@ -99,7 +99,7 @@ class Front:
         return media_type, b"" if scope["method"] == "HEAD" else body
 
     async def _predict(self, scope: Scope, receive: Receive, send: Send, model: str) -> None:
-        desk, identity = self.desk(), request_id(scope["headers"])
+        desk, identity = self.desk(), request_id(dict(scope["headers"]))
         try:
             endpoint = desk.find(model)
         except HttpError as error:
@@ -129,7 +129,8 @@ class Front:
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("only POST is allowed here", "POST")
-            admission = admit(scope["headers"], exchange.endpoint.bodies.media_types, desk.settings)
+            headers = scope["headers"]
+            admission = admit(headers, dict(headers), exchange.endpoint.bodies.media_types, desk.settings)
             body = await _read_body(receive, desk.settings.max_body_bytes, desk.settings.body_timeout_seconds)
         except HttpError as error:
             exchange.finish(error)

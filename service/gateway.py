@@ -10,12 +10,12 @@ from time import monotonic
 from typing import Any
 
 from models.bodies import JSON, Bodies, Question
-from models.errors import HttpError, UnknownModel
+from models.errors import HttpError, Overloaded, UnknownModel
 from models.family import Array, Feeds, Prediction, never
 from models.manifest import Manifest
 from models.predictor import Pace, Predictor, Run, open_predictor
 from models.session import Session
-from service.batching import MicroBatcher, Pending, Runner
+from service.batching import FULL, MicroBatcher, Pending, Runner
 from service.lanes import Lanes
 from service.metrics import Ledger
 from service.reply import new_request_id
@@ -109,14 +109,13 @@ class Exchange(Pending):
     Attributes:
         endpoint: Whose.
         request_id: The caller's, or a new one.
+        started: When its body was whole, on the monotonic clock.
     """
 
-    __slots__ = ("_started", "endpoint", "request_id")
+    started = 0.0
 
     def __init__(self, endpoint: Endpoint, request_id: bytes) -> None:
-        super().__init__()
         self.endpoint, self.request_id = endpoint, request_id
-        self._started = 0.0
 
     def send(self, answer: bytes | HttpError) -> None:
         """Called once, with the JSON answer or an error; never after ``abandon``."""
@@ -124,11 +123,12 @@ class Exchange(Pending):
 
     def ask(self, desk: "Desk", body: bytes, media_type: str, timeout_seconds: float) -> None:
         """Put a whole body to the model; ``send`` is called when there is an answer, maybe before this returns."""
-        self._started = monotonic()
-        self.deadline = self._started + timeout_seconds
+        self.started = monotonic()
+        self.deadline = self.started + timeout_seconds
         endpoint = self.endpoint
         try:
-            endpoint.batcher.check_room()
+            if not endpoint.batcher.room:
+                raise Overloaded(FULL)
             if len(body) > LONG_BODY_BYTES:
                 self._ask_aside(desk, partial(endpoint.prepare, body, media_type))
                 return
@@ -136,8 +136,10 @@ class Exchange(Pending):
             holds_file = endpoint.predictor.card.holds_file
             if holds_file is not never and any(map(holds_file, question.instances)):
                 self._ask_aside(desk, partial(endpoint.encode, question))
-            else:
-                self._submit(*endpoint.encode(question))
+                return
+            self.explain = question.explain
+            self.samples = endpoint.predictor.encode(question.instances, explain=question.explain)
+            endpoint.batcher.submit(self)
         except Exception as error:  # the process border
             self.finish(error)
 
@@ -146,16 +148,13 @@ class Exchange(Pending):
 
         def submit(prepared: "asyncio.Future[tuple[list[Any], bool]]") -> None:
             try:
-                self._submit(*prepared.result())
+                self.samples, self.explain = prepared.result()
+                if not self.is_over:
+                    self.endpoint.batcher.submit(self)
             except Exception as error:  # the process border
                 self.finish(error)
 
         asyncio.get_running_loop().run_in_executor(desk.pool, prepare).add_done_callback(submit)
-
-    def _submit(self, samples: list[Any], explain: bool) -> None:
-        if not self.is_over:
-            self.samples, self.explain = samples, explain
-            self.endpoint.batcher.submit(self)
 
     def finish(self, result: list[Prediction] | Exception) -> None:
         """Answer, once."""
@@ -175,7 +174,7 @@ class Exchange(Pending):
         if isinstance(answer, HttpError):
             self.endpoint.ledger.count(answer.code)
         else:
-            self.endpoint.ledger.count("ok", monotonic() - self._started)
+            self.endpoint.ledger.count("ok", monotonic() - self.started)
         self.send(answer)
 
     def abandon(self) -> None:
@@ -187,8 +186,6 @@ class Exchange(Pending):
 
 class AwaitedExchange(Exchange):
     """A request whose answer somebody awaits."""
-
-    __slots__ = ("answered",)
 
     def __init__(self, endpoint: Endpoint, request_id: bytes) -> None:
         super().__init__(endpoint, request_id)

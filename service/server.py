@@ -36,12 +36,12 @@ class Wires:
             asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep, server_state)
 
     def _sweep(self, server_state: Any) -> None:
-        now = monotonic()
-        for connection in list(server_state.connections):
-            connection.sweep(now)
         self._is_sweeping = False
         if server_state.connections:
             self._watch(server_state)
+        now = monotonic()
+        for connection in list(server_state.connections):
+            connection.sweep(now)
 
 
 def use_wires(front: Front) -> None:

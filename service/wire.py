@@ -19,10 +19,9 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from models.errors import HeadersTooLarge, HttpError, RequestTimeout
-from service.admission import admit, request_id
-from service.call import Call
+from service.call import Call, recognise
 from service.gateway import Desk
-from service.reply import CLOSE, Reply, new_request_id, reply
+from service.reply import CLOSE, Reply, new_request_id, ok, reply
 
 MOST_UNANSWERED = 64
 MOST_UNANSWERED_BYTES = 2**20
@@ -44,7 +43,7 @@ class Wire(HttpToolsProtocol):
         stuck_at: Since when the client has not read what was written, or the connection waits to close.
         is_ending: Whether the connection closes when nothing is owed any more.
         is_ignored: Whether the request that is arriving came after ``is_ending``.
-        complaint: What is to be said about broken HTTP when nothing is owed any more.
+        complaint: What is to be said when nothing is owed any more: uvicorn's word on broken HTTP, or an error.
     """
 
     def __init__(self, desk: Desk, routes: dict[bytes, str], watch: Callable[[], None], **uvicorn: Any) -> None:
@@ -58,7 +57,7 @@ class Wire(HttpToolsProtocol):
         self.stuck_at: float | None = None
         self.idle_at = monotonic()
         self.is_ending = self.is_ignored = False
-        self.complaint = ""
+        self.complaint: str | HttpError = ""
 
     @property
     def is_busy(self) -> bool:
@@ -76,10 +75,11 @@ class Wire(HttpToolsProtocol):
         """Part of a request, or many requests; headers that never end are not collected."""
         begun_at = self.begun_at
         super().data_received(data)
-        if begun_at is not None and self.begun_at is begun_at and self.call is None:  # nothing but headers
+        if begun_at is not None and self.begun_at is begun_at and not (self.call or self.is_ending):  # only headers
             self.header_bytes += len(data)
             if self.header_bytes > MOST_HEADER_BYTES:
-                self._refuse(HeadersTooLarge(f"the headers may have {MOST_HEADER_BYTES} bytes"))
+                error = HeadersTooLarge(f"the headers may have {MOST_HEADER_BYTES} bytes")
+                self._end(error, is_owing=bool(self.unanswered) or self.is_busy)
 
     def on_message_begin(self) -> None:
         """A request begins; uvicorn's scope is made only if uvicorn is to answer it."""
@@ -90,10 +90,12 @@ class Wire(HttpToolsProtocol):
         """Decide who answers."""
         if self.is_ignored:
             return
-        self.call = self._recognise()
-        if self.call is not None:
-            self.unanswered.append(self.call)
-            return
+        model = self.routes.get(self.url)
+        if model is not None and not self.expect_100_continue and (self.cycle is None or not self.is_busy):
+            self.call = recognise(self, self.parser, self.headers, self.desk, model)
+            if self.call is not None:
+                self.unanswered.append(self.call)
+                return
         self.begun_at = None
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
@@ -101,22 +103,6 @@ class Wire(HttpToolsProtocol):
         self.headers += headers
         super().on_headers_complete()
         self._balance()
-
-    def _recognise(self) -> Call | None:
-        """A prediction with nothing unusual about it, unless uvicorn still owes an earlier answer."""
-        model = self.routes.get(self.url)
-        if model is None or self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
-            return None
-        if self.is_busy or self.expect_100_continue or self.parser.should_upgrade():
-            return None
-        endpoint = self.desk.endpoints[model]
-        try:
-            admission = admit(self.headers, endpoint.bodies.media_types, self.desk.settings)
-        except HttpError:
-            return None
-        if admission.length is None:
-            return None
-        return Call(endpoint, request_id(self.headers), self, admission, not self.parser.should_keep_alive())
 
     def on_body(self, body: bytes) -> None:
         """Part of a body."""
@@ -134,7 +120,7 @@ class Wire(HttpToolsProtocol):
             return
         self.is_ending = self.is_ending or call.is_last
         self.unanswered_bytes += call.length
-        if self._owes_much:
+        if len(self.unanswered) > 1 or call.length >= MOST_UNANSWERED_BYTES:
             self._balance()
         body = call.parts[0] if len(call.parts) == 1 else b"".join(call.parts)
         call.parts.clear()
@@ -148,31 +134,40 @@ class Wire(HttpToolsProtocol):
     def flush(self) -> None:
         """Write the answers whose turn has come."""
         while self.unanswered and (ready := self.unanswered[0].reply) is not None:
-            self.unanswered_bytes -= self.unanswered.popleft().length
-            self._send(ready)
-        if not self.unanswered:
+            call = self.unanswered.popleft()
+            self.unanswered_bytes -= call.length
+            if self.is_ending or isinstance(ready, HttpError):
+                self._send(reply(ready, call.request_id))
+            else:
+                self._write(ok(ready, call.request_id, tuple(self.server_state.default_headers)))
+        if self.unanswered or self.flow.read_paused or self.is_ending or self.pipeline:
             self._rest()
-        elif self.flow.read_paused:
-            self._balance()
+        else:
+            self.idle_at = monotonic()
 
     def _send(self, answer: Reply) -> None:
         if CLOSE in answer.headers:
             self.is_ending = True
         elif self.is_ending and not (self.unanswered or self.pipeline or self.complaint):
             answer.headers.append(CLOSE)
-        content = answer.to_bytes(self.server_state.default_headers)
+        self._write(answer.to_bytes(self.server_state.default_headers))
+
+    def _write(self, content: bytes) -> None:
         self.unread_bytes += len(content)
         self.transport.write(content)
 
     def _rest(self) -> None:
-        """No prediction is owed any more: let uvicorn go on, complain, close, or wait."""
+        """When no prediction is owed any more: let uvicorn go on, complain, close, or read on."""
         self.idle_at = monotonic()
         if self.transport.is_closing():
+            return
+        if self.unanswered:
+            self._balance()
             return
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif self.complaint:
-            super().send_400_response(self.complaint)
+            self._complain()
         elif self.is_ending:
             self.transport.close()
         elif self.flow.read_paused:
@@ -210,11 +205,22 @@ class Wire(HttpToolsProtocol):
             self.pipeline.popleft()
             self.cycle = self.running
         is_broken = newest is not None and newest is self.running and newest.more_body
-        if self.unanswered or (self.is_busy and not is_broken):
-            self.complaint = msg
+        self._end(msg, is_owing=bool(self.unanswered) or (self.is_busy and not is_broken))
+
+    def _end(self, complaint: str | HttpError, *, is_owing: bool) -> None:
+        """Close, after the answers that are owed and a last word."""
+        self.is_ending, self.complaint = True, complaint
+        if is_owing:
             self._balance()
         else:
-            super().send_400_response(msg)
+            self._complain()
+
+    def _complain(self) -> None:
+        if isinstance(self.complaint, str):
+            super().send_400_response(self.complaint)
+        else:
+            self._send(reply(self.complaint, new_request_id()))
+            self.transport.close()
 
     # What becomes of the connection.
 
@@ -283,9 +289,4 @@ class Wire(HttpToolsProtocol):
             self.is_ending = self.is_ignored = True
             call.finish(RequestTimeout(f"the body did not arrive within {patience:g} seconds"))
         elif not (self.unanswered or self.is_busy):
-            self._refuse(RequestTimeout(f"the headers did not arrive within {patience:g} seconds"))
-
-    def _refuse(self, error: HttpError) -> None:
-        """Give up a connection whose headers are no good."""
-        self._send(reply(error, new_request_id()))
-        self.transport.close()
+            self._end(RequestTimeout(f"the headers did not arrive within {patience:g} seconds"), is_owing=False)

@@ -118,7 +118,6 @@ class Asked(Pending):
     """A request whose answers somebody awaits."""
 
     def __init__(self, answered: "asyncio.Future[Any]") -> None:
-        super().__init__()
         self.answered = answered
 
     def finish(self, result: Any) -> None:
@@ -158,7 +157,8 @@ def test_own_answers() -> None:
         assert found == [[2 * caller + 1] for caller in range(1000)]
         assert sorted(sample for batch in model.batches for sample in batch) == list(range(1000))
         assert [len(batch) for batch in model.batches] == [8] * 125
-        assert not batcher.backlog
+        assert not batcher.waiting
+        assert not batcher.round
         assert not batcher.lanes.tasks
         assert batcher.lanes.free == IN_FLIGHT
 
@@ -315,7 +315,8 @@ def test_cancelled_callers() -> None:
         seen = {sample for batch in model.batches for sample in batch}
         assert not seen & set(range(100, 120, 2))
         assert all(waiting[number].cancelled() for number in range(100, 120, 2))
-        assert not batcher.backlog
+        assert not batcher.waiting
+        assert not batcher.round
 
     run(work)
 
@@ -355,7 +356,8 @@ def test_everybody_gave_up() -> None:
         model.gate.set()
         await asyncio.gather(*busy)
         await turns()
-        assert not batcher.backlog
+        assert not batcher.waiting
+        assert not batcher.round
         assert model.batches == [[0], [1]]
         assert await ask(batcher, 5) == [11]
 
@@ -371,7 +373,8 @@ def test_queue_limit() -> None:
         batcher = make_batcher(model, Budget(unit="rows", batch=1, explained=1), queue_limit=3)
         busy = [asyncio.create_task(ask(batcher, n)) for n in range(IN_FLIGHT)]
         await turns()
-        assert not batcher.backlog
+        assert not batcher.waiting
+        assert not batcher.round
         last = asyncio.create_task(ask(batcher, 10, 11))
         await turns()
         with pytest.raises(Overloaded, match=r"^the queue is full, try again$"):

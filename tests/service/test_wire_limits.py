@@ -180,6 +180,52 @@ def test_slowly_reading(run: Any, serve: Any, post: Post) -> None:
 # Limits of the service
 
 
+@pytest.mark.parametrize("owed", ["nothing", "short way", "long way"])
+def test_endless_headers(owed: str, run_on_both: Any, serve: Any, post: Post) -> None:
+    """Headers that never end are refused after some kilobytes, behind the answers that are owed."""
+
+    async def work() -> None:
+        async with serve() as live:
+            await live.plug()
+            client = await live.connect()
+            await client.send({"nothing": b"", "short way": post(1), "long way": in_chunks(1)}[owed])
+            await client.send(b"POST /v1/models/double/predict HTTP/1.1\r\nx: ")
+            for _ in range(5):
+                await asyncio.sleep(0.002)
+                await client.send(b"y" * 2**14)
+            if owed != "nothing":
+                await asyncio.sleep(0.02)
+                assert client.is_silent()
+            live.model.gate.set()
+            *before, refused = await client.read_all()
+            assert [answer.y for answer in before] == [3] * (owed != "nothing")
+            assert (refused.status, refused.json["code"]) == (431, "headers_too_large")
+            assert [answer["connection"] for answer in (*before, refused)] == [None] * len(before) + ["close"]
+
+    run_on_both(work)
+
+
+@pytest.mark.parametrize("owed", [False, True])
+def test_long_and_broken_headers(owed: bool, run_on_both: Any, serve: Any, post: Post) -> None:
+    """Headers that are too long and broken get one complaint, not two."""
+
+    async def work() -> None:
+        async with serve() as live:
+            await live.plug()
+            client = await live.connect()
+            await client.send(post(1) * owed + b"POST /v1/models/double/predict HTTP/1.1\r\nx: y", b"\x00" * 70_000)
+            await asyncio.sleep(0.01)
+            live.model.gate.set()
+            try:
+                answers = await client.read_all()
+            except AssertionError:  # what was read away may take the end of the complaint along
+                assert client.is_reset
+            else:
+                assert [answer.status for answer in answers] == [200] * owed + [400] or client.is_reset
+
+    run_on_both(work)
+
+
 def test_too_late(run: Any, serve: Any, post: Post) -> None:
     """A request whose own time limit has passed is a 504, and never reaches the model afterwards."""
 
