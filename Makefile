@@ -12,7 +12,7 @@ SETTINGS = pyproject.toml constraints.txt
 # $(call need,NAME,example): stop with a sentence when a variable is missing.
 need = $(if $($(1)),,$(error $(1) is missing: $(2)))
 
-.PHONY: help serve test e2e check train ladder export install score loadtest lint clean
+.PHONY: help serve test e2e check train ladder export install score loadtest benchmark lint clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -62,6 +62,9 @@ score: $(SERVE) ## Score a file: make score MODEL=tagging IN=corpus.jsonl OUT=ta
 loadtest: $(DEV) ## Load a running service for 30 s
 	$(DEV) -m locust -f loadtests/locustfile.py --headless --users 16 --spawn-rate 16 --run-time 30s \
 		--host http://127.0.0.1:$(LECTERN_PORT)
+
+benchmark: $(DEV) ## Serve the same models by every peer and compare (SHORT=1: only FastAPI, against the last floor)
+	$(DEV) -m benchmarks.serving $(if $(SHORT),--short)
 
 lint: $(DEV) ## Style, types and the arrows between rooms
 	$(DEV) -m ruff check .

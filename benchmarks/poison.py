@@ -65,7 +65,8 @@ def bodies(kind: str, rng: np.random.Generator) -> list[bytes]:
     """64 bodies of view counts, the poisonous one at a random place."""
     days = rng.integers(100, 10**6, (COMPANY, 56)).astype(float)
     if kind != "none":
-        days[rng.integers(COMPANY)] = {"invalid": 0.5, "raises": MARK, "not finite": MARK + 1}[kind]
+        row = days[rng.integers(COMPANY)]
+        row[: 1 if kind == "invalid" else 56] = {"invalid": 0.5, "raises": MARK, "not finite": MARK + 1}[kind]
     return [orjson.dumps({"instances": [{"views": row.tolist()}]}) for row in days]
 
 

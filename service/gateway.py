@@ -162,15 +162,15 @@ class Exchange(Pending):
             return
         self.is_over = True
         answer: bytes | HttpError
-        try:
-            if isinstance(result, Exception):
-                raise result
-            answer = self.endpoint.bodies.write(result)
-        except HttpError as error:
-            answer = error
-        except Exception:  # the process border: BentoML would let the caller hang until its timeout
-            logger.exception("request %s failed", self.request_id.decode())
-            answer = HttpError("internal error")
+        if isinstance(result, HttpError):
+            # Its traceback would tie this exchange to itself, for the garbage collector to find.
+            answer = result.with_traceback(None)
+        else:
+            try:
+                answer = self.endpoint.bodies.write(_checked(result))
+            except Exception:  # the process border: BentoML would let the caller hang until its timeout
+                logger.exception("request %s failed", self.request_id.decode())
+                answer = HttpError("internal error")
         if isinstance(answer, HttpError):
             self.endpoint.ledger.count(answer.code)
         else:
@@ -182,6 +182,12 @@ class Exchange(Pending):
         if not self.is_over:
             self.is_over = True
             self.endpoint.ledger.count("disconnected")
+
+
+def _checked(result: list[Prediction] | Exception) -> list[Prediction]:
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 class AwaitedExchange(Exchange):
