@@ -7,11 +7,9 @@ from typing import Any
 
 from service.batching import Entry, MicroBatcher
 
-# On the event loop a batch delays everybody by its time; in a thread it costs its own callers 60 µs of waking up. Where
-# there is but one lane, no other core is free for a thread: it would only take turns with the event loop, at a tenth of
-# the throughput.
+# On the event loop a batch delays everybody by its time; in a thread it costs its own callers 60 µs of waking up.
+# Longer batches on the event loop gave no more throughput even with a single core, and ten times the p99.
 QUICK_SECONDS = 0.0005
-QUICK_SECONDS_ALONE = 0.01
 TICK_SECONDS = 0.02
 
 
@@ -25,7 +23,6 @@ class Lanes:
 
     def __init__(self, count: int) -> None:
         self.free = count
-        self.quick_seconds = QUICK_SECONDS if count > 1 else QUICK_SECONDS_ALONE
         self.batchers: list[MicroBatcher] = []
         self.quick: set[MicroBatcher] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -38,7 +35,7 @@ class Lanes:
         """Let a model compute here."""
         self.batchers.append(batcher)
         pace, budget = batcher.pace, batcher.predictor.card.budget
-        if pace is not None and pace.seconds(budget.batch) <= self.quick_seconds:
+        if pace is not None and pace.seconds(budget.batch) <= QUICK_SECONDS:
             self.quick.add(batcher)
 
     def call(self, batcher: MicroBatcher) -> None:
@@ -70,7 +67,7 @@ class Lanes:
             if not batch:
                 continue
             self.now_seconds = batcher.used_seconds
-            if batcher.seconds(batch) <= self.quick_seconds:
+            if batcher.seconds(batch) <= QUICK_SECONDS:
                 started = perf_counter()
                 _complete(batcher.answer(batch, batcher.runner.run_now))
                 batcher.used_seconds += perf_counter() - started
