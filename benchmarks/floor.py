@@ -12,7 +12,7 @@ from benchmarks.catalog import FASTAPI, LECTERN, Peer
 from benchmarks.rounds import Rounds
 
 CELLS = (("viewcount", 64), ("tagging", 16))
-NOISE = 0.3
+NOISE = 0.5
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):

@@ -51,8 +51,8 @@ def _draw(panel: Axes, results: Results, heading: Heading) -> None:
     colours = [OURS if title == "Lectern" else THEIRS for title in titles]
     errors = [[rate - low for _, rate, low, _ in bars], [high - rate for _, rate, _, high in bars]]
     panel.barh(titles, rates, color=colours, xerr=errors, error_kw={"lw": 0.8})
-    for at, rate in enumerate(rates):
-        panel.annotate(f" {rate:,.0f}", (rate, at), va="center", fontsize=8, xytext=(6, 0), textcoords="offset points")
+    for at, (_, rate, _, high) in enumerate(bars):
+        panel.annotate(f" {rate:,.0f}", (high, at), va="center", fontsize=8, xytext=(2, 0), textcoords="offset points")
     codec, _ = results.bound(heading.key).best("codec")
     if codec:
         panel.axvline(codec, color=BOUND, lw=1, ls="--", label="codec + model in process")
