@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+pytestmark = pytest.mark.e2e
 LIMIT_SECONDS = 0.5
 
 
