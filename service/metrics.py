@@ -53,8 +53,8 @@ def initialise(models: Iterable[tuple[Manifest, str]]) -> None:
 class Ledger:
     """Counts how one model's requests ended and how long they took.
 
-    Prometheus gets the sums once per turn of the event loop, in the turn the answers are written: one request at a
-    time its counters would take a quarter of the time a view-count request takes.
+    Prometheus gets the sums once per turn of the event loop, in the turn the answers are written: with several workers
+    each of its counters is a write to a file that all of them share.
     """
 
     def __init__(self, model: str) -> None:

@@ -72,7 +72,7 @@ def head(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
 
 
 def ok(content: bytes, request_id: bytes, more: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    """What ``reply(content, request_id).to_bytes(more)`` is, in a third of the time."""
+    """What ``reply(content, request_id).to_bytes(more)`` is, in less than half the time."""
     first = head(200, (*more, CONTENT_TYPE))
     return b"%scontent-length: %d\r\nx-request-id: %s\r\n\r\n%s" % (first, len(content), request_id, content)
 
