@@ -337,6 +337,23 @@ def test_not_finite_is_no_answer(name: str, shipped: Open) -> None:
 
 
 @every_model
+def test_every_output_is_looked_at(name: str, shipped: Open) -> None:
+    """A NaN in any output, attention too, takes the samples it belongs to out of a batch and no others."""
+    predictor = shipped(name)
+    explains = predictor.attends
+    instance = predictor.card.example(predictor.assets)
+    samples = predictor.encode([instance, instance], explain=explains)
+    wanted = predictor.wanted(explain=explains)
+    outputs = predictor.run(predictor.card.collate(samples), wanted)
+    assert None not in predictor.decode_each(outputs, samples)
+    for spoilt in wanted:
+        values = outputs[spoilt].copy()
+        values[: len(values) // 2] = np.nan
+        found = predictor.decode_each({**outputs, spoilt: values}, samples)
+        assert [prediction is None for prediction in found] == [True, False], spoilt
+
+
+@every_model
 def test_session_refuses_foreign_feeds(name: str, shipped: Open) -> None:
     """A session that cannot run its feeds says which model failed, whatever the engine raised."""
     predictor = shipped(name)

@@ -31,16 +31,21 @@ def canonical(links: Sequence[Sequence[int]] | Ints, nodes: int) -> Ints:
         ``(2, E)``, with ``nodes <= E <= nodes + 2 L``.
     """
     pairs = np.asarray(links, np.int64).reshape(-1, 2)
-    loops = np.arange(nodes, dtype=np.int64)
     left, right = pairs[:, 0], pairs[:, 1]
-    targets = np.concatenate([left, right, loops])
-    sources = np.concatenate([right, left, loops])
-    return _sorted(sources, targets, nodes)
+    loops = np.arange(nodes, dtype=np.int64) * (nodes + 1)
+    return _sorted(np.concatenate([left * nodes + right, right * nodes + left, loops]), nodes)
 
 
-def _sorted(sources: Ints, targets: Ints, nodes: int) -> Ints:
-    targets, sources = np.divmod(np.unique(targets * nodes + sources), nodes)
-    return np.stack([sources, targets])
+def _sorted(codes: Ints, nodes: int) -> Ints:
+    """Edges of codes, ``target * nodes + source``, in order and each once; sorts ``codes``."""
+    codes.sort()
+    is_new = np.empty(len(codes), np.bool_)
+    is_new[:1] = True
+    np.not_equal(codes[1:], codes[:-1], out=is_new[1:])
+    codes = codes[is_new]  # ``numpy.unique`` makes it 21 instead of 15 µs for a molecule
+    edges = np.empty((2, len(codes)), np.int64)
+    np.divmod(codes, nodes, out=(edges[1], edges[0]))
+    return edges
 
 
 def by_target(edges: Ints, nodes: int) -> Neighbours:
@@ -79,7 +84,8 @@ def surroundings(neighbours: Neighbours, seeds: Ints, hops: int) -> tuple[Ints, 
     rim = np.setdiff1d(nodes, inner, assume_unique=True)
     targets = np.concatenate([np.repeat(inner, lengths), rim])
     sources = np.concatenate([sources, rim])
-    return nodes, _sorted(np.searchsorted(nodes, sources), np.searchsorted(nodes, targets), len(nodes))
+    codes = np.searchsorted(nodes, targets) * len(nodes) + np.searchsorted(nodes, sources)
+    return nodes, _sorted(codes, len(nodes))
 
 
 def count_walks(edges: Ints) -> int:
@@ -103,7 +109,7 @@ def by_distance(edges: Ints, nodes: int, hops: int) -> Ints:
         return edges
     sources, lengths = take(*by_target(edges, nodes), edges[0])
     # Self-loops are edges, so walks of two edges lead to everything within two hops.
-    within = _sorted(sources, np.repeat(edges[1], lengths), nodes)
+    within = _sorted(np.repeat(edges[1], lengths) * nodes + sources, nodes)
     is_far = ~np.isin(within[1] * nodes + within[0], edges[1] * nodes + edges[0])
     return np.concatenate([within, [1 + is_far]])
 

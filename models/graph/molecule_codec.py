@@ -19,13 +19,13 @@ class Sample(NamedTuple):
 
 def encode(instance: Instance, assets: Assets) -> Sample:
     """Symbols and bond counts: attention averages over neighbours, so it cannot count them itself."""
-    symbols = [assets.symbol_ids[symbol] for symbol in instance.atoms]
-    edges = canonical(instance.bonds, len(symbols))
+    atoms = len(instance.atoms)
+    edges = canonical(instance.bonds, atoms)
     bonds = np.bincount(edges[1]) - 1  # every atom also has its self-loop
-    degrees = len(assets.atoms) + np.minimum(bonds, assets.degrees - 1)
-    return Sample(
-        np.stack([np.asarray(symbols, np.int64), degrees], axis=1), by_distance(edges, len(symbols), assets.hops)
-    )
+    features = np.empty((atoms, 2), np.int64)
+    features[:, 0] = [assets.symbol_ids[symbol] for symbol in instance.atoms]
+    features[:, 1] = len(assets.atoms) + np.minimum(bonds, assets.degrees - 1)
+    return Sample(features, by_distance(edges, atoms, assets.hops))
 
 
 def collate(samples: Sequence[Sample]) -> Feeds:

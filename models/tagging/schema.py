@@ -118,7 +118,7 @@ def validate(instance: Instance, assets: Assets) -> Iterator[Fault]:
         yield from _find_text_fault(instance)
     elif len(instance.tokens) > MAX_TOKENS:
         yield Fault(("tokens",), f"expected at most {MAX_TOKENS} tokens, found {len(instance.tokens)}")
-    else:
+    elif any(map(find_flaw, instance.tokens)):
         flaws = ((place, find_flaw(word)) for place, word in enumerate(instance.tokens))
         faults = (Fault(("tokens", place), flaw.reason) for place, flaw in flaws if flaw is not None)
         yield from islice(faults, MAX_FAULTS)
@@ -147,6 +147,7 @@ class Flaw(NamedTuple):
         return f"expected {self.expected}, found {self.found}"
 
 
+@lru_cache(maxsize=4096)
 def find_flaw(word: str) -> Flaw | None:
     """Why this cannot be a word, if it cannot."""
     if not word:
