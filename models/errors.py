@@ -11,9 +11,11 @@ The whole tree::
     ├── RequestError                 the caller can mend it
     │   ├── MalformedRequest         400  broken syntax
     │   ├── UnknownModel             404
+    │   ├── UnknownVersion           404
     │   ├── UnknownRoute             404
     │   ├── MethodNotAllowed         405
     │   ├── RequestTimeout           408  the body did not arrive in time
+    │   ├── ActivationRefused        409  the version must not go live
     │   ├── BodyTooLarge             413
     │   ├── HeadersTooLarge          431
     │   ├── UnsupportedMediaType     415
@@ -21,6 +23,7 @@ The whole tree::
     ├── ServingError                 the service's own fault, or its limit
     │   ├── RunnerFailed             500
     │   ├── Overloaded               503
+    │   ├── Draining                 503  the service is stopping
     │   └── DeadlineExceeded         504
     ├── ArtifactError                a model that must not be served
     │   ├── ArtifactMissing
@@ -92,6 +95,13 @@ class UnknownModel(RequestError):
     status = 404
 
 
+class UnknownVersion(RequestError):
+    """The model store does not hold such a version."""
+
+    code = "unknown_version"
+    status = 404
+
+
 class UnknownRoute(RequestError):
     """No such path."""
 
@@ -139,6 +149,13 @@ class UnsupportedMediaType(RequestError):
     status = 415
 
 
+class ActivationRefused(RequestError):
+    """The version must not go live; the one that serves goes on."""
+
+    code = "activation_refused"
+    status = 409
+
+
 class InvalidRequest(RequestError):
     """Well-formed, but a value makes no sense."""
 
@@ -161,6 +178,14 @@ class Overloaded(ServingError):
     """The queue is full."""
 
     code = "overloaded"
+    status = 503
+    retryable = True
+
+
+class Draining(ServingError):
+    """The service is stopping."""
+
+    code = "draining"
     status = 503
     retryable = True
 

@@ -7,7 +7,7 @@ calls the parts in other threads, and the parts are these.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from time import perf_counter
+from time import thread_time
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -165,7 +165,8 @@ def warm_up(predictor: Predictor, seed: int = 0) -> Pace:
     """Run micro-batches of every size up to a full one, and with attention, so that no user pays for the first.
 
     Returns:
-        The pace of what was run last, each size at its best of three.
+        The pace of what was run last, each size at its best of three, in seconds of this thread's computing: another
+        version may be at work beside it.
     """
     rng = np.random.default_rng(seed)
     card = predictor.card
@@ -187,7 +188,7 @@ def warm_up(predictor: Predictor, seed: int = 0) -> Pace:
 def _best_seconds(predictor: Predictor, batch: list[Any]) -> float:
     times = []
     for _ in range(3):
-        started = perf_counter()
+        started = thread_time()
         predictor.infer(batch)
-        times.append(perf_counter() - started)
+        times.append(thread_time() - started)
     return min(times)

@@ -14,7 +14,7 @@ GRACE_SECONDS = 30
 
 
 def main() -> None:
-    """Check what can be checked cheaply, then become ``bentoml serve``."""
+    """Check what can be checked cheaply, then become ``bentoml serve`` with a watchdog."""
     try:
         current = settings()
         environment = bentoml_environment()
@@ -25,7 +25,7 @@ def main() -> None:
     arguments = ["serve", "service.app:Gateway", "--host", current.host, "--port", str(current.port)]
     arguments += ["--timeout-graceful-shutdown", str(GRACE_SECONDS)]
     os.chdir(REPOSITORY)
-    os.execve(sys.executable, [sys.executable, "-m", "bentoml", *arguments], environment)
+    os.execve(sys.executable, [sys.executable, "-m", "service.parent", *arguments], environment)
 
 
 def _lock(home: Path) -> None:

@@ -9,8 +9,6 @@ import gc
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import attrs
@@ -19,15 +17,19 @@ import msgspec
 
 from models.errors import DeviceError, LecternError
 from models.registry import FAMILIES
-from models.session import CUDA_PROVIDER, Device, has_cuda, open_artifact
+from models.session import CUDA_PROVIDER, Device, has_cuda
 from service.catalog import Served, find_models
+from service.drain import use_draining
 from service.front import Front
-from service.gateway import Desk, EmbeddedRunner, Endpoint, make_endpoint
+from service.gateway import Desk
 from service.lanes import Lanes
 from service.metrics import initialise
-from service.runners import COMMON, FamilyRunner, RemoteModel, runner_class, runner_service
+from service.places import EmbeddedPlace, Place, RemotePlace
+from service.runners import COMMON, runner_class, runner_service
 from service.server import use_wires
 from service.settings import Placement, Settings, settings
+from service.versions import Versions
+from service.watchdog import beat
 
 logger = logging.getLogger("bentoml.lectern")
 READY_SECONDS = 2.0
@@ -44,11 +46,17 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
         app = super().to_asgi(is_main=is_main)  # attrs with slots: plain super() sees another class
         if not is_main:
             return app
-        front = Front(app, lambda: bentoml.get_current_service().desk)
+        front = Front(app, _desk)
+        use_draining(_desk)
         front.router = app.router  # type: ignore[attr-defined]
         if settings().wire:
             use_wires(front)
         return front
+
+
+def _desk() -> Desk:
+    desk: Desk = bentoml.get_current_service().desk
+    return desk
 
 
 class GatewayCore:
@@ -61,44 +69,38 @@ class GatewayCore:
     def __init__(self) -> None:
         threads = self.settings.lanes
         pool = ThreadPoolExecutor(threads, thread_name_prefix="lectern-infer")
+        aside = ThreadPoolExecutor(threads, thread_name_prefix="lectern-read")
         here = Lanes(threads)
-        self.endpoints: dict[str, Endpoint] = {}
+        self.desk = Desk(endpoints={}, settings=self.settings, pool=aside)
+        self.places: dict[str, Place] = {}
         for family in FAMILIES:
             mine = [model for model in self.served if model.manifest.family == family.name]
             if not mine:
                 continue
+            place: Place
             if family.name in self.remote:
-                self._open_remote(mine, getattr(self, f"{family.name}_runner"))
+                place = RemotePlace(getattr(self, f"{family.name}_runner"), Lanes(IN_FLIGHT), self.settings)
             else:
-                self._open_embedded(mine, runner_class(family, self.served, self.settings)(), pool, here)
-        aside = ThreadPoolExecutor(threads, thread_name_prefix="lectern-read")
-        self.desk = Desk(endpoints=self.endpoints, settings=self.settings, pool=aside)
-
-    def _open_embedded(
-        self, models: Sequence[Served], runner: FamilyRunner, pool: ThreadPoolExecutor, lanes: Lanes
-    ) -> None:
-        for model in models:
-            session, pace = runner.sessions[model.name], runner.paces[model.name]
-            here = EmbeddedRunner(pool, partial(runner.run, model.name))
-            self.endpoints[model.name] = make_endpoint(session, session.provider, here, lanes, self.settings, pace)
-
-    def _open_remote(self, models: Sequence[Served], runner: Any) -> None:
-        lanes = Lanes(IN_FLIGHT)
-        for model in models:
-            session = open_artifact(model.folder, Device.CPU)
-            there = RemoteModel(runner, model.name)
-            self.endpoints[model.name] = make_endpoint(session, session.provider, there, lanes, self.settings)
+                runner = runner_class(family, self.served, self.settings)()
+                place = EmbeddedPlace(runner, pool, here, self.settings)
+            for model in mine:
+                self.places[model.name] = place
+                self.desk.endpoints[model.name] = place.first(model)
+        self.versions = Versions(self.desk, self.places, self.settings.pinned_models)
+        self.tasks: list[asyncio.Task[None]] = []
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
-    async def check_providers(self) -> None:
-        """Ask the remote runners where they really compute, and say it in the log."""
+    async def begin(self) -> None:
+        """Ask the remote runners where they really compute, say it in the log, and look after oneself from now on."""
         for name in self.remote:
             providers = await getattr(self, f"{name}_runner").to_async.call("providers")
-            for model, provider in providers.items():
-                self.endpoints[model] = replace(self.endpoints[model], provider=provider)
-        initialise((endpoint.manifest, endpoint.provider) for endpoint in self.endpoints.values())
+            for endpoint in self.desk.endpoints.values():
+                endpoint.provider = providers.get(endpoint.manifest.tag, endpoint.provider)
+        endpoints = self.desk.endpoints.values()
+        initialise((endpoint.manifest, endpoint.provider) for endpoint in endpoints)
         settle()
-        for endpoint in self.endpoints.values():
+        self.tasks = [asyncio.create_task(work) for work in (beat(), self.versions.follow())]
+        for endpoint in endpoints:
             say = logger.warning if self.settings.uses_cuda and endpoint.provider != CUDA_PROVIDER else logger.info
             say("%s ready on %s, %s", endpoint.manifest.tag, endpoint.provider, endpoint.manifest.digest[:12])
 
@@ -176,6 +178,7 @@ def build(settings: Settings) -> Any:
     return service(gateway)
 
 
+use_draining()
 try:
     Gateway = build(settings())
 except LecternError as error:  # BentoML imports this module: one line for the operator instead of its traceback

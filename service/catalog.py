@@ -10,6 +10,7 @@ from bentoml.exceptions import BentoMLException
 from models.datasets import REPOSITORY
 from models.errors import ArtifactMissing
 from models.manifest import MANIFEST_FILE, Manifest, from_bytes, read_artifact
+from service.live import read_live
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,22 +38,29 @@ def shipped_tags() -> dict[str, str]:
 def find_models(wanted: Iterable[str]) -> list[Served]:
     """The models asked for (none: every model in the repository), found in the model store.
 
-    A bare name means the repository's version, and the store's latest for a model the repository does not have.
+    A bare name means the version that was brought live last, else the repository's, and the store's latest for a model
+    the repository does not have.
 
     Raises:
         ArtifactMissing: If the store does not hold one.
         ArtifactMismatch: If its bytes are not what export wrote.
     """
-    shipped = shipped_tags()
-    tags = [entry if ":" in entry else shipped.get(entry, f"{entry}:latest") for entry in wanted]
-    served = [_find(tag) for tag in tags or shipped.values()]
+    shipped, chosen = shipped_tags(), {name: f"{name}:{live.version}" for name, live in read_live().items()}
+    tags = [entry if ":" in entry else (shipped | chosen).get(entry, f"{entry}:latest") for entry in wanted]
+    served = [find_version(tag) for tag in tags or (chosen.get(name, tag) for name, tag in shipped.items())]
     names = [model.name for model in served]
     if len(set(names)) != len(names):
         raise ArtifactMissing(f"two versions of one model cannot be served at once: {', '.join(names)}")
     return served
 
 
-def _find(tag: str) -> Served:
+def find_version(tag: str) -> Served:
+    """The model with a tag, ``name:version``, found in the model store.
+
+    Raises:
+        ArtifactMissing: If the store does not hold it.
+        ArtifactMismatch: If its bytes are not what export wrote.
+    """
     try:
         stored = bentoml.models.get(tag)
     except (BentoMLException, ValueError) as error:

@@ -11,11 +11,14 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
 from models.bodies import to_json
-from models.errors import BodyTooLarge, HttpError, MethodNotAllowed, RequestTimeout, UnknownRoute
+from models.errors import BodyTooLarge, Draining, HttpError, MethodNotAllowed, RequestTimeout, UnknownRoute
+from service.admin import ROUTE as ADMIN_ROUTE
+from service.admin import administer
 from service.admission import admit, request_id
 from service.gateway import AwaitedExchange, Desk, Exchange
 from service.openapi import assets_page, card_page, docs_page, index, openapi
 from service.reply import JSON, reply
+from service.versions import Versions
 
 logger = logging.getLogger("lectern.front")
 
@@ -30,6 +33,7 @@ STATIC_FILES = frozenset(
     f"/static_content/{name}" for name in ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-light-32x32.png")
 )
 MODEL_ROUTE = re.compile(r"/v1/models/([a-z][a-z0-9-]{0,39})(/predict|/assets)?")
+ADMIN_BODY_BYTES = 64 * 1024
 
 
 class Disconnected(Exception):
@@ -39,8 +43,8 @@ class Disconnected(Exception):
 class Front:
     """Answers Lectern's routes itself and lets BentoML's health, metrics and schema through."""
 
-    def __init__(self, app: App, desk: Callable[[], Desk]) -> None:
-        self.app, self.desk = app, desk
+    def __init__(self, app: App, desk: Callable[[], Desk], versions: Callable[[], Versions] | None = None) -> None:
+        self.app, self.desk, self.versions = app, desk, versions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call; never raises for an HTTP request."""
@@ -53,13 +57,33 @@ class Front:
         match = MODEL_ROUTE.fullmatch(path)
         if match is not None and match[2] == "/predict":
             await self._predict(scope, receive, send, match[1])
+        elif (admin := ADMIN_ROUTE.fullmatch(path)) is not None and self.versions is not None:
+            await self._administer(scope, receive, send, admin)
         elif path not in BENTOML_ROUTES and path not in STATIC_FILES:
             await self._show(scope, send, match)
+        elif path == "/readyz" and self.desk().is_draining:
+            await _send(send, Draining("the service is stopping"), request_id(dict(scope["headers"])))
         elif scope["method"] in ("GET", "HEAD"):
             await self.app(scope, receive, send)
         else:
             error = MethodNotAllowed("only GET is allowed here", "GET, HEAD")
             await _send(send, error, request_id(dict(scope["headers"])))
+
+    async def _administer(self, scope: Scope, receive: Receive, send: Send, route: re.Match[str]) -> None:
+        settings, identity = self.desk().settings, request_id(dict(scope["headers"]))
+        assert self.versions is not None  # the route is closed without them
+        content: bytes | HttpError
+        try:
+            body = await _read_body(receive, ADMIN_BODY_BYTES, settings.body_timeout_seconds)
+            content = await administer(self.versions(), scope["method"], route, body)
+        except Disconnected:
+            return
+        except HttpError as error:
+            content = error
+        except Exception:  # the process border, as in ``Exchange.finish``
+            logger.exception("request %s failed", identity.decode())
+            content = HttpError("internal error")
+        await _send(send, content, identity)
 
     async def _show(self, scope: Scope, send: Send, match: re.Match[str] | None) -> None:
         content: bytes | HttpError
@@ -117,7 +141,7 @@ class Front:
             await self._ask(desk, exchange, scope, receive)
             watch = asyncio.ensure_future(receive())  # which returns when the caller is gone
             watch.add_done_callback(leave)
-            await _send(send, await exchange.answered, identity)
+            await _send(send, await exchange.answered, identity, digest=endpoint.digest)
         except Disconnected:
             logger.debug("the caller of %s is gone", identity.decode())
         finally:
@@ -163,7 +187,9 @@ async def _read_body(receive: Receive, limit: int, timeout: float) -> bytes:
         raise RequestTimeout(f"the body did not arrive within {timeout:g} seconds") from error
 
 
-async def _send(send: Send, content: bytes | HttpError, identity: bytes, media_type: bytes = JSON) -> None:
-    answer = reply(content, identity, media_type)
+async def _send(
+    send: Send, content: bytes | HttpError, identity: bytes, media_type: bytes = JSON, digest: bytes = b""
+) -> None:
+    answer = reply(content, identity, media_type, digest)
     await send({"type": "http.response.start", "status": answer.status, "headers": answer.all_headers})
     await send({"type": "http.response.body", "body": answer.body})

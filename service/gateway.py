@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from models.bodies import JSON, Bodies, Question
-from models.errors import HttpError, Overloaded, UnknownModel
+from models.errors import Draining, HttpError, Overloaded, UnknownModel
 from models.family import Array, Feeds, Prediction, never
 from models.manifest import Manifest
 from models.predictor import Pace, Predictor, Run, open_predictor
@@ -27,9 +28,19 @@ logger = logging.getLogger("lectern.gateway")
 LONG_BODY_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Requests kept per model, to try a new version on.
+RECENT = 64
+
+
+@dataclass(slots=True, kw_only=True, weakref_slot=True, eq=False)
 class Endpoint:
-    """One served model, ready to answer."""
+    """One version of a served model, ready to answer.
+
+    Attributes:
+        provider: Where it computes; that of a remote runner is known once it has been asked.
+        digest: The manifest's, as the answers name it.
+        recent: The first instances of the last requests, where they are kept.
+    """
 
     manifest: Manifest
     provider: str
@@ -38,6 +49,8 @@ class Endpoint:
     bodies: Bodies
     ledger: Ledger
     example: dict[str, Any]
+    digest: bytes
+    recent: deque[Any]
 
     @property
     def name(self) -> str:
@@ -85,6 +98,8 @@ def make_endpoint(
         bodies=Bodies(predictor.card, manifest.tag, max_instances=settings.max_instances),
         ledger=Ledger(name),
         example={"model": manifest.tag, "predictions": predictor.predict([example])},
+        digest=manifest.digest.encode(),
+        recent=deque(maxlen=RECENT if settings.keeps_requests else 0),
     )
 
 
@@ -127,6 +142,8 @@ class Exchange(Pending):
         self.deadline = self.started + timeout_seconds
         endpoint = self.endpoint
         try:
+            if desk.is_draining:
+                raise Draining("the service is stopping; ask another one")
             if not endpoint.batcher.room:
                 raise Overloaded(FULL)
             if len(body) > LONG_BODY_BYTES:
@@ -140,6 +157,7 @@ class Exchange(Pending):
             self.explain = question.explain
             self.samples = endpoint.predictor.encode(question.instances, explain=question.explain)
             endpoint.batcher.submit(self)
+            endpoint.recent.append(question.instances[0])
         except Exception as error:  # the process border
             self.finish(error)
 
@@ -202,13 +220,21 @@ class AwaitedExchange(Exchange):
         self.answered.set_result(answer)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Desk:
-    """Where requests for any model are answered, by REST, by BentoML's own API or in a test."""
+    """Where requests for any model are answered, by REST, by BentoML's own API or in a test.
 
-    endpoints: Mapping[str, Endpoint]
+    Attributes:
+        endpoints: The live version of each model; changes while the service runs.
+        settings: The deployment's.
+        pool: Threads for what would hold up the event loop.
+        is_draining: Whether the service is stopping, so that nothing new is begun.
+    """
+
+    endpoints: dict[str, Endpoint]
     settings: Settings
     pool: ThreadPoolExecutor
+    is_draining: bool = False
 
     def find(self, name: str) -> Endpoint:
         """The model's endpoint.

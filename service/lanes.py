@@ -38,6 +38,11 @@ class Lanes:
         if pace is not None and pace.seconds(budget.batch) <= QUICK_SECONDS:
             self.quick.add(batcher)
 
+    def remove(self, batcher: MicroBatcher) -> None:
+        """Forget a model that nobody asks any more."""
+        self.batchers.remove(batcher)
+        self.quick.discard(batcher)
+
     def call(self, batcher: MicroBatcher) -> None:
         """Something waits there; not needed again while the batcher ``is_active`` and ``is_called``."""
         if not batcher.is_active:

@@ -19,6 +19,7 @@ OUTCOMES = (
     "invalid_request",
     "runner_failed",
     "overloaded",
+    "draining",
     "deadline_exceeded",
     "disconnected",
     "internal",
@@ -34,7 +35,7 @@ BATCH = Histogram(
 )
 MODEL = Gauge(
     "lectern_model_loaded",
-    "Models being served; the value is 1.",
+    "1 for each version of a model that serves, 0 for one that did.",
     ["model", "version", "digest", "provider"],
     multiprocess_mode="livemax",
 )
@@ -43,11 +44,16 @@ MODEL = Gauge(
 def initialise(models: Iterable[tuple[Manifest, str]]) -> None:
     """Create every series once, so that a rate over a new one is never missing its first step."""
     for manifest, provider in models:
-        MODEL.labels(manifest.model, manifest.version, manifest.digest[:12], provider).set(1)
+        show_model(manifest, provider, is_live=True)
         LATENCY.labels(manifest.model)
         BATCH.labels(manifest.model)
         for outcome in OUTCOMES:
             REQUESTS.labels(manifest.model, outcome)
+
+
+def show_model(manifest: Manifest, provider: str, *, is_live: bool) -> None:
+    """Whether a version serves; one that did stays, at 0."""
+    MODEL.labels(manifest.model, manifest.version, manifest.digest[:12], provider).set(is_live)
 
 
 class Ledger:

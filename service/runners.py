@@ -1,22 +1,25 @@
 """One BentoML runner service per family: it owns the family's sessions and runs micro-batches.
 
-The same ``FamilyRunner`` is used in both placements. ``embedded``: the gateway holds it. ``process``: BentoML serves it
-behind ``bentoml.depends()``, one call per micro-batch over BentoML's private Unix socket.
+``embedded``: the gateway holds it. ``process``: BentoML serves it behind ``bentoml.depends()``, one call per
+micro-batch over BentoML's private Unix socket.
 """
 
+import asyncio
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import bentoml
 import numpy as np
 from aiohttp import ClientConnectionError
 
-from models.errors import RunnerFailed
+from models.errors import LecternError, RunnerFailed
 from models.family import Array, Family, Feeds
 from models.predictor import Pace, open_predictor, warm_up
-from models.session import Session, open_artifact
-from service.catalog import Served
+from models.session import CPU_PROVIDER, Session, open_artifact
+from service.catalog import Served, find_version
 from service.settings import Placement, Settings
+from service.watchdog import beat
 
 COMMON: dict[str, Any] = {
     # BentoML closes the client session shared by all calls after 100 requests or 300 s while others are in flight:
@@ -28,40 +31,81 @@ COMMON: dict[str, Any] = {
 }
 
 
+class Opened(NamedTuple):
+    """A model that is open and warm, and how long its micro-batches take here, where that is known."""
+
+    session: Session
+    pace: Pace | None
+
+
+def open_warm(model: Served, settings: Settings) -> Opened:
+    """Open a model and run it once at every size.
+
+    Raises:
+        ArtifactError: If it is not what its certificate says.
+    """
+    session = open_artifact(model.folder, settings.device)
+    pace = warm_up(open_predictor(session))
+    return Opened(session, pace if session.provider == CPU_PROVIDER else None)  # a device computes while we wait
+
+
 class FamilyRunner:
-    """Sessions of one family's served models."""
+    """Models of one family, open and warm, by tag."""
 
     served: ClassVar[tuple[Served, ...]] = ()
     settings: ClassVar[Settings]
 
     def __init__(self) -> None:
-        self.sessions: dict[str, Session] = {}
-        self.paces: dict[str, Pace] = {}
-        for model in self.served:
-            session = open_artifact(model.folder, self.settings.device)
-            self.paces[model.name] = warm_up(open_predictor(session))
-            self.sessions[model.name] = session
-
-    def run(self, model: str, feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
-        """Outputs by name of one micro-batch."""
-        return self.sessions[model].run(feeds, outputs)
+        self.opened = {model.manifest.tag: open_warm(model, self.settings) for model in self.served}
 
 
 class RemoteRunner(FamilyRunner):
     """The runner in a process of its own; arrays travel by pickle 5 over a socket only this deployment can open."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.beats: asyncio.Task[None] | None = None
+        # Every gateway process opens a version when it switches to it, and closes it when its last answer is out.
+        self.users = Counter[str]()
+
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
+    async def begin(self) -> None:
+        """Let the parent see that this process lives."""
+        self.beats = asyncio.create_task(beat())
+
     @bentoml.api  # type: ignore[untyped-decorator]
     def infer(self, model: str, feeds: dict[str, Any], outputs: list[str]) -> dict[str, Any]:
-        """Outputs by name of one micro-batch, or the name of the error under ``error``."""
+        """Outputs by name of one micro-batch of the model with this tag, or the name of the error under ``error``."""
         try:
-            return self.run(model, feeds, outputs)
+            return self.opened[model].session.run(feeds, outputs)
+        except KeyError:
+            return {"error": f"{model} is not open"}
         except RunnerFailed as error:
             return {"error": str(error)}
 
     @bentoml.api  # type: ignore[untyped-decorator]
+    def load(self, model: str) -> dict[str, str]:
+        """Open the model with this tag, if it is not; its ``provider``, or why it cannot be served under ``error``."""
+        try:
+            if model not in self.opened:
+                self.opened[model] = open_warm(find_version(model), self.settings)
+        except LecternError as error:
+            return {"error": str(error)}
+        self.users[model] += 1
+        return {"provider": self.opened[model].session.provider}
+
+    @bentoml.api  # type: ignore[untyped-decorator]
+    def unload(self, model: str) -> bool:
+        """One gateway process has no more use for the model with this tag; whether any other has."""
+        self.users[model] -= 1
+        if self.users[model] <= 0:
+            self.opened.pop(model, None)
+        return model in self.opened
+
+    @bentoml.api  # type: ignore[untyped-decorator]
     def providers(self) -> dict[str, str]:
-        """The execution provider of each model."""
-        return {name: session.provider for name, session in self.sessions.items()}
+        """The execution provider of each model, by tag."""
+        return {tag: opened.session.provider for tag, opened in self.opened.items()}
 
 
 def runner_class(family: Family, served: Sequence[Served], settings: Settings) -> type[FamilyRunner]:

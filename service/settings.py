@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -13,6 +14,8 @@ from models.errors import SettingsError
 from models.session import Device, has_cuda
 
 PREFIX = "LECTERN_"
+# Not a setting. A process that asked for its parent when it was ready could get the one that took it in.
+PARENT = "SERVICE_PARENT_PID"
 
 
 class Placement(StrEnum):
@@ -58,6 +61,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 30.0
 
     @property
+    def keeps_requests(self) -> bool:
+        """Whether each model's last requests are kept in memory, to try a new version on."""
+        return False
+
+    @property
     def uses_cuda(self) -> bool:
         """Whether sessions are asked to run on a GPU."""
         return self.device is Device.CUDA or (self.device is Device.AUTO and has_cuda())
@@ -78,6 +86,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def wanted_models(self) -> tuple[str, ...]:
         """The entries of ``models``."""
         return tuple(entry.strip() for entry in self.models.split(",") if entry.strip())
+
+    @property
+    def pinned_models(self) -> frozenset[str]:
+        """Names of the models whose version ``models`` names."""
+        return frozenset(entry.split(":")[0] for entry in self.wanted_models if ":" in entry)
 
 
 def parse(environment: Mapping[str, str]) -> Settings:
@@ -108,7 +121,21 @@ def settings() -> Settings:
     return parse(os.environ)
 
 
+def home() -> Path:
+    """``BENTOML_HOME``, or where BentoML would put it."""
+    return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
+
+
+def say_parent() -> None:
+    """Tell the processes that this one starts who watches them."""
+    os.environ[PARENT] = str(os.getpid())
+
+
+def parent_pid() -> int:
+    """Who watches this process; whoever started it where nobody said so."""
+    return int(os.environ.get(PARENT) or os.getppid())
+
+
 def bentoml_environment() -> dict[str, str]:
-    """The environment ``bentoml serve`` gets: usage reports off, its home where BentoML would put it."""
-    home = os.environ.get("BENTOML_HOME") or os.path.join(os.path.expanduser("~"), "bentoml")
-    return {**os.environ, "BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": home}
+    """The environment ``bentoml serve`` gets: usage reports off, its home set."""
+    return {**os.environ, "BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(home())}

@@ -137,9 +137,10 @@ class Wire(HttpToolsProtocol):
             call = self.unanswered.popleft()
             self.unanswered_bytes -= call.length
             if self.is_ending or isinstance(ready, HttpError):
-                self._send(reply(ready, call.request_id))
+                self._send(reply(ready, call.request_id, digest=call.endpoint.digest))
             else:
-                self._write(ok(ready, call.request_id, tuple(self.server_state.default_headers)))
+                headers = tuple(self.server_state.default_headers)
+                self._write(ok(ready, call.request_id, call.endpoint.digest, headers))
         if self.unanswered or self.flow.read_paused or self.is_ending or self.pipeline:
             self._rest()
         else:

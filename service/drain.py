@@ -1,0 +1,102 @@
+"""How a process of the service ends: it finishes what is under way and refuses what comes.
+
+uvicorn stops accepting at once. But BentoML's parent holds the listening socket open until its last worker has gone, so
+that newcomers would wait in the backlog and be reset.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from time import monotonic
+from types import FrameType
+
+import uvicorn
+
+from service.gateway import Desk
+
+GRACE_SECONDS = 30.0
+# So that what was already waiting to be accepted hears a 503, and no connection is reset.
+LEAST_SECONDS = 0.1
+# A gateway that still works may for a moment have no connection to the runner.
+RUNNER_SECONDS = 1.0
+STEP_SECONDS = 0.01
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn's server, ending in two steps: refuse with 503 while answers are owed, then close.
+
+    A runner's process has no desk: it serves until the gateways that ask it have gone.
+
+    Attributes:
+        desk: Where this process answers predictions, if it does.
+    """
+
+    def __init__(self, desk: Callable[[], Desk] | None, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.desk = desk
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """From the signal on nothing new is begun, and ``/readyz`` says so."""
+        if self.desk is not None and self.started:
+            self.desk().is_draining = True
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for the answers that are owed, then close.
+
+        A connection is reset when it waits to be accepted, or has sent what nobody has read. So the backlog is emptied
+        first, and who has just been accepted gets the time to be refused.
+        """
+        end = monotonic() + (self.config.timeout_graceful_shutdown or GRACE_SECONDS)
+        await self._refuse(end)
+        last = [connection for listening in sockets or () for connection in _stop_listening(listening)]
+        for server in self.servers:
+            server.close()
+        for connection in last:
+            await self._take(connection)
+        await self._refuse(end)
+        self.config.timeout_graceful_shutdown = max(1, round(end - monotonic()))
+        await super().shutdown(sockets)
+
+    async def _take(self, connection: socket.socket) -> None:
+        """Serve a connection that was accepted here, as uvicorn does."""
+        protocol = partial(
+            self.config.http_protocol_class,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, connection, ssl=self.config.ssl)
+
+    async def _refuse(self, end: float) -> None:
+        """Let the event loop turn until nothing has been owed for a little while."""
+        quiet = LEAST_SECONDS if self.desk is not None else RUNNER_SECONDS
+        needed_at = monotonic()
+        while not self.force_exit and (now := monotonic()) < min(end, needed_at + quiet):
+            needed_at = now if self._is_needed() else needed_at
+            await asyncio.sleep(STEP_SECONDS)
+
+    def _is_needed(self) -> bool:
+        connections = self.server_state.connections
+        if self.desk is None:
+            return bool(connections)
+        return bool(self.server_state.tasks) or any(getattr(one, "unanswered", ()) for one in connections)
+
+
+def _stop_listening(listening: socket.socket) -> list[socket.socket]:
+    """Accept who waits, and listen no more in the same instant, in all processes that share the socket."""
+    waiting = []
+    listening.setblocking(False)
+    with suppress(OSError):  # nobody waits any more
+        while True:
+            waiting.append(listening.accept()[0])
+    with suppress(OSError):  # a sister worker was first
+        listening.shutdown(socket.SHUT_RDWR)
+    return waiting
+
+
+def use_draining(desk: Callable[[], Desk] | None = None) -> None:
+    """Make uvicorn's server of this process end in this way; BentoML's worker makes it by that name."""
+    uvicorn.Server = partial(DrainingServer, desk)  # type: ignore[misc,assignment]

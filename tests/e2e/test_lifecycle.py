@@ -1,0 +1,176 @@
+"""A served process on its worst day: killed, stopped, told to end under load, and given another version."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from msgspec.structs import replace
+
+from models.datasets import REPOSITORY
+from models.manifest import MANIFEST_FILE, from_bytes, to_bytes
+from service.watchdog import SILENT_SECONDS
+
+pytestmark = pytest.mark.e2e
+BODY = {"instances": [{"views": [100] * 56}]}
+PATH = "/v1/models/viewcount/predict"
+CLIENTS = 8
+BACK_SECONDS = 5.0
+
+
+class Load:
+    """What closed-loop clients saw: statuses, digests of the answers by model tag, and connections that broke."""
+
+    def __init__(self) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.digests: dict[str, set[str]] = {}
+        self.broken: list[str] = []
+        self.answers: set[str] = set()
+        self.is_over = False
+
+    def ask(self, url: str) -> None:
+        with httpx.Client(base_url=url, timeout=40, trust_env=False) as client:
+            while not self.is_over:
+                try:
+                    answer = client.post(PATH, json=BODY)
+                except httpx.ConnectError:
+                    time.sleep(0.01)
+                except httpx.HTTPError as error:
+                    self.broken.append(repr(error))
+                else:
+                    self.statuses[answer.status_code] += 1
+                    if answer.status_code == 200:
+                        found = answer.json()
+                        self.digests.setdefault(found["model"], set()).add(answer.headers["x-model-digest"])
+                        self.answers.add(json.dumps(found["predictions"]))
+
+
+@contextmanager
+def load(url: str) -> Iterator[Load]:
+    """Clients at work until the end of the block."""
+    seen = Load()
+    threads = [threading.Thread(target=seen.ask, args=(url,)) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        seen.is_over = True
+        for thread in threads:
+            thread.join()
+
+
+def workers(server: Any) -> list[psutil.Process]:
+    """The gateway's processes."""
+    return [one for one in server.tree() if "lectern_gateway" in " ".join(one.cmdline())]
+
+
+def until(condition: Callable[[], Any], seconds: float, what: str) -> float:
+    """Seconds until the condition holds."""
+    started = time.perf_counter()
+    while not condition():
+        assert time.perf_counter() - started < seconds, what
+        time.sleep(0.05)
+    return time.perf_counter() - started
+
+
+def answers(server: Any) -> bool:
+    try:
+        return bool(httpx.post(server.url + PATH, json=BODY, timeout=1, trust_env=False).status_code == 200)
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.mark.parametrize("placement", ["embedded", "process"])
+def test_a_killed_worker_is_replaced(launch: Any, placement: str) -> None:
+    """After SIGKILL of the only gateway process, answers come again within five seconds."""
+    server = launch(LECTERN_MODELS="viewcount", LECTERN_RUNNERS=placement)
+    (worker,) = workers(server)
+    worker.kill()
+    worker.wait(5)
+    sys.stdout.write(f"back after {until(lambda: answers(server), BACK_SECONDS, 'no answer'):.2f} s\n")
+
+
+def test_a_worker_that_stands_still_is_replaced(launch: Any) -> None:
+    """A stopped process gives no sign of life; the parent kills and replaces it."""
+    server = launch(LECTERN_MODELS="viewcount")
+    (worker,) = workers(server)
+    worker.suspend()
+    until(lambda: not worker.is_running(), SILENT_SECONDS + 5, "it was not killed")
+    until(lambda: answers(server), BACK_SECONDS, "no answer")
+    assert "stood still" in server.log.read_text()
+
+
+def test_workers_end_with_their_parent(launch: Any) -> None:
+    """Nobody would replace them, and they would keep the port."""
+    server = launch(LECTERN_MODELS="viewcount", LECTERN_WORKERS="2")
+    found = workers(server)
+    assert len(found) == 2
+    server.process.kill()
+    server.process.wait(5)
+    _, alive = psutil.wait_procs(found, timeout=5)
+    for one in alive:
+        one.kill()
+    assert alive == []
+
+
+@pytest.mark.parametrize("placement", ["embedded", "process"])
+@pytest.mark.parametrize("wire", ["true", "false"])
+def test_the_end_loses_nothing(launch: Any, placement: str, wire: str) -> None:
+    """SIGTERM under load: every request that was taken is answered, later ones are refused at once, then it ends."""
+    server = launch(LECTERN_MODELS="viewcount", LECTERN_RUNNERS=placement, LECTERN_WIRE=wire)
+    with load(server.url) as seen:
+        until(lambda: seen.statuses[200] > 50, 10, "no answers")
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(10)
+    assert seen.statuses.keys() <= {200, 503}
+    assert seen.broken == []
+    assert "Traceback" not in server.log.read_text()
+
+
+def another_version(home: Path, number: str) -> str:
+    """A second version of the view-count model in a server's model store; its digest."""
+    folder = home / "another"
+    shutil.copytree(REPOSITORY / "models/viewcount/trained/viewcount", folder)
+    manifest = from_bytes((folder / MANIFEST_FILE).read_bytes(), "")
+    (folder / MANIFEST_FILE).write_bytes(to_bytes(replace(manifest, version=number)))
+    return from_bytes((folder / MANIFEST_FILE).read_bytes(), "").digest
+
+
+@pytest.mark.parametrize("placement", ["embedded", "process"])
+def test_every_worker_takes_up_another_version(launch: Any, run: Any, placement: str) -> None:
+    """Back and forth under load, with two workers: every answer is right and names the version that made it."""
+    server = launch(LECTERN_MODELS="viewcount", LECTERN_WORKERS="2", LECTERN_RUNNERS=placement)
+    shipped = server.page("/v1/models/viewcount")
+    digest = another_version(server.home, "9.0.0")
+    installed = run("-m", "export", "install", str(server.home / "another"), home=server.home)
+    assert installed.returncode == 0, installed.stderr
+    with load(server.url) as seen:
+        for version, previous in (("9.0.0", shipped["version"]), (shipped["version"], "9.0.0")) * 2:
+            text = json.dumps({"viewcount": {"version": version, "previous": previous}})
+            (server.home / "new.json").write_text(text)
+            os.replace(server.home / "new.json", server.home / "lectern-live.json")
+            until(lambda v=version: served(server, v), 15, f"{version} is not live")
+    assert set(seen.statuses) == {200}
+    assert seen.broken == []
+    assert seen.digests == {f"viewcount:{shipped['version']}": {shipped["digest"]}, "viewcount:9.0.0": {digest}}
+    assert len(seen.answers) == 1
+    log = server.log.read_text()
+    assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:3000]
+
+
+def served(server: Any, version: str) -> bool:
+    """Whether forty answers in a row, on connections of their own, are of this version."""
+    answers = (httpx.post(server.url + PATH, json=BODY, trust_env=False) for _ in range(40))
+    return all(answer.json()["model"] == f"viewcount:{version}" for answer in answers)
