@@ -3,9 +3,10 @@
 import logging
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from itertools import chain
 from operator import itemgetter
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from models.errors import DeadlineExceeded, HttpError, Overloaded, RunnerFailed
@@ -21,6 +22,10 @@ logger = logging.getLogger("lectern.batching")
 # One poisonous sample among 64 costs twelve more runs, like with halves, and a third less is computed in vain.
 PARTS = 4
 FULL = "the queue is full, try again"
+LATE = "no answer within the time limit"
+# Batches, and how often. What arrives meanwhile is read between two of them, so that a few may seem to take far too
+# long; the shortest of the last streaks counts.
+STREAK, STREAKS = 8, 3
 
 AsyncRun: TypeAlias = Callable[[Feeds, list[str]], Awaitable[dict[str, Array]]]
 
@@ -84,6 +89,8 @@ class MicroBatcher:
         room: How many samples more may wait.
         pace: How long a batch takes where ``run_now`` can compute it, else ``None``.
         lanes: Where it computes.
+        units: Units of the budget that wait.
+        unit_seconds: What each of them takes while others wait, everything included.
         used_seconds: Computing time so far, for a fair share of the lanes.
         is_active: Whether it took part in the sharing when that was last looked at.
     """
@@ -105,9 +112,18 @@ class MicroBatcher:
         self.waiting: deque[Entry] = deque()
         self.round: deque[list[Entry]] = deque()
         self.running: list[list[Entry]] = []
+        full = predictor.card.budget.batch
+        self.units, self.unit_seconds = 0, pace.seconds(full) / full if pace is not None else 0.0
+        self.paces = deque([self.unit_seconds] * STREAKS, maxlen=STREAKS)
+        self.streak, self.streak_at, self.streak_units = 0, 0.0, 0
         self.used_seconds = 0.0
         self.is_active = False
         lanes.add(self)
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long a newcomer would wait for its turn, by what the last batches took."""
+        return self.units * self.unit_seconds
 
     @property
     def backlog(self) -> int:
@@ -125,8 +141,9 @@ class MicroBatcher:
             raise Overloaded(FULL)
         pending.predictions = [{}] * count
         self.room -= count
-        cost = self.predictor.card.cost
-        self.waiting.extend([(pending, place, cost(sample)) for place, sample in enumerate(pending.samples)])
+        costs = [*map(self.predictor.card.cost, pending.samples)]
+        self.units += sum(costs)
+        self.waiting.extend([(pending, place, cost) for place, cost in enumerate(costs)])
         if not (self.is_active and self.lanes.is_called) or self.is_full:
             self.lanes.call(self)
 
@@ -145,13 +162,37 @@ class MicroBatcher:
         """The next micro-batch of samples that somebody still waits for; empty when there is none."""
         if not self.round:
             self._begin_round()
+        now = monotonic()
         while self.round:
             planned = self.round.popleft()
-            self.room += len(planned)
-            batch = [entry for entry in planned if not entry[0].is_over]
+            units = self._forget(planned)
+            ready_at = now + units * self.unit_seconds
+            batch = [entry for entry in planned if not entry[0].is_over and entry[0].deadline > ready_at]
+            if len(batch) < len(planned):
+                _refuse_late(planned, ready_at)
             if batch:
+                self._begin(units, now)
                 return batch
+        self.streak = 0
         return []
+
+    def _forget(self, entries: Collection[Entry]) -> int:
+        """Let entries wait no more; their units."""
+        units = sum([cost for _, _, cost in entries])
+        self.room += len(entries)
+        self.units -= units
+        return units
+
+    def _begin(self, units: int, now: float) -> None:
+        """Learn how long a unit takes from some batches in a row, not too small, with others waiting all the time."""
+        if self.streak == STREAK:
+            if 2 * self.streak_units >= STREAK * self.predictor.card.budget.batch:
+                self.paces.append((now - self.streak_at) / self.streak_units)
+                self.unit_seconds = min(self.paces)
+            self.streak = 0
+        if self.streak == 0:
+            self.streak_at, self.streak_units = now, 0
+        self.streak, self.streak_units = (self.streak + 1, self.streak_units + units) if self.units else (0, 0)
 
     def _begin_round(self) -> None:
         entries = [*self.waiting]
@@ -173,11 +214,11 @@ class MicroBatcher:
         """Refuse the requests whose deadline has passed; whether there is anything left to watch."""
         late = [pending for pending, _, _ in chain(self.waiting, *self.round, *self.running) if pending.deadline <= now]
         for pending in late:
-            pending.finish(DeadlineExceeded("no answer within the time limit"))
+            pending.finish(DeadlineExceeded(LATE))
         if late or not self.room:
-            waiting = [entry for entry in self.waiting if not entry[0].is_over]
-            self.room += len(self.waiting) - len(waiting)
-            self.waiting = deque(waiting)
+            self._forget([entry for entry in self.waiting if entry[0].is_over])
+            self.waiting = deque([entry for entry in self.waiting if not entry[0].is_over])
+            self.streak = self.streak if self.units else 0
         return bool(self.waiting or self.round or self.running)
 
     async def answer(self, batch: list[Entry], run: AsyncRun) -> None:
@@ -223,3 +264,10 @@ class MicroBatcher:
             raise
         except Exception as error:  # the border to the model: whatever it raises, its batch-mates must live
             raise RunnerFailed("the model failed on a micro-batch") from error
+
+
+def _refuse_late(entries: Collection[Entry], ready_at: float) -> None:
+    """An answer that would be too late is not computed."""
+    for pending, _, _ in entries:
+        if pending.deadline <= ready_at:
+            pending.finish(DeadlineExceeded(LATE))

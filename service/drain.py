@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from time import monotonic
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -62,8 +63,9 @@ class DrainingServer(uvicorn.Server):
 
     async def _take(self, connection: socket.socket) -> None:
         """Serve a connection that was accepted here, as uvicorn does."""
+        made: Any = self.config.http_protocol_class
         protocol = partial(
-            self.config.http_protocol_class,
+            made,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,

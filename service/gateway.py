@@ -144,7 +144,10 @@ class Exchange(Pending):
         try:
             if desk.is_draining:
                 raise Draining("the service is stopping; ask another one")
-            if not endpoint.batcher.room:
+            batcher = endpoint.batcher
+            if batcher.units and not (
+                batcher.room and batcher.wait_seconds < min(timeout_seconds, desk.settings.queue_seconds)
+            ):
                 raise Overloaded(FULL)
             if len(body) > LONG_BODY_BYTES:
                 self._ask_aside(desk, partial(endpoint.prepare, body, media_type))
@@ -156,7 +159,7 @@ class Exchange(Pending):
                 return
             self.explain = question.explain
             self.samples = endpoint.predictor.encode(question.instances, explain=question.explain)
-            endpoint.batcher.submit(self)
+            batcher.submit(self)
             endpoint.recent.append(question.instances[0])
         except Exception as error:  # the process border
             self.finish(error)

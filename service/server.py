@@ -11,6 +11,7 @@ from service.front import Front
 from service.wire import Wire
 
 SWEEP_SECONDS = 1.0
+LATE_SECONDS = 0.5
 
 
 class Wires:
@@ -33,13 +34,16 @@ class Wires:
     def _watch(self, server_state: Any) -> None:
         if not self._is_sweeping:
             self._is_sweeping = True
-            asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep, server_state)
+            due = monotonic() + SWEEP_SECONDS
+            asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep, server_state, due)
 
-    def _sweep(self, server_state: Any) -> None:
+    def _sweep(self, server_state: Any, due: float) -> None:
         self._is_sweeping = False
         if server_state.connections:
             self._watch(server_state)
         now = monotonic()
+        if now - due > LATE_SECONDS:  # what looks idle may have sent what nobody had the time to read
+            return
         for connection in list(server_state.connections):
             connection.sweep(now)
 

@@ -55,6 +55,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     queue_limit: Annotated[
         int, Meta(ge=1, description="Most instances waiting per model; more are refused with 503.")
     ] = 4096
+    queue_seconds: Annotated[
+        float,
+        Meta(gt=0, description="Longest expected wait for a turn, seconds; beyond it requests are refused with 503."),
+    ] = 1.0
     body_timeout_seconds: Annotated[float, Meta(gt=0, description="Time a body may take to arrive, seconds.")] = 10.0
     request_timeout_seconds: Annotated[
         float, Meta(gt=0, description="Time from a whole body to its answer, seconds; later is a 504.")

@@ -375,6 +375,12 @@ def run_on_both(request: pytest.FixtureRequest) -> Callable[[Work], None]:
 
 
 @pytest.fixture(scope="session")
+def double_card() -> Any:
+    """The card of the model that doubles."""
+    return DOUBLE
+
+
+@pytest.fixture(scope="session")
 def post() -> Callable[..., bytes]:
     """The bytes of a prediction."""
     return double

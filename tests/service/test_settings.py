@@ -22,6 +22,7 @@ EVERY = {
     "max_body_bytes": ("2048", 2048),
     "max_instances": ("7", 7),
     "queue_limit": ("9", 9),
+    "queue_seconds": ("0.25", 0.25),
     "body_timeout_seconds": ("0.5", 0.5),
     "request_timeout_seconds": ("2", 2.0),
 }
@@ -34,7 +35,7 @@ def test_defaults() -> None:
     assert (found.host, found.port, found.device, found.runners) == ("127.0.0.1", 3000, Device.AUTO, Placement.AUTO)
     assert (found.workers, found.threads, found.wanted_models) == (1, None, ())
     assert (found.max_body_bytes, found.max_instances, found.queue_limit) == (16 * 2**20, 1024, 4096)
-    assert (found.body_timeout_seconds, found.request_timeout_seconds) == (10.0, 30.0)
+    assert (found.queue_seconds, found.body_timeout_seconds, found.request_timeout_seconds) == (1.0, 10.0, 30.0)
 
 
 def test_every_variable() -> None:

@@ -42,7 +42,7 @@ def test_never_reading(run_on_both: Any, serve: Any, post: Post) -> None:
     """From a client that does not read nothing more is read, little is kept for it, and in the end it is cut off."""
 
     async def work() -> None:
-        limits = {"send_buffer": 4096, "body_timeout_seconds": 0.3, "queue_limit": 10**6}
+        limits = {"send_buffer": 4096, "body_timeout_seconds": 0.3, "queue_limit": 10**6, "queue_seconds": 1e6}
         async with serve(**limits) as live:
             client = await live.connect(receive_buffer=4096)
             (wire,) = live.state.connections
@@ -73,7 +73,7 @@ def test_never_reading_the_end(run_on_both: Any, serve: Any, post: Post) -> None
 
     async def work() -> None:
         # Long enough for all answers to be ready before the limit cuts the client off.
-        limits = {"send_buffer": 4096, "body_timeout_seconds": 0.6, "queue_limit": 10**6}
+        limits = {"send_buffer": 4096, "body_timeout_seconds": 0.6, "queue_limit": 10**6, "queue_seconds": 1e6}
         async with serve(keep_alive=LIMIT_SECONDS, **limits) as live:
             for how, answers in itertools.product(("last", "FIN", "idle"), (2, 40)):
                 client = await live.connect(receive_buffer=4096)
@@ -95,7 +95,8 @@ def test_steadily_reading(close: bool, run: Any, serve: Any, post: Post) -> None
     """Control: a client that reads slowly, but reads on, gets everything, however long it takes."""
 
     async def work() -> None:
-        async with serve(send_buffer=32768, body_timeout_seconds=LIMIT_SECONDS, queue_limit=10**6) as live:
+        limits = {"send_buffer": 32768, "body_timeout_seconds": LIMIT_SECONDS}
+        async with serve(**limits, queue_limit=10**6, queue_seconds=1e6) as live:
             client = await live.connect(receive_buffer=32768)
             await client.send(*[post(0, body=many(7))] * 59, post(0, body=many(7), close=close))
             started, received = time.monotonic(), 0
@@ -115,7 +116,7 @@ def test_reading_while_more_comes(run_on_both: Any, serve: Any, post: Post, monk
     loop = asyncio.get_running_loop
 
     async def work() -> None:
-        async with serve(send_buffer=4096, body_timeout_seconds=100, queue_limit=10**6) as live:
+        async with serve(send_buffer=4096, body_timeout_seconds=100, queue_limit=10**6, queue_seconds=1e6) as live:
             client = await live.connect(receive_buffer=4096)
             (wire,) = live.state.connections
             await client.send(*[post(0, body=many(7))] * 60)
@@ -165,12 +166,13 @@ def test_slowly_reading(run: Any, serve: Any, post: Post) -> None:
     """Control: a client that reads late, but within the limit, gets everything."""
 
     async def work() -> None:
-        async with serve(send_buffer=4096, body_timeout_seconds=1, queue_limit=10**6) as live:
+        async with serve(send_buffer=4096, body_timeout_seconds=1, queue_limit=10**6, queue_seconds=1e6) as live:
             client = await live.connect(receive_buffer=4096)
             sending = asyncio.create_task(client.send(*[post(0, body=many(n)) for n in range(100)]))
             await asyncio.sleep(0.1)
             for number in range(100):
                 answer = await client.read()
+                assert answer.status == 200, answer.body
                 assert answer.json["predictions"] == [{"y": 2 * number + 1}] * 1000
             await sending
 

@@ -1,0 +1,159 @@
+"""How long a turn is waited for: what is expected, who is refused for it, and what is not begun any more."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from models.errors import DeadlineExceeded
+from models.family import Budget
+from models.predictor import Pace, Predictor
+from service import batching
+from service.batching import STREAK, STREAKS, MicroBatcher, Pending
+from service.lanes import Lanes
+
+
+class Asked(Pending):
+    """A request of so many samples."""
+
+    def __init__(self, count: int = 1, deadline: float = 1e9) -> None:
+        self.samples, self.deadline, self.result = [1] * count, deadline, None
+
+    result: Any
+
+    def finish(self, result: Any) -> None:
+        self.is_over, self.result = True, result
+
+
+class Clock:
+    """Time as the test says."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(batching, "monotonic", made)
+    return made
+
+
+@pytest.fixture
+def batcher(monkeypatch: pytest.MonkeyPatch, double_card: Any) -> MicroBatcher:
+    """Eight rows a batch, two seconds each by its first guess; it computes when the test says."""
+    monkeypatch.setattr(Lanes, "call", lambda lanes, batcher: None)
+    runner: Any = None
+    assets: Any = None
+    card = replace(double_card, budget=Budget(unit="rows", batch=8, explained=1))
+    predictor = Predictor(card=card, assets=assets, outputs=frozenset("y"), run=lambda feeds, names: {})
+    return MicroBatcher(predictor, runner, Lanes(1), name="fake", queue_limit=10_000, pace=Pace(1.0, 0.125))
+
+
+def test_the_first_guess(batcher: MicroBatcher, clock: Clock) -> None:
+    """Before anything was computed, a turn takes what warm-up said: eight rows in two seconds."""
+    assert batcher.wait_seconds == 0
+    batcher.submit(Asked(20))
+    assert (batcher.units, batcher.wait_seconds) == (20, 5.0)
+    assert len(batcher.next_batch()) == 8
+    assert (batcher.units, batcher.wait_seconds) == (12, 3.0)
+
+
+def test_a_pace_is_learned(batcher: MicroBatcher, clock: Clock) -> None:
+    """Full batches in a row tell; of the last streaks the shortest counts, so one that was held up says nothing."""
+    batcher.submit(Asked(5000))
+
+    def compute(batches: int, seconds: float) -> None:
+        for _ in range(batches):
+            batcher.next_batch()
+            clock.now += seconds
+
+    compute(STREAKS * STREAK, 0.5)
+    compute((STREAKS - 1) * STREAK, 4.0)
+    assert batcher.unit_seconds == pytest.approx(0.5 / 8)
+    compute(STREAK, 0.8)
+    batcher.next_batch()
+    assert batcher.unit_seconds == pytest.approx(0.8 / 8)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_small_batches_tell_nothing(batcher: MicroBatcher, clock: Clock, rows: int) -> None:
+    """Where little waits batches are small, and a row takes longer than it would in a full one."""
+    guess = batcher.unit_seconds
+    for _ in range(STREAKS * STREAK * 3):
+        batcher.submit(Asked(rows))
+        batcher.next_batch()
+        clock.now += 5.0
+    assert batcher.unit_seconds == guess
+
+
+def test_idle_time_tells_nothing(batcher: MicroBatcher, clock: Clock) -> None:
+    """Between two bursts nothing waits, so that is no pace."""
+    guess = batcher.unit_seconds
+    for _ in range(STREAKS * STREAK * 3):
+        batcher.submit(Asked(8))
+        batcher.next_batch()
+        assert batcher.next_batch() == []
+        clock.now += 100.0
+    assert batcher.unit_seconds == guess
+
+
+def test_too_late_to_begin(batcher: MicroBatcher, clock: Clock) -> None:
+    """What could not be ready in time is refused instead of computed; a batch of eight takes two seconds."""
+    late, early = Asked(4, clock.now + 1.9), Asked(4, clock.now + 2.1)
+    batcher.submit(late)
+    batcher.submit(early)
+    assert {entry[0] for entry in batcher.next_batch()} == {early}
+    assert isinstance(late.result, DeadlineExceeded)
+    assert early.result is None
+
+
+def test_nobody_left(batcher: MicroBatcher, clock: Clock) -> None:
+    """When all are too late the queue is empty, and counts as such."""
+    batcher.submit(Asked(20, clock.now + 0.1))
+    assert batcher.next_batch() == []
+    assert (batcher.units, batcher.backlog) == (0, 0)
+
+
+def test_refused_at_arrival(run_on_both: Any, serve: Any, post: Any) -> None:
+    """Who would wait too long is refused before the body is looked at; by the deployment's limit, or the caller's."""
+
+    async def work() -> None:
+        async with serve(queue_seconds=1.0) as live:
+            first, waiting, client = await live.plug(), await live.connect(), await live.connect()
+            live.endpoint.batcher.unit_seconds = 0.4
+            await waiting.send(post(1))
+            await live.until(lambda: live.endpoint.batcher.units == 1)
+            refused = await client.ask(post(2, headers=b"x-request-timeout-ms: 399\r\n", body=b"{"))
+            assert (refused.status, refused.json["code"]) == (503, "overloaded")
+            assert int(refused["retry-after"]) >= 1
+            await client.send(post(3, headers=b"x-request-timeout-ms: 900\r\n"))
+            await live.until(lambda: live.endpoint.batcher.units == 2)
+            other = await live.connect()
+            await other.send(post(4))
+            await live.until(lambda: live.endpoint.batcher.units == 3)
+            last = await live.connect()
+            assert (await last.ask(post(5))).status == 503
+            live.endpoint.batcher.unit_seconds = 0.0
+            live.model.gate.set()
+            assert [(await one.read()).y for one in (first, waiting, client, other)] == [1, 3, 7, 9]
+            assert await live.counted() == {"ok": 4, "overloaded": 2}
+
+    run_on_both(work)
+
+
+def test_a_lone_request_is_never_refused(run: Any, serve: Any, post: Any) -> None:
+    """However slow the model seems: where nobody waits, there is nothing to wait for."""
+
+    async def work() -> None:
+        async with serve(queue_seconds=0.001) as live:
+            client = await live.connect()
+            live.endpoint.batcher.unit_seconds = 1e-6
+            for _ in range(3):
+                assert (await client.ask(post(4))).y == 9
+                await asyncio.sleep(0)
+
+    run(work)
