@@ -1,0 +1,48 @@
+"""The arithmetic behind the trials' figures."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def schedule(rate: float, seconds: float, seed: int) -> NDArray[np.float64]:
+    """When requests arrive, whatever the server does: a Poisson process of ``rate`` per second, from zero on."""
+    rng = np.random.default_rng(seed)
+    count = int(rate * seconds + 6 * math.sqrt(rate * seconds) + 10)
+    times = np.cumsum(rng.exponential(1 / rate, count))
+    return times[times < seconds]
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least ``share`` of the values do not exceed; zero when there is none."""
+    if not len(values):
+        return 0.0
+    ranked = sorted(values)
+    return float(ranked[max(0, math.ceil(share * len(ranked)) - 1)])
+
+
+def goodput(good: int, began: float, last_answer: float, seconds: float) -> float:
+    """Good answers per second, until the last answer or the end of the offer, whichever is later."""
+    return good / max(last_answer - began, seconds)
+
+
+def recovery_seconds(ticks: Sequence[int], tick_seconds: float, at: float, usual: float) -> float:
+    """How long after ``at`` the good answers of one tick are back at nine tenths of usual, and stay for half a second.
+
+    Args:
+        ticks: Good answers by the time they came, in ticks from zero.
+        tick_seconds: Of one tick.
+        at: Of the blow, seconds from zero.
+        usual: Good answers of one tick before it.
+
+    Returns:
+        Seconds; infinity when they never come back.
+    """
+    first, stay = math.ceil(at / tick_seconds), max(1, round(0.5 / tick_seconds))
+    for number in range(first, len(ticks) - stay + 1):
+        window = ticks[number : number + stay]
+        if sum(window) >= 0.9 * usual * stay:
+            return (number - first) * tick_seconds
+    return math.inf

@@ -1,0 +1,181 @@
+"""Defects planted in a server, to see a trial fail, and the blows that no signal can deal.
+
+A server started with ``benchmarks/torture/planted`` on its ``PYTHONPATH`` plants those that ``TORTURE_FAULTS`` names.
+Nothing in the service knows of it.
+"""
+
+import importlib.abc
+import importlib.machinery
+import mmap
+import os
+import resource
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+NAMES, CLOCK_FILE, DESCRIPTORS = "TORTURE_FAULTS", "TORTURE_CLOCK_FILE", "TORTURE_DESCRIPTORS"
+STALL_SECONDS = 0.12
+LEAK_BYTES = 4000
+
+
+class _Loader(importlib.abc.Loader):
+    """Loads a module as ever, then changes it."""
+
+    def __init__(self, loader: Any, change: Callable[[Any], None]) -> None:
+        self._loader, self._change = loader, change
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        found: ModuleType | None = self._loader.create_module(spec)
+        return found
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        self._change(module)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds one module, once."""
+
+    def __init__(self, name: str, change: Callable[[Any], None]) -> None:
+        self._name, self._change = name, change
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None:
+            spec.loader = _Loader(spec.loader, self._change)
+        return spec
+
+
+def after_import(name: str, change: Callable[[Any], None]) -> None:
+    """Change a module as soon as it is imported."""
+    sys.meta_path.insert(0, _Finder(name, change))
+
+
+def _stalls() -> None:
+    """The event loop stands still for a moment, ten times a second."""
+
+    def change(module: Any) -> None:
+        tick = module.Server.on_tick
+
+        async def on_tick(self: Any, counter: int) -> bool:
+            time.sleep(STALL_SECONDS)
+            is_over: bool = await tick(self, counter)
+            return is_over
+
+        module.Server.on_tick = on_tick
+
+    after_import("uvicorn.server", change)
+
+
+def _ignores_deadlines() -> None:
+    """Every request has all the time in the world."""
+
+    def change(module: Any) -> None:
+        ask = module.Exchange.ask
+
+        def patient(self: Any, desk: Any, body: bytes, media_type: str, timeout_seconds: float) -> None:
+            ask(self, desk, body, media_type, 3600.0)
+
+        module.Exchange.ask = patient
+
+    after_import("service.gateway", change)
+
+
+def _ignores_leaving() -> None:
+    """A caller that left is answered all the same."""
+
+    def change(module: Any) -> None:
+        module.Exchange.abandon = lambda self: None
+
+    after_import("service.gateway", change)
+
+
+def _leak() -> None:
+    """Every answer leaves something behind."""
+
+    def change(module: Any) -> None:
+        write, kept = module.Bodies.write, []
+
+        def leaky(self: Any, predictions: Any) -> Any:
+            kept.append(os.urandom(LEAK_BYTES))
+            return write(self, predictions)
+
+        module.Bodies.write = leaky
+
+    after_import("models.bodies", change)
+
+
+def _labels() -> None:
+    """Every path gets to BentoML, which labels its metrics with it."""
+
+    def change(module: Any) -> None:
+        class Everything:
+            def __contains__(self, path: object) -> bool:
+                return True
+
+        module.BENTOML_ROUTES = Everything()
+
+    after_import("service.front", change)
+
+
+def _abrupt() -> None:
+    """SIGTERM ends a worker at once, whatever it owes."""
+    after_import("uvicorn.server", lambda module: setattr(module.Server, "handle_exit", lambda *_: os._exit(1)))
+
+
+def _clock() -> None:
+    """``time.time`` is off by as many seconds as a file says."""
+    with open(os.environ[CLOCK_FILE], "rb") as file:
+        shown = mmap.mmap(file.fileno(), 8, access=mmap.ACCESS_READ)
+    true = time.time
+    time.time = lambda: true() + float(struct.unpack_from("d", shown)[0])
+
+
+def _wall_clock_deadlines() -> None:
+    """Deadlines are counted on the clock that can jump."""
+
+    def change(module: Any) -> None:
+        module.monotonic = lambda: time.time()
+
+    after_import("service.gateway", change)
+    after_import("service.lanes", change)
+
+
+def _few_descriptors() -> None:
+    """A process may open few files and connections."""
+    few = int(os.environ[DESCRIPTORS])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, few))
+
+
+def _small_files() -> None:
+    """No file may grow beyond a kilobyte from the moment the process is told by SIGUSR2."""
+    signal.signal(signal.SIGUSR2, lambda *_: resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)))
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "stalls": _stalls,
+    "ignores_deadlines": _ignores_deadlines,
+    "ignores_leaving": _ignores_leaving,
+    "leak": _leak,
+    "labels": _labels,
+    "abrupt": _abrupt,
+    "clock": _clock,
+    "wall_clock_deadlines": _wall_clock_deadlines,
+    "few_descriptors": _few_descriptors,
+    "small_files": _small_files,
+}
+
+
+def plant() -> None:
+    """Plant what the environment names."""
+    for name in filter(None, os.environ.get(NAMES, "").split(",")):
+        FAULTS[name]()

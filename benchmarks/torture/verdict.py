@@ -1,0 +1,76 @@
+"""What a trial finds: bars, each met or not, and what was measured."""
+
+from typing import Any
+
+import msgspec
+
+
+class Bar(msgspec.Struct, frozen=True, kw_only=True):
+    """One promise.
+
+    Attributes:
+        promise: In words, with its number.
+        found: What was measured instead of it.
+        is_met: Whether it holds.
+    """
+
+    promise: str
+    found: str
+    is_met: bool
+
+
+class Verdict(msgspec.Struct, kw_only=True):
+    """One trial.
+
+    Attributes:
+        trial: Its name on the command line.
+        title: In the table.
+        bars: What was promised, and whether it holds.
+        measured: Figures worth keeping, with units in their names.
+        notes: What a reader must know.
+        control: What was planted to see the trial fail, and whether it did; empty when there was no control.
+        seconds: It took.
+    """
+
+    trial: str
+    title: str = ""
+    bars: list[Bar] = []
+    measured: dict[str, Any] = {}
+    notes: list[str] = []
+    control: str = ""
+    seconds: float = 0.0
+
+    @property
+    def is_met(self) -> bool:
+        """Whether every bar is."""
+        return bool(self.bars) and all(bar.is_met for bar in self.bars)
+
+    def at_most(self, promise: str, found: float, limit: float, unit: str = "") -> None:
+        """A bar on a figure that must not exceed its limit."""
+        self.expect(f"{promise} ≤ {number(limit)}{unit}", f"{number(found)}{unit}", found <= limit)
+
+    def at_least(self, promise: str, found: float, limit: float, unit: str = "") -> None:
+        """A bar on a figure that must reach its limit."""
+        self.expect(f"{promise} ≥ {number(limit)}{unit}", f"{number(found)}{unit}", found >= limit)
+
+    def expect(self, promise: str, found: object, is_met: bool) -> None:
+        """Any other bar."""
+        self.bars.append(Bar(promise=promise, found=str(found), is_met=is_met))
+
+
+def number(value: float) -> str:
+    """A number as short as its size allows."""
+    if value == int(value) if abs(value) < 1e15 else False:
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+class Trials(msgspec.Struct, kw_only=True):
+    """A whole run."""
+
+    command: str
+    commit: str
+    date: str
+    machine: dict[str, Any]
+    share: float
+    verdicts: list[Verdict] = []
