@@ -28,6 +28,7 @@ IDLE_SECONDS = 3.0
 SPIN_SECONDS = 0.0015
 # After a load that was too much, a server may refuse for so long.
 AFTER_SECONDS = 5.0
+MOST_FAILURES = 10_000
 
 
 class Link:
@@ -87,7 +88,7 @@ class Offer:
         self.late_refusals = [0 for _ in plan.phases]
         ticks = int(self.ends / TICK_SECONDS) + 2
         self.good_ticks, self.bad_ticks = [0] * ticks, [0] * ticks
-        self.answers = Counter[str]()
+        self.answers, self.failures = Counter[str](), list[tuple[float, float, str]]()
         self.began, self.is_over, self.left = 0.0, False, len(self.times)
 
     def run(self) -> Report:
@@ -173,6 +174,8 @@ class Offer:
         self.left -= 1
         ticks = self.good_ticks if status == b"200" else self.bad_ticks
         ticks[min(int(now / TICK_SECONDS), len(ticks) - 1)] += 1
+        if not answer and len(self.failures) < MOST_FAILURES:
+            self.failures.append((self.times[number], now, status.decode()))
         if status in (b"429", b"503"):
             self.untold[phase] += b"\r\nretry-after: " not in answer
             self.late_refusals[phase] += self.times[number] > self.begins[phase] + AFTER_SECONDS
@@ -195,6 +198,7 @@ class Offer:
             good_ticks=self.good_ticks,
             bad_ticks=self.bad_ticks,
             client_cores=cores,
+            failures=self.failures,
             answers=dict(self.answers),
         )
 

@@ -83,6 +83,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         good_ticks: 200s by the time they came, in ticks.
         bad_ticks: Everything else, likewise.
         client_cores: Cores the client used.
+        failures: When each request that got no answer was to leave and when it ended, seconds, and how; the first ones.
         answers: By status, digest header and checksum of the body, where the plan keeps them.
     """
 
@@ -91,6 +92,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     good_ticks: list[int]
     bad_ticks: list[int]
     client_cores: float
+    failures: list[tuple[float, float, str]]
     answers: dict[str, int]
 
     @property

@@ -1,0 +1,73 @@
+"""Deadlines: requests that cannot be answered in time are told so in time, and never computed."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from benchmarks.torture.counters import scrape
+from benchmarks.torture.ground import Ground, Site, offer, reconcile, requests, workload
+from benchmarks.torture.overload import long_sentence
+from benchmarks.torture.verdict import Verdict
+from benchmarks.workloads import body
+
+TITLE = "deadlines"
+CONTROL = "a server that gives every request an hour"
+DEADLINE_MS, GRACE_MS = 200, 50
+BLOCKERS, EACH = 8, 48
+SEND_SECONDS = 1.0
+
+
+@contextmanager
+def busy(site: Site) -> Iterator[list[bytes]]:
+    """A server with seconds of long sentences to compute; their answers' heads, once the block ends."""
+    content, heads = requests("tagging", body(*[long_sentence()] * EACH))[0], list[bytes]()
+
+    def ask() -> None:
+        with socket.create_connection(("127.0.0.1", site.port), timeout=60) as one:
+            one.sendall(content)
+            heads.append(one.recv(64))
+
+    started = scrape(site.port).batches
+    threads = [threading.Thread(target=ask) for _ in range(BLOCKERS)]
+    for thread in threads:
+        thread.start()
+    while scrape(site.port).batches == started:
+        pass
+    yield heads
+    for thread in threads:
+        thread.join()
+
+
+def run(ground: Ground, faults: tuple[str, ...] = ()) -> Verdict:
+    """A thousand requests with a fifth of a second each, behind seconds of work."""
+    verdict, rounds = Verdict(trial="deadlines"), ground.part(10)
+    content = workload("tagging", x_request_timeout_ms=str(DEADLINE_MS))
+    late, sent, computed, statuses = 0.0, 0, 0, dict[str, int]()
+    with ground.serve("tagging", faults=faults) as site:
+        before = site.count()
+        for _ in range(rounds):
+            start = site.count().instances
+            with busy(site) as heads:
+                tally = offer(site, content, (100 / SEND_SECONDS, SEND_SECONDS), patience_seconds=30).phases[0]
+            answered = sum(head.startswith(b"HTTP/1.1 200") for head in heads)
+            computed += site.count().instances - start - answered * EACH - tally.statuses.get("200", 0)
+            late = max(late, *(group.worst_ms for group in tally.groups.values()))
+            sent += tally.offered
+            for head in heads:
+                statuses[head[9:12].decode()] = statuses.get(head[9:12].decode(), 0) + 1
+            for status, number in tally.statuses.items():
+                statuses[status] = statuses.get(status, 0) + number
+        after = site.count()
+    refused = sum(statuses.get(code, 0) for code in ("429", "503", "504"))
+    verdict.at_least("requests refused for want of time", refused, 0.5 * sent)
+    verdict.at_most("the latest reply", late, DEADLINE_MS + GRACE_MS, " ms")
+    verdict.at_most("requests computed in vain", computed, 0)
+    reconcile(verdict, statuses, before, after)
+    verdict.measured = {"sent": sent, "statuses": statuses, "latest_ms": round(late, 1)}
+    return verdict
+
+
+def control(ground: Ground) -> Verdict:
+    """The same with a fault."""
+    return run(Ground(folder=ground.folder, share=0.1, say=ground.say), ("ignores_deadlines",))
