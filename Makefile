@@ -12,7 +12,7 @@ SETTINGS = pyproject.toml constraints.txt
 # $(call need,NAME,example): stop with a sentence when a variable is missing.
 need = $(if $($(1)),,$(error $(1) is missing: $(2)))
 
-.PHONY: help serve test e2e check train ladder export install score loadtest benchmark lint clean
+.PHONY: help serve test e2e check train ladder export install score loadtest benchmark torture lint clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -65,6 +65,9 @@ loadtest: $(DEV) ## Load a running service for 30 s
 
 benchmark: $(DEV) ## Serve the same models by every peer and compare (SHORT=1: only FastAPI, against the last floor)
 	$(DEV) -m benchmarks.serving $(if $(SHORT),--short)
+
+torture: $(DEV) ## Overload, kill and attack real servers (QUICK=1: a tenth of it; ONLY=overload,soak)
+	$(DEV) -m benchmarks.torture $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 lint: $(DEV) ## Style, types and the arrows between rooms
 	$(DEV) -m ruff check .

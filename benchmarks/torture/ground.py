@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 from time import sleep
+from urllib.parse import urlsplit
 
 import msgspec
 import psutil
@@ -35,17 +36,21 @@ class Site:
     """A running server, and how it is asked.
 
     Attributes:
-        server: It.
+        port: On this machine.
         home: Its folder; BentoML's is below.
+        running: The server, unless somebody else started it.
     """
 
-    server: Server
+    port: int
     home: Path
+    running: Server | None = None
 
     @property
-    def port(self) -> int:
-        """On this machine."""
-        return self.server.port
+    def server(self) -> Server:
+        """The server, which must be ours."""
+        if self.running is None:
+            raise ValueError("somebody else's server can only be asked")
+        return self.running
 
     def workers(self) -> list[psutil.Process]:
         """The processes that answer; the leader only looks after them."""
@@ -76,11 +81,13 @@ class Ground:
         folder: For their files.
         share: How much of a trial's full size is run, 0 to 1.
         say: Tells who waits how far it is.
+        url: Of a running server to ask instead of starting any.
     """
 
     folder: Path
     share: float = 1.0
     say: Callable[[str], None] = print
+    url: str = ""
     _examples: dict[str, bytes] = field(default_factory=dict)
 
     def part(self, full: int, least: int = 1) -> int:
@@ -101,6 +108,9 @@ class Ground:
             settings: Environment variables.
         """
         home = Path(mkdtemp(dir=self.folder))
+        if self.url:
+            yield Site(port=urlsplit(self.url).port or 80, home=home)
+            return
         install_artifacts(home)
         with self.serve_at(home, *models, faults=faults, **settings) as site:
             yield site
@@ -111,7 +121,7 @@ class Ground:
         planted = {"PYTHONPATH": os.pathsep.join([str(PLANTED), str(REPOSITORY)]), FAULTS: ",".join(faults)}
         peer = Peer(key="lectern", title="Lectern", arguments=(), settings={**(planted if faults else {}), **settings})
         with serving(peer, Path(sys.executable), home, self.examples(*models)) as server:
-            yield Site(server=server, home=home)
+            yield Site(port=server.port, home=home, running=server)
 
     def examples(self, *models: str) -> Mapping[str, bytes]:
         """One valid body per model."""

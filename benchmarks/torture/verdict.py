@@ -30,6 +30,8 @@ class Verdict(msgspec.Struct, kw_only=True):
         notes: What a reader must know.
         control: What was planted to see the trial fail, and whether it did; empty when there was no control.
         seconds: It took.
+        share: Of its full size.
+        commit: It was held at.
     """
 
     trial: str
@@ -39,6 +41,8 @@ class Verdict(msgspec.Struct, kw_only=True):
     notes: list[str] = []
     control: str = ""
     seconds: float = 0.0
+    share: float = 1.0
+    commit: str = ""
 
     @property
     def is_met(self) -> bool:
@@ -66,11 +70,16 @@ def number(value: float) -> str:
 
 
 class Trials(msgspec.Struct, kw_only=True):
-    """A whole run."""
+    """The trials held so far; a later one takes the place of an earlier one of its name."""
 
-    command: str
-    commit: str
     date: str
     machine: dict[str, Any]
-    share: float
     verdicts: list[Verdict] = []
+
+    def add(self, verdict: Verdict) -> None:
+        """Keep a verdict, in the place of the last one of its name."""
+        names = [one.trial for one in self.verdicts]
+        if verdict.trial in names:
+            self.verdicts[names.index(verdict.trial)] = verdict
+        else:
+            self.verdicts.append(verdict)
