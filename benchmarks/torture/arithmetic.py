@@ -26,23 +26,3 @@ def percentile(values: Sequence[float], share: float) -> float:
 def goodput(good: int, began: float, last_answer: float, seconds: float) -> float:
     """Good answers per second, until the last answer or the end of the offer, whichever is later."""
     return good / max(last_answer - began, seconds)
-
-
-def recovery_seconds(ticks: Sequence[int], tick_seconds: float, at: float, usual: float) -> float:
-    """How long after ``at`` the good answers of one tick are back at nine tenths of usual, and stay for half a second.
-
-    Args:
-        ticks: Good answers by the time they came, in ticks from zero.
-        tick_seconds: Of one tick.
-        at: Of the blow, seconds from zero.
-        usual: Good answers of one tick before it.
-
-    Returns:
-        Seconds; infinity when they never come back.
-    """
-    first, stay = math.ceil(at / tick_seconds), max(1, round(0.5 / tick_seconds))
-    for number in range(first, len(ticks) - stay + 1):
-        window = ticks[number : number + stay]
-        if sum(window) >= 0.9 * usual * stay:
-            return (number - first) * tick_seconds
-    return math.inf

@@ -6,6 +6,7 @@ Nothing in the service knows of it.
 
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import mmap
 import os
 import resource

@@ -68,7 +68,8 @@ class Site:
 
 def _command(process: psutil.Process) -> list[str]:
     try:
-        return process.cmdline()
+        found: list[str] = process.cmdline()
+        return found
     except psutil.Error:
         return []
 

@@ -66,7 +66,11 @@ def _try(ground: Ground, site: Site, kind: str, content: list[bytes], verdict: V
     calm = offer(site, content, (0.8 * most, seconds)).phases[0]
     _add(statuses, calm)
     usual = calm.groups["200"].p99_ms
-    figures = {"peak_per_second": round(most), "p50_ms_at_80": _ms(calm, 0.5), "p99_ms_at_80": round(usual, 1)}
+    figures: dict[str, object] = {
+        "peak_per_second": round(most),
+        "p50_ms_at_80": _ms(calm, 0.5),
+        "p99_ms_at_80": round(usual, 1),
+    }
     for factor in FACTORS:
         report = offer(site, content, (factor * most, seconds), (0.5 * most, AFTER_SECONDS))
         _add(statuses, *report.phases)

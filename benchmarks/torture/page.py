@@ -27,8 +27,8 @@ def markdown(found: Trials) -> str:
     """The page: a summary, then every bar."""
     machine = found.machine
     origin = (
-        f"`python -m benchmarks.torture`, last on {found.date}: {machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}. "
-        "Server on one core, client on the other."
+        f"`python -m benchmarks.torture`, last on {found.date}: {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['system']}, Python {machine['python']}. Server on one core, client on the other."
     )
     rows = [_summary(verdict) for verdict in found.verdicts]
     parts = ["# Torture trials", origin, table(["trial", "bars met", "size", "seconds", "commit", "control"], rows)]

@@ -159,7 +159,7 @@ class Memory:
         self._thread.start()
 
     def _now(self) -> float:
-        return sum(one.memory_info().rss for one in self.workers) / MEGABYTE
+        return float(sum(one.memory_info().rss for one in self.workers) / MEGABYTE)
 
     def _run(self) -> None:
         while not self._is_over:

@@ -4,8 +4,10 @@ import json
 from io import BytesIO
 from random import Random
 from time import sleep
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.envelopes import JSON
@@ -59,13 +61,13 @@ def mix(ground: Ground) -> list[bytes]:
     return found
 
 
-def _npy(array: np.ndarray) -> bytes:  # type: ignore[type-arg]
+def _npy(array: NDArray[Any]) -> bytes:
     buffer = BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()
 
 
-def _png(array: np.ndarray) -> bytes:  # type: ignore[type-arg]
+def _png(array: NDArray[Any]) -> bytes:
     buffer = BytesIO()
     Image.fromarray(array).save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,0 +1,48 @@
+"""The torture trials in brief: those bars that hold on a busy machine too. ``make torture`` holds all of them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.torture.page import load
+from models.datasets import REPOSITORY
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+# The share of a trial's size that is run here, and which bars are no matter of speed; all of them where none is named.
+TRIALS = {
+    "deadlines": (0.1, ("in vain", "counters", "control")),
+    "disconnects": (0.1, ()),
+    "clock": (0.1, ()),
+    "soak": (0.1, ()),
+    "paths": (0.05, ("new series", "control")),
+    "worker_kill": (0.03, ("did not hold", "control")),
+    "sigterm": (0.03, ("in-flight", "every process", "control")),
+    "scarcity": (0.1, ("lives", "nothing can be accepted", "served again", "with a full disk")),
+}
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_the_trial_meets_its_bars(name: str, tmp_path: Path) -> None:
+    """And its control, where it has one, does not."""
+    share, wanted = TRIALS[name]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.torture",
+        "--only",
+        name,
+        "--share",
+        str(share),
+        "--out",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=280)
+    assert (tmp_path / "torture.json").exists(), done.stderr[-3000:]
+    (verdict,) = load(tmp_path / "torture.json").verdicts
+    held = [bar for bar in verdict.bars if not wanted or any(words in bar.promise for words in wanted)]
+    missed = [f"{bar.promise}: {bar.found}" for bar in verdict.bars if bar in held and not bar.is_met]
+    assert len(held) >= max(1, len(wanted)), done.stdout[-3000:]
+    assert not missed, done.stdout[-3000:]
