@@ -24,16 +24,24 @@ class Call(Exchange):
         parts: What has arrived of its body.
         is_last: Whether the connection closes after its answer.
         length: Bytes of its body.
+        arrived: Bytes of a long body that are here.
         reply: The answer, until its turn comes.
     """
 
     reply: bytes | HttpError | None = None
+    arrived = 0
 
     def __init__(self, endpoint: Endpoint, identity: bytes, line: Line, admission: Admission, *, is_last: bool) -> None:
         super().__init__(endpoint, identity)
         self.line, self.admission, self.is_last = line, admission, is_last
         self.length = admission.length or 0
         self.parts: list[bytes] = []
+
+    def arrive(self, desk: Desk, more: int) -> bool:
+        """Count more bytes of a long body, or fewer; whether the desk has room for them."""
+        self.arrived += more
+        desk.arriving_bytes += more
+        return desk.arriving_bytes <= desk.settings.max_arriving_bytes
 
     def send(self, answer: bytes | HttpError) -> None:
         """Hand the answer to the connection."""

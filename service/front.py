@@ -11,11 +11,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
 from models.bodies import to_json
-from models.errors import BodyTooLarge, Draining, HttpError, MethodNotAllowed, RequestTimeout, UnknownRoute
+from models.errors import BodyTooLarge, Draining, HttpError, MethodNotAllowed, Overloaded, RequestTimeout, UnknownRoute
 from service.admin import ROUTE as ADMIN_ROUTE
 from service.admin import administer
 from service.admission import admit, request_id
-from service.gateway import AwaitedExchange, Desk, Exchange
+from service.gateway import BUSY, LONG_BODY_BYTES, AwaitedExchange, Desk, Exchange
 from service.openapi import assets_page, card_page, docs_page, index, openapi
 from service.reply import JSON, reply
 from service.versions import Versions
@@ -33,7 +33,6 @@ STATIC_FILES = frozenset(
     f"/static_content/{name}" for name in ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-light-32x32.png")
 )
 MODEL_ROUTE = re.compile(r"/v1/models/([a-z][a-z0-9-]{0,39})(/predict|/assets)?")
-ADMIN_BODY_BYTES = 64 * 1024
 
 
 class Disconnected(Exception):
@@ -70,11 +69,11 @@ class Front:
             await _send(send, error, request_id(dict(scope["headers"])))
 
     async def _administer(self, scope: Scope, receive: Receive, send: Send, route: re.Match[str]) -> None:
-        settings, identity = self.desk().settings, request_id(dict(scope["headers"]))
+        identity = request_id(dict(scope["headers"]))
         assert self.versions is not None  # the route is closed without them
         content: bytes | HttpError
         try:
-            body = await _read_body(receive, ADMIN_BODY_BYTES, settings.body_timeout_seconds)
+            body = await _read_body(receive, self.desk())
             content = await administer(self.versions(), scope["method"], route, body)
         except Disconnected:
             return
@@ -155,22 +154,24 @@ class Front:
                 raise MethodNotAllowed("only POST is allowed here", "POST")
             headers = scope["headers"]
             admission = admit(headers, dict(headers), exchange.endpoint.bodies.media_types, desk.settings)
-            body = await _read_body(receive, desk.settings.max_body_bytes, desk.settings.body_timeout_seconds)
+            body = await _read_body(receive, desk)
         except HttpError as error:
             exchange.finish(error)
         else:
             exchange.ask(desk, body, admission.media_type, admission.timeout_seconds)
 
 
-async def _read_body(receive: Receive, limit: int, timeout: float) -> bytes:
+async def _read_body(receive: Receive, desk: Desk) -> bytes:
     """The whole body.
 
     Raises:
-        BodyTooLarge: As soon as it is known to be longer than ``limit``.
-        RequestTimeout: If it has not arrived after ``timeout`` seconds.
+        BodyTooLarge: As soon as it is known to be too long.
+        Overloaded: If too many long bodies are arriving at once.
+        RequestTimeout: If it has not arrived in time.
         Disconnected: If the caller is gone.
     """
-    parts, length = [], 0
+    parts, length = list[bytes](), 0
+    limit, timeout = desk.settings.max_body_bytes, desk.settings.body_timeout_seconds
     try:
         async with asyncio.timeout(timeout):
             while True:
@@ -179,12 +180,17 @@ async def _read_body(receive: Receive, limit: int, timeout: float) -> bytes:
                     raise Disconnected
                 parts.append(message.get("body", b""))
                 length += len(parts[-1])
+                desk.arriving_bytes += len(parts[-1])
                 if length > limit:
                     raise BodyTooLarge(f"the body may have {limit} bytes")
                 if not message.get("more_body", False):
                     return parts[0] if len(parts) == 1 else b"".join(parts)
+                if length > LONG_BODY_BYTES and desk.arriving_bytes > desk.settings.max_arriving_bytes:
+                    raise Overloaded(BUSY)
     except TimeoutError as error:
         raise RequestTimeout(f"the body did not arrive within {timeout:g} seconds") from error
+    finally:
+        desk.arriving_bytes -= length
 
 
 async def _send(

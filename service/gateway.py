@@ -26,6 +26,7 @@ logger = logging.getLogger("lectern.gateway")
 
 # A longer body takes longer to parse than others should wait for it: 64 KiB of view counts take 0.2 ms.
 LONG_BODY_BYTES = 64 * 1024
+BUSY = "too many long bodies are arriving, try again"
 
 
 # Requests kept per model, to try a new version on.
@@ -148,7 +149,8 @@ class Exchange(Pending):
             if batcher.units and not (
                 batcher.room and batcher.wait_seconds < min(timeout_seconds, desk.settings.queue_seconds)
             ):
-                raise Overloaded(FULL)
+                self.finish(Overloaded(FULL))
+                return
             if len(body) > LONG_BODY_BYTES:
                 self._ask_aside(desk, partial(endpoint.prepare, body, media_type))
                 return
@@ -231,12 +233,14 @@ class Desk:
         endpoints: The live version of each model; changes while the service runs.
         settings: The deployment's.
         pool: Threads for what would hold up the event loop.
+        arriving_bytes: Of long bodies that are not whole yet.
         is_draining: Whether the service is stopping, so that nothing new is begun.
     """
 
     endpoints: dict[str, Endpoint]
     settings: Settings
     pool: ThreadPoolExecutor
+    arriving_bytes: int = 0
     is_draining: bool = False
 
     def find(self, name: str) -> Endpoint:

@@ -3,7 +3,7 @@
 import secrets
 from functools import lru_cache
 from http import HTTPStatus
-from itertools import count
+from itertools import count, cycle
 from typing import NamedTuple, TypeAlias
 
 from models.errors import BodyTooLarge, Draining, HeadersTooLarge, HttpError, MethodNotAllowed, RequestTimeout
@@ -15,6 +15,8 @@ JSON = b"application/json"
 CLOSE = (b"connection", b"close")
 CONTENT_TYPE = (b"content-type", JSON)
 _numbers = count()
+# In turn, so that those who were refused together do not come again together.
+_waits = cycle([(b"retry-after", b"%d" % seconds) for seconds in (1, 2, 3)])
 _prefix = secrets.token_hex(6).encode()
 
 
@@ -59,7 +61,7 @@ def _more(error: HttpError) -> Headers:
     if isinstance(error, MethodNotAllowed):
         return [(b"allow", error.allowed.encode())]
     if error.status == 503:
-        wait = (b"retry-after", b"%d" % (1 + secrets.randbelow(3)))
+        wait = next(_waits)
         return [wait, CLOSE] if isinstance(error, Draining) else [wait]
     if isinstance(error, BodyTooLarge | HeadersTooLarge | RequestTimeout):
         return [CLOSE]  # the rest of the body is never read

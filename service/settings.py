@@ -51,6 +51,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         bool, Meta(description="Answer predictions below ASGI; `false` is slower and otherwise the same.")
     ] = True
     max_body_bytes: Annotated[int, Meta(ge=1024, description="Longest request body, bytes.")] = 16 * 2**20
+    max_arriving_bytes: Annotated[
+        int, Meta(ge=1024, description="Long bodies that are still arriving, bytes in all per process; beyond it 503.")
+    ] = 32 * 2**20
     max_instances: Annotated[int, Meta(ge=1, description="Most instances in one request.")] = 1024
     queue_limit: Annotated[
         int, Meta(ge=1, description="Most instances waiting per model; more are refused with 503.")

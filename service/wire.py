@@ -18,13 +18,14 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from models.errors import HeadersTooLarge, HttpError, RequestTimeout
+from models.errors import HeadersTooLarge, HttpError, Overloaded, RequestTimeout
 from service.call import Call, recognise
-from service.gateway import Desk
+from service.gateway import BUSY, LONG_BODY_BYTES, Desk
 from service.reply import CLOSE, Reply, new_request_id, ok, reply
 
 MOST_UNANSWERED = 64
 MOST_UNANSWERED_BYTES = 2**20
+MOST_PIPELINED = 256
 MOST_HEADER_BYTES = 2**16
 
 
@@ -96,6 +97,9 @@ class Wire(HttpToolsProtocol):
             if self.call is not None:
                 self.unanswered.append(self.call)
                 return
+        if len(self.pipeline) >= MOST_PIPELINED:  # one reading may hold thousands; who is not answered asks again
+            self.is_ending = self.is_ignored = True
+            return
         self.begun_at = None
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
@@ -106,10 +110,27 @@ class Wire(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Part of a body."""
-        if self.call is not None:
-            self.call.parts.append(body)
+        call = self.call
+        if call is not None:
+            call.parts.append(body)
+            if call.length > LONG_BODY_BYTES:
+                self._count(call, len(body))
         elif not self.is_ignored:
             super().on_body(body)
+
+    def _count(self, call: Call, more: int) -> None:
+        """Hold no more of long bodies than the desk has room for."""
+        if not call.arrive(self.desk, more):
+            self._give_up(Overloaded(BUSY))
+
+    def _give_up(self, error: HttpError) -> None:
+        """Answer the call whose body is arriving, and read no more."""
+        call, self.call, self.begun_at = self.call, None, None
+        self.is_ending = self.is_ignored = True
+        assert call is not None  # there is one, or there would be nothing to give up
+        call.arrive(self.desk, -call.arrived)
+        call.parts.clear()
+        call.finish(error)
 
     def on_message_complete(self) -> None:
         """A whole request."""
@@ -124,6 +145,8 @@ class Wire(HttpToolsProtocol):
             self._balance()
         body = call.parts[0] if len(call.parts) == 1 else b"".join(call.parts)
         call.parts.clear()
+        if call.arrived:
+            call.arrive(self.desk, -call.arrived)
         call.ask(self.desk, body, call.admission.media_type, call.admission.timeout_seconds)
 
     def _should_upgrade_to_ws(self) -> bool:
@@ -244,6 +267,8 @@ class Wire(HttpToolsProtocol):
 
     def _abandon(self) -> None:
         self.is_ending = self.is_ignored = True
+        if self.call is not None:
+            self.call.arrive(self.desk, -self.call.arrived)
         self.call = self.begun_at = None
         while self.unanswered:
             self.unanswered.popleft().abandon()
@@ -286,8 +311,6 @@ class Wire(HttpToolsProtocol):
 
     def _time_out(self, patience: float) -> None:
         if self.call is not None:
-            call, self.call, self.begun_at = self.call, None, None
-            self.is_ending = self.is_ignored = True
-            call.finish(RequestTimeout(f"the body did not arrive within {patience:g} seconds"))
+            self._give_up(RequestTimeout(f"the body did not arrive within {patience:g} seconds"))
         elif not (self.unanswered or self.is_busy):
             self._end(RequestTimeout(f"the headers did not arrive within {patience:g} seconds"), is_owing=False)

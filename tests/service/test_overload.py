@@ -157,3 +157,52 @@ def test_a_lone_request_is_never_refused(run: Any, serve: Any, post: Any) -> Non
                 await asyncio.sleep(0)
 
     run(work)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_long_bodies_share_their_room(chunked: bool, run_on_both: Any, serve: Any, post: Any) -> None:
+    """Long bodies that are arriving take no more memory than allowed; who exceeds it is refused, the others finish."""
+    content = b'{"instances": [%s]}' % b",".join([b"1" * 9] * 20_000)
+    kind = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % len(content)
+    head = b"POST /v1/models/double/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n%b\r\n\r\n" % kind
+
+    def part(piece: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
+
+    async def work() -> None:
+        limits = {"max_arriving_bytes": 300_000, "max_instances": 20_000, "queue_limit": 10**6, "queue_seconds": 1e6}
+        async with serve(**limits) as live:
+            desk = live.front.desk()
+            first, second, third = [await live.connect() for _ in range(3)]
+            await first.send(head + part(content[:150_000]))
+            await live.until(lambda: desk.arriving_bytes == 150_000)
+            await second.send(head + part(content[:140_000]))
+            await live.until(lambda: desk.arriving_bytes == 290_000)
+            assert (await third.ask(post(4))).y == 9  # a short one needs no room
+            await second.send(part(content[140_000:155_000]))
+            refused = await second.read()
+            assert (refused.status, refused.json["code"], refused["connection"]) == (503, "overloaded", "close")
+            await live.until(lambda: desk.arriving_bytes == 150_000)
+            await first.send(part(content[150_000:]) + (b"0\r\n\r\n" if chunked else b""))
+            assert (await first.read()).status == 200
+            await third.send(head + part(content[:150_000]))
+            await live.until(lambda: desk.arriving_bytes == 150_000)
+            third.reset()
+            await live.until(lambda: desk.arriving_bytes == 0)
+
+    run_on_both(work)
+
+
+def test_many_pages_in_one_reading(run_on_both: Any, serve: Any, post: Any) -> None:
+    """Thousands of pipelined requests for pages are not taken in at once: the first are answered, then it closes."""
+
+    async def work() -> None:
+        async with serve() as live:
+            client = await live.connect()
+            await client.send(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n" * 2000)
+            answers = [await client.read() for _ in range(257)]
+            assert {answer.status for answer in answers} == {200}
+            assert answers[-1]["connection"] == "close"
+            assert (await (await live.connect()).ask(post(4))).y == 9
+
+    run_on_both(work)

@@ -20,6 +20,7 @@ EVERY = {
     "threads": ("8", 8),
     "wire": ("false", False),
     "max_body_bytes": ("2048", 2048),
+    "max_arriving_bytes": ("4096", 4096),
     "max_instances": ("7", 7),
     "queue_limit": ("9", 9),
     "queue_seconds": ("0.25", 0.25),
