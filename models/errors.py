@@ -10,6 +10,8 @@ The whole tree::
     LecternError
     ├── RequestError                 the caller can mend it
     │   ├── MalformedRequest         400  broken syntax
+    │   ├── Unauthenticated          401  no key, or none that is known
+    │   ├── Forbidden                403  a key that may not do this
     │   ├── UnknownModel             404
     │   ├── UnknownVersion           404
     │   ├── UnknownRoute             404
@@ -19,7 +21,8 @@ The whole tree::
     │   ├── BodyTooLarge             413
     │   ├── HeadersTooLarge          431
     │   ├── UnsupportedMediaType     415
-    │   └── InvalidRequest           422  well-formed, but makes no sense
+    │   ├── InvalidRequest           422  well-formed, but makes no sense
+    │   └── RateLimited              429  more often than this caller may
     ├── ServingError                 the service's own fault, or its limit
     │   ├── RunnerFailed             500
     │   ├── Overloaded               503
@@ -66,11 +69,13 @@ class HttpError(LecternError):
         status: HTTP status.
         retryable: Whether the same request may succeed later.
         faults: What is wrong, one entry per place.
+        is_last: Whether the connection closes, because the rest of the body is never read.
     """
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
+    is_last: bool = False
 
     def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:
         super().__init__(message)
@@ -86,6 +91,20 @@ class MalformedRequest(RequestError):
 
     code = "malformed_request"
     status = 400
+
+
+class Unauthenticated(RequestError):
+    """No key was given, or none that is known."""
+
+    code = "unauthenticated"
+    status = 401
+
+
+class Forbidden(RequestError):
+    """The key is known, but may not do this."""
+
+    code = "forbidden"
+    status = 403
 
 
 class UnknownModel(RequestError):
@@ -126,6 +145,7 @@ class RequestTimeout(RequestError):
     code = "request_timeout"
     status = 408
     retryable = True
+    is_last = True
 
 
 class BodyTooLarge(RequestError):
@@ -133,6 +153,7 @@ class BodyTooLarge(RequestError):
 
     code = "body_too_large"
     status = 413
+    is_last = True
 
 
 class HeadersTooLarge(RequestError):
@@ -140,6 +161,7 @@ class HeadersTooLarge(RequestError):
 
     code = "headers_too_large"
     status = 431
+    is_last = True
 
 
 class UnsupportedMediaType(RequestError):
@@ -161,6 +183,22 @@ class InvalidRequest(RequestError):
 
     code = "invalid_request"
     status = 422
+
+
+class RateLimited(RequestError):
+    """This caller asks more often than it may.
+
+    Attributes:
+        wait_seconds: Until it may ask again.
+    """
+
+    code = "rate_limited"
+    status = 429
+    retryable = True
+
+    def __init__(self, message: str, wait_seconds: float) -> None:
+        super().__init__(message)
+        self.wait_seconds = wait_seconds
 
 
 class ServingError(HttpError):

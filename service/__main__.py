@@ -8,7 +8,9 @@ from pathlib import Path
 
 from models.datasets import REPOSITORY
 from models.errors import LecternError, SettingsError
+from service.access import Access
 from service.settings import Settings, bentoml_environment, settings
+from service.tls import tls_arguments
 
 GRACE_SECONDS = 30
 
@@ -20,9 +22,12 @@ def main() -> None:
         environment = bentoml_environment()
         _lock(Path(environment["BENTOML_HOME"]))
         _check_port(current)
+        Access(current)
+        tls = tls_arguments(current)
     except LecternError as error:
         sys.exit(f"lectern: {error}")
     arguments = ["serve", "service.app:Gateway", "--host", current.host, "--port", str(current.port)]
+    arguments += tls
     arguments += ["--timeout-graceful-shutdown", str(GRACE_SECONDS)]
     os.chdir(REPOSITORY)
     os.execve(sys.executable, [sys.executable, "-m", "service.parent", *arguments], environment)

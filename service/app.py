@@ -18,6 +18,7 @@ import msgspec
 from models.errors import DeviceError, LecternError
 from models.registry import FAMILIES
 from models.session import CUDA_PROVIDER, Device, has_cuda
+from service.access import Access, open_access
 from service.catalog import Served, find_models
 from service.drain import use_draining
 from service.front import Front
@@ -71,7 +72,7 @@ class GatewayCore:
         pool = ThreadPoolExecutor(threads, thread_name_prefix="lectern-infer")
         aside = ThreadPoolExecutor(threads, thread_name_prefix="lectern-read")
         here = Lanes(threads)
-        self.desk = Desk(endpoints={}, settings=self.settings, pool=aside)
+        self.desk = Desk(endpoints={}, settings=self.settings, pool=aside, access=open_access(self.settings))
         self.places: dict[str, Place] = {}
         for family in FAMILIES:
             mine = [model for model in self.served if model.manifest.family == family.name]
@@ -150,6 +151,7 @@ def build(settings: Settings) -> Any:
     """The Gateway service for these settings."""
     if settings.device is Device.CUDA and not has_cuda():
         raise DeviceError("LECTERN_DEVICE=cuda, but this machine shows no NVIDIA device; use cpu or auto")
+    Access(settings)  # keys that cannot be read end the start here
     served = find_models(settings.wanted_models)
     families = [f for f in FAMILIES if any(model.manifest.family == f.name for model in served)]
     remote = [f.name for f in families] if settings.placement is Placement.PROCESS else []

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from models.bodies import to_json
 from models.errors import BodyTooLarge, Draining, HttpError, MethodNotAllowed, Overloaded, RequestTimeout, UnknownRoute
+from service.access import OPEN_ROUTES
 from service.admin import ROUTE as ADMIN_ROUTE
 from service.admin import administer
 from service.admission import admit, request_id
@@ -50,7 +51,22 @@ class Front:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        await self._route(scope, receive, send, scope["path"])
+        refusal = self._refusal(scope)
+        if refusal is None:
+            await self._route(scope, receive, send, scope["path"])
+        else:
+            await _send(send, refusal, request_id(dict(scope["headers"])))
+
+    def _refusal(self, scope: Scope) -> HttpError | None:
+        """Why this caller may not ask this now; what the service has or has not is of no matter yet."""
+        path, desk = scope["path"], None if scope["path"] in OPEN_ROUTES else self.desk()
+        if desk is None or desk.access is None:
+            return None
+        error = desk.access.refuse(path, scope["headers"], scope.get("client"))
+        match = None if error is None else MODEL_ROUTE.fullmatch(path)
+        if error is not None and match is not None and match[2] == "/predict" and match[1] in desk.endpoints:
+            desk.endpoints[match[1]].ledger.count(error.code)
+        return error
 
     async def _route(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         match = MODEL_ROUTE.fullmatch(path)

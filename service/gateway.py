@@ -16,6 +16,7 @@ from models.family import Array, Feeds, Prediction, never
 from models.manifest import Manifest
 from models.predictor import Pace, Predictor, Run, open_predictor
 from models.session import Session
+from service.access import Access
 from service.batching import FULL, MicroBatcher, Pending, Runner
 from service.lanes import Lanes
 from service.metrics import Ledger
@@ -233,6 +234,7 @@ class Desk:
         endpoints: The live version of each model; changes while the service runs.
         settings: The deployment's.
         pool: Threads for what would hold up the event loop.
+        access: Who may ask, where not everybody may.
         arriving_bytes: Of long bodies that are not whole yet.
         is_draining: Whether the service is stopping, so that nothing new is begun.
     """
@@ -240,6 +242,7 @@ class Desk:
     endpoints: dict[str, Endpoint]
     settings: Settings
     pool: ThreadPoolExecutor
+    access: Access | None = None
     arriving_bytes: int = 0
     is_draining: bool = False
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from service.access import OPEN_ROUTES, Access
 from service.gateway import Desk, Endpoint
 
 PROBLEM = {
@@ -37,6 +38,16 @@ ERRORS = {
     503: "The queue is full; try again after `Retry-After` seconds.",
     504: "The answer would have come too late.",
 }
+REFUSALS = {
+    401: "No key was given, or none that is known.",
+    403: "This key may not do this.",
+    429: "This caller asks too often; try again after `Retry-After` seconds.",
+}
+KEYS = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
+PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 # BentoML's own index page loads a tag manager from another host; this one loads nothing from anywhere else.
 DOCS_PAGE = b"""<!doctype html>
 <html lang="en">
@@ -157,12 +168,33 @@ def openapi(desk: Desk) -> dict[str, Any]:
         ("metrics", "Prometheus"),
     ):
         paths[f"/{path}"] = {"get": _get("service", text)}
-    return {
+    document = {
         "openapi": "3.1.0",
         "info": {"title": "Lectern", "version": "1", "description": "View counts, tags, images and graphs."},
         "paths": paths,
         "components": {"schemas": {**components, "Problem": PROBLEM}},
     }
+    if desk.access is not None:
+        _secure(document, desk.access)
+    return document
+
+
+def _secure(document: dict[str, Any], access: Access) -> None:
+    """Say where a key is needed and how a caller is refused."""
+    told = REFUSALS if access.has_keys else {429: REFUSALS[429]}
+    if access.has_keys:
+        document["components"]["securitySchemes"] = KEYS
+        document["security"] = [{name: []} for name in KEYS]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            if path not in OPEN_ROUTES:
+                operation["responses"] |= _problems(told)
+            elif access.has_keys:
+                operation["security"] = []
+
+
+def _problems(texts: dict[int, str]) -> dict[str, Any]:
+    return {str(status): {"description": text, "content": PROBLEM_CONTENT} for status, text in texts.items()}
 
 
 def _get(tag: str, text: str, example: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -180,7 +212,6 @@ def _operation(endpoint: Endpoint, request: dict[str, Any], prediction: dict[str
     content: dict[str, Any] = {"application/json": {"schema": request, "example": example_request(endpoint)}}
     for media_type in endpoint.predictor.card.from_media:
         content[media_type] = {"schema": {"type": "string", "format": "binary"}}
-    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         "summary": endpoint.manifest.summary,
         "operationId": endpoint.name,
@@ -191,6 +222,6 @@ def _operation(endpoint: Endpoint, request: dict[str, Any], prediction: dict[str
                 "description": "One prediction per instance, in order.",
                 "content": {"application/json": {"schema": answer, "example": endpoint.example}},
             },
-            **{str(status): {"description": text, "content": problem} for status, text in ERRORS.items()},
+            **_problems(ERRORS),
         },
     }

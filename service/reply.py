@@ -4,9 +4,10 @@ import secrets
 from functools import lru_cache
 from http import HTTPStatus
 from itertools import count, cycle
+from math import ceil
 from typing import NamedTuple, TypeAlias
 
-from models.errors import BodyTooLarge, Draining, HeadersTooLarge, HttpError, MethodNotAllowed, RequestTimeout
+from models.errors import HttpError, MethodNotAllowed, RateLimited
 from service.errors import MEDIA_TYPE, problem
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
@@ -15,8 +16,7 @@ JSON = b"application/json"
 CLOSE = (b"connection", b"close")
 CONTENT_TYPE = (b"content-type", JSON)
 _numbers = count()
-# In turn, so that those who were refused together do not come again together.
-_waits = cycle([(b"retry-after", b"%d" % seconds) for seconds in (1, 2, 3)])
+_more_seconds = cycle(range(3))
 _prefix = secrets.token_hex(6).encode()
 
 
@@ -58,14 +58,21 @@ def reply(content: bytes | HttpError, request_id: bytes, media_type: bytes = JSO
 
 
 def _more(error: HttpError) -> Headers:
+    headers = [CLOSE] if error.is_last else []
     if isinstance(error, MethodNotAllowed):
-        return [(b"allow", error.allowed.encode())]
-    if error.status == 503:
-        wait = next(_waits)
-        return [wait, CLOSE] if isinstance(error, Draining) else [wait]
-    if isinstance(error, BodyTooLarge | HeadersTooLarge | RequestTimeout):
-        return [CLOSE]  # the rest of the body is never read
-    return []
+        headers.append((b"allow", error.allowed.encode()))
+    elif error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    elif isinstance(error, RateLimited):
+        headers.append(_retry_after(ceil(error.wait_seconds)))
+    elif error.status == 503:
+        headers.append(_retry_after(1))
+    return headers
+
+
+def _retry_after(least: int) -> tuple[bytes, bytes]:
+    """Not the same for all who are told at once, so that they do not come back at once."""
+    return b"retry-after", b"%d" % (least + next(_more_seconds))
 
 
 @lru_cache(maxsize=64)

@@ -16,6 +16,9 @@ from models.session import Device, has_cuda
 PREFIX = "LECTERN_"
 # Not a setting. A process that asked for its parent when it was ready could get the one that took it in.
 PARENT = "SERVICE_PARENT_PID"
+# Paths from where the service is started; it runs elsewhere.
+FILES = ("LECTERN_KEYS_FILE", "LECTERN_TLS_CERTIFICATE", "LECTERN_TLS_KEY")
+LEAST_PER_SECOND, MOST_PER_SECOND = 0.001, 1_000_000
 
 
 class Placement(StrEnum):
@@ -66,6 +69,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     request_timeout_seconds: Annotated[
         float, Meta(gt=0, description="Time from a whole body to its answer, seconds; later is a 504.")
     ] = 30.0
+
+    keys: Annotated[str, Meta(description="API keys, as `LECTERN_KEYS_FILE` has them, parted by `;`.")] = ""
+    keys_file: Annotated[
+        str, Meta(description="File of API keys, one a line, read again when it changes; empty with `keys`: no keys.")
+    ] = ""
+    requests_per_second: Annotated[
+        Annotated[float, Meta(ge=LEAST_PER_SECOND, le=MOST_PER_SECOND)] | None,
+        Meta(description="Requests per second of each key without a limit of its own, or without keys each address."),
+    ] = None
+    tls_certificate: Annotated[str, Meta(description="PEM file of the server's certificate and its chain.")] = ""
+    tls_key: Annotated[str, Meta(description="PEM file of the certificate's private key.")] = ""
 
     @property
     def keeps_requests(self) -> bool:
@@ -144,5 +158,9 @@ def parent_pid() -> int:
 
 
 def bentoml_environment() -> dict[str, str]:
-    """The environment ``bentoml serve`` gets: usage reports off, its home set."""
-    return {**os.environ, "BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(home())}
+    """The environment ``bentoml serve`` gets: usage reports off, its home set.
+
+    uvicorn would believe a local caller's ``X-Forwarded-For``, and with it limit an address of the caller's choice.
+    """
+    files = {name: os.path.abspath(os.environ[name]) for name in FILES if os.environ.get(name)}
+    return {**os.environ, **files, "BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(home()), "FORWARDED_ALLOW_IPS": ""}

@@ -63,6 +63,9 @@ def test_problem_by_heart() -> None:
     [
         (MalformedRequest("m"), 400, False),
         (UnknownModel("m"), 404, False),
+        (errors.Unauthenticated("m"), 401, False),
+        (errors.Forbidden("m"), 403, False),
+        (errors.RateLimited("m", 1.0), 429, True),
         (errors.BodyTooLarge("m"), 413, False),
         (errors.RequestTimeout("m"), 408, True),
         (errors.UnsupportedMediaType("m"), 415, False),

@@ -26,6 +26,11 @@ EVERY = {
     "queue_seconds": ("0.25", 0.25),
     "body_timeout_seconds": ("0.5", 0.5),
     "request_timeout_seconds": ("2", 2.0),
+    "keys": ("a; b", "a; b"),
+    "keys_file": ("/keys", "/keys"),
+    "requests_per_second": ("0.5", 0.5),
+    "tls_certificate": ("/certificate.pem", "/certificate.pem"),
+    "tls_key": ("/key.pem", "/key.pem"),
 }
 
 
@@ -74,6 +79,8 @@ def test_unknown_variable() -> None:
         ("LECTERN_MAX_INSTANCES", "0", "Expected `int` >= 1"),
         ("LECTERN_QUEUE_LIMIT", "0", "Expected `int` >= 1"),
         ("LECTERN_BODY_TIMEOUT_SECONDS", "0", "Expected `float` > 0.0"),
+        ("LECTERN_REQUESTS_PER_SECOND", "0", "Expected `float` >= 0.001"),
+        ("LECTERN_REQUESTS_PER_SECOND", "many", "Expected `float | null`, got `str`"),
         ("LECTERN_REQUEST_TIMEOUT_SECONDS", "soon", "Expected `float`, got `str`"),
     ],
 )
@@ -133,8 +140,19 @@ def test_bentoml_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENTOML_HOME", "/somewhere")
     found = bentoml_environment()
     assert (found["BENTOML_DO_NOT_TRACK"], found["BENTOML_HOME"]) == ("True", "/somewhere")
+    assert found["FORWARDED_ALLOW_IPS"] == ""
     monkeypatch.delenv("BENTOML_HOME")
     assert bentoml_environment()["BENTOML_HOME"] == str(Path.home() / "bentoml")
+
+
+@pytest.mark.parametrize("name", ["LECTERN_KEYS_FILE", "LECTERN_TLS_CERTIFICATE", "LECTERN_TLS_KEY"])
+def test_files_are_found_from_elsewhere(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file is named from where the service is started, and found from where it runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(name, "secrets/file")
+    assert bentoml_environment()[name] == str(tmp_path / "secrets" / "file")
+    monkeypatch.setenv(name, "")
+    assert bentoml_environment()[name] == ""
 
 
 def test_documented() -> None:

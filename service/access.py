@@ -1,0 +1,246 @@
+"""Who may call: keys, roles and rates, asked before anything else is known of a request.
+
+Without keys and without a rate there is no ``Access``, and everything is open. Once there is a key, or a file for them,
+everything but the health pages needs one: what is not listed here is refused, not served.
+
+Keys are found by the SHA-256 of what was presented. Nobody can choose a presented key so that its hash agrees with a
+stored one in more places, so the time that the look-up takes tells nothing; ``compare_digest`` has the last word.
+"""
+
+import logging
+import os
+import threading
+from hashlib import sha256
+from hmac import compare_digest
+from time import sleep
+from typing import TypeAlias
+
+from models.errors import Forbidden, HttpError, RateLimited, SettingsError, Unauthenticated
+from service.admission import MAX_DIGITS, Header
+from service.keys import ADMIN, METRICS, PREDICT, Key, check_unique, environment_keys, parse_keys
+from service.limits import Addresses, Bucket
+from service.settings import Settings
+
+logger = logging.getLogger("bentoml.lectern")
+
+Client: TypeAlias = tuple[str, int] | None
+Stamp: TypeAlias = tuple[int, int, int]
+
+OPEN_ROUTES = frozenset(("/healthz", "/livez", "/readyz"))
+ADMIN_ROUTES = "/v1/admin"
+LOOK_SECONDS = 1.0
+# Ours have 51; nobody shall have megabytes hashed.
+MOST_KEY_BYTES = 512
+NO_KEY = "present one known key, as Authorization: Bearer KEY or as x-api-key: KEY"
+
+
+class Caller:
+    """Whoever holds a key.
+
+    Attributes:
+        key: Which.
+        roles: The key's, where a request finds them.
+        bucket: Its tokens; ``None`` without a limit.
+    """
+
+    __slots__ = ("bucket", "digest", "key", "roles")
+
+    def __init__(self, key: Key, bucket: Bucket | None) -> None:
+        self.key, self.digest, self.roles, self.bucket = key, key.digest, key.roles, bucket
+
+
+class Access:
+    """The callers of this process, and what each may do."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read every key.
+
+        Raises:
+            SettingsError: If one cannot be read.
+        """
+        rate = settings.requests_per_second
+        self._rate, self._file, self._max_body_bytes = rate, settings.keys_file, settings.max_body_bytes
+        self._callers: dict[bytes, Caller] | None = None
+        self._addresses = Addresses(rate) if rate is not None else None
+        self._stamp: Stamp | None = None
+        self._complaint = ""
+        self._of_environment = environment_keys(settings)
+        if settings.keys.strip() or self._file:
+            text = ""
+            if self._file:
+                text, self._stamp = _read(self._file)
+            self._use(text)
+
+    @property
+    def has_admin(self) -> bool:
+        """Whether any key may do what ``POST /v1/admin/...`` does; without one those routes are not there."""
+        return any(key.roles & ADMIN for key in self.keys)
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether a key is needed."""
+        return self._callers is not None
+
+    def needed(self, path: str) -> int:
+        """The roles of which a caller must have one."""
+        if path == "/metrics":
+            return METRICS
+        if path.endswith("/predict"):
+            return PREDICT
+        if path.startswith(ADMIN_ROUTES) and self.has_admin:
+            return ADMIN
+        return PREDICT | ADMIN
+
+    def check(self, needed: int, headers: list[Header], found: dict[bytes, bytes], client: Client) -> Bucket | None:
+        """The bucket that this request has to take from, if any.
+
+        Args:
+            needed: The roles of which the caller must have one.
+            headers: Lower-case names and values, in order.
+            found: The same by name.
+            client: The connection's other end.
+
+        Raises:
+            Unauthenticated: Without exactly one known key, given once or alike in both headers.
+            Forbidden: If the key may not do this.
+        """
+        callers = self._callers
+        if callers is None:
+            return None if self._addresses is None else self._addresses.bucket(client[0] if client else "")
+        key, value = found.get(b"x-api-key"), found.get(b"authorization")
+        if value is not None:
+            bearer = _bearer(value)
+            key = bearer if key is None or key == bearer else None
+        if not key or len(key) > MOST_KEY_BYTES or (len(found) < len(headers) and _is_doubled(headers)):
+            raise Unauthenticated(NO_KEY)
+        digest = sha256(key).digest()
+        caller = callers.get(digest)
+        if caller is None or not compare_digest(caller.digest, digest):
+            raise Unauthenticated(NO_KEY)
+        if not caller.roles & needed:
+            raise Forbidden("this key may not do this")
+        return caller.bucket
+
+    def refuse(self, path: str, headers: list[Header], client: Client) -> HttpError | None:
+        """Why a request may not go on to ``path``; ``None`` when it may, and then it has been counted."""
+        if path in OPEN_ROUTES:
+            return None
+        found = dict(headers)
+        error: HttpError | None
+        try:
+            bucket = self.check(self.needed(path), headers, found, client)
+        except (Unauthenticated, Forbidden) as refusal:
+            error = refusal.with_traceback(None)
+        else:
+            error = None if bucket is None else bucket.refusal()
+        if error is not None:
+            error.is_last = self._is_last(error, found)
+        return error
+
+    def _is_last(self, error: HttpError, found: dict[bytes, bytes]) -> bool:
+        """Whether to hang up rather than to read a refused body; a known caller's connection is worth a short one."""
+        if b"transfer-encoding" in found:
+            return True
+        length = found.get(b"content-length", b"0").strip()
+        if isinstance(error, RateLimited):
+            return len(length) > MAX_DIGITS or int(length) > self._max_body_bytes
+        return length.strip(b"0") != b""
+
+    # Reading the file again.
+
+    def watch(self) -> "Access":
+        """Look after the file from now on, in a thread: a slow disk shall hold up no request."""
+        if self._file:
+            threading.Thread(target=self._watch, name="lectern-keys", daemon=True).start()
+        return self
+
+    def _watch(self) -> None:
+        while True:
+            sleep(LOOK_SECONDS)
+            try:
+                self.reload()
+            except Exception:  # the process border: a dead thread would keep withdrawn keys for ever
+                logger.exception("the keys of %s were not read", self._file)
+
+    def reload(self) -> bool:
+        """Use the file's keys if it has changed, and say whether it had.
+
+        A file that is missing or broken leaves the keys as they were, and is complained of once.
+        """
+        try:
+            if self._stamp == _stamp(os.stat(self._file)):
+                return False
+            text, self._stamp = _read(self._file)
+            self._use(text)
+        except (OSError, SettingsError) as error:
+            complaint = str(error)
+            if complaint != self._complaint:
+                logger.error("%s; the keys read before stay", complaint)
+            self._complaint = complaint
+            return False
+        self._complaint = ""
+        logger.info(
+            "keys of %s: %s", self._file, ", ".join(key.name for key in self.keys) or "none, so nobody may call"
+        )
+        return True
+
+    @property
+    def keys(self) -> list[Key]:
+        """Every key."""
+        return [caller.key for caller in (self._callers or {}).values()]
+
+    def _use(self, text: str) -> None:
+        keys = [*self._of_environment, *parse_keys(text, self._file)]
+        check_unique(keys, f"LECTERN_KEYS and {self._file}")
+        before = self._callers or {}
+        callers = {}
+        for key in keys:
+            old = before.get(key.digest)
+            # Who asked too often before the file changed is not forgiven by it.
+            callers[key.digest] = old if old is not None and old.key == key else Caller(key, self._bucket(key))
+        self._callers = callers
+
+    def _bucket(self, key: Key) -> Bucket | None:
+        rate = key.requests_per_second or self._rate
+        return None if rate is None else Bucket(rate, key.burst)
+
+
+def open_access(settings: Settings) -> Access | None:
+    """Who may call, by these settings; ``None`` when everybody may do everything.
+
+    Raises:
+        SettingsError: If the keys cannot be read.
+    """
+    access = Access(settings)
+    is_open = not access.has_keys and settings.requests_per_second is None
+    return None if is_open else access.watch()
+
+
+def _bearer(value: bytes) -> bytes | None:
+    scheme, _, key = value.partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else None
+
+
+def _is_doubled(headers: list[Header]) -> bool:
+    names = [name for name, _ in headers]
+    return names.count(b"authorization") > 1 or names.count(b"x-api-key") > 1
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def _read(file: str) -> tuple[str, Stamp]:
+    """The file's text, and its stamp from before: what is written meanwhile is read the next time.
+
+    Raises:
+        SettingsError: If it cannot be read.
+    """
+    try:
+        with open(file, "rb") as opened:
+            stamp = _stamp(os.fstat(opened.fileno()))
+            return opened.read().decode(), stamp
+    except OSError as error:
+        raise SettingsError(f"LECTERN_KEYS_FILE: {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"LECTERN_KEYS_FILE: {file} is not text") from None

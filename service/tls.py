@@ -1,0 +1,44 @@
+"""TLS, as uvicorn is told to speak it."""
+
+import os
+import ssl
+
+from models.errors import SettingsError
+from service.settings import Settings
+
+# Forward secrecy and authenticated encryption: suites that TLS 1.2 and 1.3 have and no older version.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+def tls_arguments(settings: Settings) -> list[str]:
+    """What ``bentoml serve`` needs on its command line to speak TLS; nothing without a certificate.
+
+    Raises:
+        SettingsError: If one of the two files is missing or cannot be used, or they do not belong together.
+    """
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if not certificate and not key:
+        return []
+    if not certificate or not key:
+        raise SettingsError("LECTERN_TLS_CERTIFICATE and LECTERN_TLS_KEY are set together or not at all")
+    for name, file in (("LECTERN_TLS_CERTIFICATE", certificate), ("LECTERN_TLS_KEY", key)):
+        try:
+            with open(file, "rb") as opened:
+                opened.read(1)
+        except OSError as error:
+            raise SettingsError(f"{name}: {file}: {error.strerror}") from None
+    _check(certificate, key)
+    files = ["--ssl-certfile", os.path.abspath(certificate), "--ssl-keyfile", os.path.abspath(key)]
+    return [*files, "--ssl-ciphers", CIPHERS]
+
+
+def _check(certificate: str, key: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # Asked for a password, OpenSSL would wait for somebody to type it.
+        context.load_cert_chain(certificate, key, password=lambda: "")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise SettingsError(f"LECTERN_TLS_KEY: {key} is not the key of {certificate}") from None
+        reason = "they are not PEM, or the key has a password"
+        raise SettingsError(f"LECTERN_TLS_CERTIFICATE, LECTERN_TLS_KEY: {certificate}, {key}: {reason}") from None
