@@ -108,6 +108,8 @@ class Access:
         if callers is None:
             return None if self._addresses is None else self._addresses.bucket(client[0] if client else "")
         key, value = found.get(b"x-api-key"), found.get(b"authorization")
+        if key is not None:
+            key = key.strip()
         if value is not None:
             bearer = _bearer(value)
             key = bearer if key is None or key == bearer else None

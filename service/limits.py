@@ -30,7 +30,8 @@ class Bucket:
         self.rate = rate
         self.burst = max(1, ceil(rate)) if burst is None else burst
         self._interval = 1 / rate
-        self._span = (self.burst - 1) * self._interval
+        # A thousandth of a token more, or rounding on a clock that has run for days would cost the last one of a burst.
+        self._span = (self.burst - 0.999) * self._interval
         self._full_at = 0.0
 
     def wait(self, now: float | None = None) -> float:

@@ -26,6 +26,7 @@ from uvicorn.server import ServerState
 from models.family import Budget, Card, Feeds, TensorSpec, Tolerance
 from models.predictor import Pace
 from models.session import Session
+from service.access import open_access
 from service.front import Front
 from service.gateway import Desk, EmbeddedRunner, Endpoint, make_endpoint
 from service.lanes import Lanes
@@ -213,6 +214,7 @@ class Live:
         # The wire never upgrades to websockets; nor shall uvicorn alone, when the two are compared.
         ws: Any = "auto" if isinstance(http, Wires) else "none"
         self.config = uvicorn.Config(self.call, http=http, ws=ws, interface="asgi3", lifespan="off", log_config=None)
+        self.config.forwarded_allow_ips = ""  # as in ``bentoml_environment``
         self.config.timeout_keep_alive = keep_alive  # type: ignore[assignment]
         self.config.load()
         self.address = ("", 0)
@@ -313,7 +315,7 @@ def make_front(shipped: list[Session], settings: Settings, model: Model, pool: T
         runner = EmbeddedRunner(pool, session.run)
         pace = Pace(0.0001, 0.000001)  # computed on the event loop
         endpoints[session.manifest.model] = make_endpoint(session, "none", runner, Lanes(1), settings, pace)
-    desk = Desk(endpoints=endpoints, settings=settings, pool=pool)
+    desk = Desk(endpoints=endpoints, settings=settings, pool=pool, access=open_access(settings))
     return Front(inner, lambda: desk)
 
 
