@@ -3,7 +3,7 @@
 Without keys and without a rate there is no ``Access``, and everything is open. Once there is a key, or a file for them,
 everything but the health pages needs one: what is not listed here is refused, not served.
 
-Keys are found by the SHA-256 of what was presented. Nobody can choose a presented key so that its hash agrees with a
+A key is found by the SHA-256 of what was presented. Nobody can choose what to present so that its hash agrees with a
 stored one in more places, so the time that the look-up takes tells nothing; ``compare_digest`` has the last word.
 """
 
@@ -31,6 +31,7 @@ ADMIN_ROUTES = "/v1/admin"
 LOOK_SECONDS = 1.0
 # Ours have 51; nobody shall have megabytes hashed.
 MOST_KEY_BYTES = 512
+MOST_SEEN = 4096
 NO_KEY = "present one known key, as Authorization: Bearer KEY or as x-api-key: KEY"
 
 
@@ -49,6 +50,50 @@ class Caller:
         self.key, self.digest, self.roles, self.bucket = key, key.digest, key.roles, bucket
 
 
+class Ring:
+    """The callers of one reading of the keys.
+
+    The headers that brought good keys are remembered as they came: hashing each again cost a request 2.5 µs instead of
+    0.5. They are found by Python's own hash, which a secret of the process keys, so their time tells nothing either.
+    """
+
+    __slots__ = ("_api_keys", "_bearers", "callers")
+
+    def __init__(self, callers: dict[bytes, Caller]) -> None:
+        self.callers = callers
+        self._bearers: dict[bytes | None, Caller] = {}
+        self._api_keys: dict[bytes | None, Caller] = {}
+
+    def remember(self, found: dict[bytes, bytes]) -> Caller | None:
+        """The caller that has sent this header before, where it is the only one."""
+        key = found.get(b"x-api-key")
+        if key is None:
+            return self._bearers.get(found.get(b"authorization"))
+        return None if b"authorization" in found else self._api_keys.get(key)
+
+    def look_up(self, headers: list[Header], found: dict[bytes, bytes]) -> Caller:
+        """The caller with the key in these headers.
+
+        Raises:
+            Unauthenticated: Without exactly one known key.
+        """
+        given, value = found.get(b"x-api-key"), found.get(b"authorization")
+        bearer = None if value is None else _bearer(value)
+        key = bearer if given is None else given.strip()
+        if not key or (value is not None and bearer != key) or len(key) > MOST_KEY_BYTES or _is_doubled(headers):
+            raise Unauthenticated(NO_KEY)
+        digest = sha256(key).digest()
+        caller = self.callers.get(digest)
+        if caller is None or not compare_digest(caller.digest, digest):
+            raise Unauthenticated(NO_KEY)
+        if given is None or value is None:
+            seen, header = (self._bearers, value) if given is None else (self._api_keys, given)
+            if len(seen) >= MOST_SEEN:
+                seen.clear()
+            seen[header] = caller
+        return caller
+
+
 class Access:
     """The callers of this process, and what each may do."""
 
@@ -60,7 +105,7 @@ class Access:
         """
         rate = settings.requests_per_second
         self._rate, self._file, self._max_body_bytes = rate, settings.keys_file, settings.max_body_bytes
-        self._callers: dict[bytes, Caller] | None = None
+        self._ring: Ring | None = None
         self._addresses = Addresses(rate) if rate is not None else None
         self._stamp: Stamp | None = None
         self._complaint = ""
@@ -79,7 +124,7 @@ class Access:
     @property
     def has_keys(self) -> bool:
         """Whether a key is needed."""
-        return self._callers is not None
+        return self._ring is not None
 
     def needed(self, path: str) -> int:
         """The roles of which a caller must have one."""
@@ -104,21 +149,12 @@ class Access:
             Unauthenticated: Without exactly one known key, given once or alike in both headers.
             Forbidden: If the key may not do this.
         """
-        callers = self._callers
-        if callers is None:
+        ring = self._ring
+        if ring is None:
             return None if self._addresses is None else self._addresses.bucket(client[0] if client else "")
-        key, value = found.get(b"x-api-key"), found.get(b"authorization")
-        if key is not None:
-            key = key.strip()
-        if value is not None:
-            bearer = _bearer(value)
-            key = bearer if key is None or key == bearer else None
-        if not key or len(key) > MOST_KEY_BYTES or (len(found) < len(headers) and _is_doubled(headers)):
-            raise Unauthenticated(NO_KEY)
-        digest = sha256(key).digest()
-        caller = callers.get(digest)
-        if caller is None or not compare_digest(caller.digest, digest):
-            raise Unauthenticated(NO_KEY)
+        caller = ring.remember(found) if len(found) == len(headers) else None
+        if caller is None:
+            caller = ring.look_up(headers, found)
         if not caller.roles & needed:
             raise Forbidden("this key may not do this")
         return caller.bucket
@@ -189,18 +225,18 @@ class Access:
     @property
     def keys(self) -> list[Key]:
         """Every key."""
-        return [caller.key for caller in (self._callers or {}).values()]
+        return [] if self._ring is None else [caller.key for caller in self._ring.callers.values()]
 
     def _use(self, text: str) -> None:
         keys = [*self._of_environment, *parse_keys(text, self._file)]
         check_unique(keys, f"LECTERN_KEYS and {self._file}")
-        before = self._callers or {}
+        before = {} if self._ring is None else self._ring.callers
         callers = {}
         for key in keys:
             old = before.get(key.digest)
             # Who asked too often before the file changed is not forgiven by it.
             callers[key.digest] = old if old is not None and old.key == key else Caller(key, self._bucket(key))
-        self._callers = callers
+        self._ring = Ring(callers)
 
     def _bucket(self, key: Key) -> Bucket | None:
         rate = key.requests_per_second or self._rate

@@ -1,5 +1,6 @@
 """Keys: how they are made, written down, read, and read again when their file changes."""
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -218,6 +219,20 @@ def test_admin() -> None:
     assert (without.has_admin, without.needed("/v1/admin/x")) == (False, PREDICT | ADMIN)
     assert (with_admin.has_admin, with_admin.needed("/v1/admin/x")) == (True, ADMIN)
     assert not Access(Settings(requests_per_second=1)).has_admin
+
+
+def test_few_headers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has a key cannot fill the memory with spellings of it, and bad ones are not kept at all."""
+    monkeypatch.setattr("service.access.MOST_SEEN", 3)
+    access = Access(Settings(keys=OF_ALICE))
+    for number in range(50):
+        for value in (b"Bearer " + b" " * number + ALICE.encode(), b"Bearer %d" % number):
+            headers = [(b"authorization", value)]
+            with contextlib.suppress(Unauthenticated):
+                access.check(PREDICT, headers, dict(headers), None)
+    assert access._ring is not None
+    assert 0 < len(access._ring._bearers) <= 3
+    assert all(header.endswith(ALICE.encode()) for header in access._ring._bearers if header)
 
 
 # The file

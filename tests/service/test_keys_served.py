@@ -184,6 +184,24 @@ def test_presented(name: str, run: Any, serve: Any) -> None:
     assert answers[True] == answers[False]
 
 
+def test_presented_again(run: Any, serve: Any) -> None:
+    """What is remembered of good headers lets in nothing else: each is answered as by a service that saw none before."""
+
+    async def work(is_wire: bool) -> None:
+        async with serve(wire=is_wire, keys=LINES) as live:
+            for _ in range(2):
+                for name, (status, headers) in PRESENTED.items():
+                    client = await live.connect()
+                    await client.send(request(DOUBLE, *headers))
+                    assert (await client.read()).status == status, name
+                    client.close()
+            client = await live.connect()
+            await client.send(request(DOUBLE, b"x-api-key: Bearer " + GOOD))
+            assert (await client.read()).status == 401
+
+    both(run, work)
+
+
 def test_a_megabyte(run: Any, serve: Any) -> None:
     """A header of a megabyte is a refusal; the wire does not even collect it."""
 

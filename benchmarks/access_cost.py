@@ -1,0 +1,133 @@
+"""What it costs a view-count request on the wire to be asked for its key: ``python -m benchmarks.access_cost``.
+
+One connection without a socket is given the bytes of whole requests, in turn with each kind of access, and the time of
+this thread is taken: what a server adds around it (the socket, waiting) is the same for all.
+"""
+
+import asyncio
+import gc
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from time import thread_time_ns
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import numpy as np
+import orjson
+import uvicorn
+from uvicorn.server import ServerState
+
+from models.datasets import REPOSITORY
+from models.predictor import Pace
+from models.session import open_artifact
+from service.access import open_access
+from service.front import Front
+from service.gateway import Desk, EmbeddedRunner, make_endpoint
+from service.keys import line_of
+from service.lanes import Lanes
+from service.server import Wires
+from service.settings import Settings
+
+KEY = "lectern_" + "k" * 43
+MANY = [line_of(f"{KEY}{number}", f"other-{number}", ["predict"]) for number in range(999)]
+KEYS = ";".join([line_of(KEY, "mine", ["predict"]), *MANY])
+BODY = orjson.dumps({"instances": [{"views": [100 + day % 7 for day in range(56)], "horizon": 3}]})
+HEAD = b"POST /v1/models/viewcount/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+WITH_KEY = b"authorization: Bearer %b\r\n" % KEY.encode()
+WAYS: dict[str, tuple[bytes, dict[str, Any]]] = {
+    "open": (b"", {}),
+    "open, with a header more": (WITH_KEY, {}),
+    "1000 keys": (WITH_KEY, {"keys": KEYS}),
+    "1000 keys and a rate": (WITH_KEY, {"keys": KEYS, "requests_per_second": 1_000_000}),
+    "a rate per address": (b"", {"requests_per_second": 1_000_000}),
+}
+BATCH = 50
+
+
+class Socket(asyncio.Transport):
+    """Takes answers and counts them."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 5), "sockname": ("127.0.0.1", 6)})
+        self.answers = 0
+
+    def write(self, data: Any) -> None:
+        """One answer, which must be right."""
+        assert data.startswith(b"HTTP/1.1 200 "), data
+        self.answers += 1
+
+    def get_write_buffer_size(self) -> int:
+        """Nothing waits."""
+        return 0
+
+    def is_closing(self) -> bool:
+        """Never."""
+        return False
+
+
+def connect(settings: Settings, pool: ThreadPoolExecutor) -> tuple[Any, Socket]:
+    """A connection to the view counts' model, and what it writes to."""
+    session = open_artifact(next((REPOSITORY / "models").glob("*/trained/viewcount")))
+    outputs = session.run({"views": np.ones((1, 56), np.float32)}, [spec.name for spec in session.manifest.outputs])
+    runner = EmbeddedRunner(pool, lambda feeds, wanted: outputs)  # the model is not what is measured here
+    endpoint = make_endpoint(session, "none", runner, Lanes(1), settings, Pace(0.0001, 0.000001))
+    desk = Desk(endpoints={"viewcount": endpoint}, settings=settings, pool=pool, access=open_access(settings))
+    inner: Any = SimpleNamespace()
+    front = Front(inner, lambda: desk)
+    config = uvicorn.Config(front, ws="none", lifespan="off", log_config=None)
+    config.load()
+    wire, transport = Wires(front)(config=config, server_state=ServerState(), app_state={}), Socket()
+    wire.connection_made(transport)
+    return wire, transport
+
+
+async def measure(rounds: int) -> dict[str, float]:
+    """Median time of one request by way, microseconds of this thread."""
+    pool = ThreadPoolExecutor(1)
+    lines = {name: connect(Settings(**settings), pool) for name, (_, settings) in WAYS.items()}
+    request = {
+        name: b"%b%bcontent-length: %d\r\n\r\n%b" % (HEAD, more, len(BODY), BODY) for name, (more, _) in WAYS.items()
+    }
+    taken: dict[str, list[float]] = {name: [] for name in WAYS}
+    gc.disable()
+    for _ in range(rounds):
+        for name, (wire, transport) in lines.items():
+            taken[name].append(await _spend(wire, transport, request[name]))
+    pool.shutdown()
+    # Each beside the open one of its round: what else this machine does meanwhile slows both.
+    more = {
+        name: median(there - here for there, here in zip(found, taken["open"], strict=True))
+        for name, found in taken.items()
+    }
+    return {name: median(taken["open"]) + extra for name, extra in more.items()}
+
+
+async def _spend(wire: Any, transport: Socket, request: bytes) -> float:
+    before, started = transport.answers, thread_time_ns()
+    for _ in range(BATCH):
+        wire.data_received(request)
+        while wire.unanswered:
+            await asyncio.sleep(0)
+    spent = (thread_time_ns() - started) / BATCH / 1000
+    assert transport.answers == before + BATCH
+    return spent
+
+
+def lines(found: dict[str, float]) -> Iterable[str]:
+    """The figures, and what each way costs more than an open service does."""
+    for name, spent in found.items():
+        yield f"{name:26} {spent:6.2f} µs  {spent - found['open']:+6.2f}"
+
+
+@click.command(help=__doc__)
+@click.option("--rounds", default=600, show_default=True, help="Of 50 requests each way.")
+def main(rounds: int) -> None:
+    """The command line."""
+    for line in lines(asyncio.run(measure(rounds))):
+        click.echo(line)
+
+
+if __name__ == "__main__":
+    main()
