@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -53,15 +54,17 @@ class Server:
     home: Path
     log: Path
     ready_seconds: float = 0.0
+    trust: ssl.SSLContext | None = None
     client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
         limits = httpx.Limits(max_connections=32, max_keepalive_connections=32)
-        self.client = httpx.Client(base_url=self.url, timeout=30, limits=limits, trust_env=False)
+        verify = True if self.trust is None else self.trust
+        self.client = httpx.Client(base_url=self.url, timeout=30, limits=limits, trust_env=False, verify=verify)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.trust is None else 'https'}://127.0.0.1:{self.port}"
 
     def get(self, path: str) -> httpx.Response:
         return self.client.get(path)
@@ -126,8 +129,10 @@ def end(process: "subprocess.Popen[Any]", patience: float = 10) -> None:
     process.wait(10)
 
 
-def start(arguments: list[str], environment: Mapping[str, str], port: int, cwd: Path, home: Path) -> Server:
-    """Start a server in a process group of its own and wait until it is ready."""
+def start(
+    arguments: list[str], environment: Mapping[str, str], port: int, cwd: Path, home: Path, trust: Any = None
+) -> Server:
+    """Start a server in a process group of its own and wait until it is ready; ``trust`` is for one that speaks TLS."""
     log = home / f"server-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -139,7 +144,7 @@ def start(arguments: list[str], environment: Mapping[str, str], port: int, cwd: 
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    found = Server(process, port, home, log)
+    found = Server(process, port, home, log, trust=trust)
     try:
         found.wait_ready()
     except BaseException:
@@ -201,13 +206,13 @@ def launch(new_home: Callable[[], Path], run: Run) -> Iterator[Launch]:
     """
     running: list[Server] = []
 
-    def launch_one(*artifacts: str, **settings: str) -> Server:
+    def launch_one(*artifacts: str, trust: ssl.SSLContext | None = None, **settings: str) -> Server:
         home, port = new_home(), free_port()
         if artifacts:
             done = run("-m", "export", "install", *artifacts, home=home)
             assert done.returncode == 0, done.stderr
         wanted = {"LECTERN_DEVICE": "cpu", "LECTERN_PORT": str(port), **settings}
-        running.append(start(["service"], clean_environment(home, **wanted), port, REPOSITORY, home))
+        running.append(start(["service"], clean_environment(home, **wanted), port, REPOSITORY, home, trust))
         return running[-1]
 
     yield launch_one

@@ -185,7 +185,7 @@ def test_presented(name: str, run: Any, serve: Any) -> None:
 
 
 def test_presented_again(run: Any, serve: Any) -> None:
-    """What is remembered of good headers lets in nothing else: each is answered as by a service that saw none before."""
+    """What is remembered of good headers lets in nothing else: each is answered as if none was seen before."""
 
     async def work(is_wire: bool) -> None:
         async with serve(wire=is_wire, keys=LINES) as live:
