@@ -42,6 +42,7 @@ WAYS: dict[str, tuple[bytes, dict[str, Any]]] = {
     "1000 keys": (WITH_KEY, {"keys": KEYS}),
     "1000 keys and a rate": (WITH_KEY, {"keys": KEYS, "requests_per_second": 1_000_000}),
     "a rate per address": (b"", {"requests_per_second": 1_000_000}),
+    "refused: over its rate": (WITH_KEY, {"keys": KEYS, "requests_per_second": 0.001}),
 }
 BATCH = 50
 
@@ -54,8 +55,8 @@ class Socket(asyncio.Transport):
         self.answers = 0
 
     def write(self, data: Any) -> None:
-        """One answer, which must be right."""
-        assert data.startswith(b"HTTP/1.1 200 "), data
+        """One answer, which must be right, or say that this was too often."""
+        assert data[9:12] in (b"200", b"429"), data
         self.answers += 1
 
     def get_write_buffer_size(self) -> int:

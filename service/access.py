@@ -28,6 +28,7 @@ Stamp: TypeAlias = tuple[int, int, int]
 
 OPEN_ROUTES = frozenset(("/healthz", "/livez", "/readyz"))
 ADMIN_ROUTES = "/v1/admin"
+LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 LOOK_SECONDS = 1.0
 # Ours have 51; nobody shall have megabytes hashed.
 MOST_KEY_BYTES = 512
@@ -217,10 +218,12 @@ class Access:
             self._complaint = complaint
             return False
         self._complaint = ""
-        logger.info(
-            "keys of %s: %s", self._file, ", ".join(key.name for key in self.keys) or "none, so nobody may call"
-        )
+        self.tell()
         return True
+
+    def tell(self) -> None:
+        """Log whose keys hold."""
+        logger.info("keys: %s", ", ".join(key.name for key in self.keys) or "none, so nobody may call")
 
     @property
     def keys(self) -> list[Key]:
@@ -250,6 +253,10 @@ def open_access(settings: Settings) -> Access | None:
         SettingsError: If the keys cannot be read.
     """
     access = Access(settings)
+    if access.has_keys:
+        access.tell()
+    elif settings.host not in LOCAL_HOSTS:
+        logger.warning("whoever reaches %s may call: there are no LECTERN_KEYS and no LECTERN_KEYS_FILE", settings.host)
     is_open = not access.has_keys and settings.requests_per_second is None
     return None if is_open else access.watch()
 

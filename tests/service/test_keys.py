@@ -163,6 +163,22 @@ def test_not_quite(key: str) -> None:
     assert not may(access, key)
 
 
+def test_said_at_start(caplog: pytest.LogCaptureFixture) -> None:
+    """The log says whose keys hold, and warns when a service that is not local has none."""
+    warning = "whoever reaches 0.0.0.0 may call: there are no LECTERN_KEYS and no LECTERN_KEYS_FILE"
+    cases: list[tuple[dict[str, str], list[str]]] = [
+        ({"keys": f"{OF_ALICE};{OF_BOB}", "host": "0.0.0.0"}, ["keys: alice, bob"]),
+        ({"keys": "#"}, ["keys: none, so nobody may call"]),
+        ({"host": "0.0.0.0"}, [warning]),
+        ({}, []),
+    ]
+    with caplog.at_level(logging.INFO):
+        for more, words in cases:
+            caplog.clear()
+            open_access(Settings(**more))  # type: ignore[arg-type]
+            assert [record.message for record in caplog.records] == words
+
+
 def test_hash_of_nothing() -> None:
     """No key is not a key, even when somebody put the hash of nothing into the file."""
     assert not may(Access(Settings(keys=f"nobody {hashlib.sha256(b'').hexdigest()} predict")), "")
