@@ -226,6 +226,7 @@ class Draining(ServingError):
     code = "draining"
     status = 503
     retryable = True
+    is_last = True
 
 
 class DeadlineExceeded(ServingError):

@@ -47,7 +47,7 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
         app = super().to_asgi(is_main=is_main)  # attrs with slots: plain super() sees another class
         if not is_main:
             return app
-        front = Front(app, _desk)
+        front = Front(app, _desk, _versions)
         use_draining(_desk)
         front.router = app.router  # type: ignore[attr-defined]
         if settings().wire:
@@ -58,6 +58,11 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
 def _desk() -> Desk:
     desk: Desk = bentoml.get_current_service().desk
     return desk
+
+
+def _versions() -> Versions:
+    versions: Versions = bentoml.get_current_service().versions
+    return versions
 
 
 class GatewayCore:
@@ -72,7 +77,14 @@ class GatewayCore:
         pool = ThreadPoolExecutor(threads, thread_name_prefix="lectern-infer")
         aside = ThreadPoolExecutor(threads, thread_name_prefix="lectern-read")
         here = Lanes(threads)
-        self.desk = Desk(endpoints={}, settings=self.settings, pool=aside, access=open_access(self.settings))
+        access = open_access(self.settings)
+        self.desk = Desk(
+            endpoints={},
+            settings=self.settings,
+            pool=aside,
+            access=access,
+            keeps_requests=access is not None and access.has_admin,
+        )
         self.places: dict[str, Place] = {}
         for family in FAMILIES:
             mine = [model for model in self.served if model.manifest.family == family.name]

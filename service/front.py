@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
 from models.bodies import to_json
-from models.errors import BodyTooLarge, Draining, HttpError, MethodNotAllowed, Overloaded, RequestTimeout, UnknownRoute
+from models.errors import BodyTooLarge, Draining, HttpError, MethodNotAllowed, RequestTimeout, UnknownRoute
 from service.access import OPEN_ROUTES
 from service.admin import ROUTE as ADMIN_ROUTE
 from service.admin import administer
 from service.admission import admit, request_id
-from service.gateway import BUSY, LONG_BODY_BYTES, AwaitedExchange, Desk, Exchange
+from service.gateway import LONG_BODY_BYTES, AwaitedExchange, Desk, Exchange, crowded
 from service.openapi import assets_page, card_page, docs_page, index, openapi
 from service.reply import JSON, reply
 from service.versions import Versions
@@ -46,6 +46,12 @@ class Front:
     def __init__(self, app: App, desk: Callable[[], Desk], versions: Callable[[], Versions] | None = None) -> None:
         self.app, self.desk, self.versions = app, desk, versions
 
+    @property
+    def has_admin(self) -> bool:
+        """Whether the operator's routes are there: only where a key says who may use them."""
+        access = self.desk().access
+        return self.versions is not None and access is not None and access.has_admin
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI call; never raises for an HTTP request."""
         if scope["type"] != "http":
@@ -72,7 +78,7 @@ class Front:
         match = MODEL_ROUTE.fullmatch(path)
         if match is not None and match[2] == "/predict":
             await self._predict(scope, receive, send, match[1])
-        elif (admin := ADMIN_ROUTE.fullmatch(path)) is not None and self.versions is not None:
+        elif (admin := ADMIN_ROUTE.fullmatch(path)) is not None and self.has_admin:
             await self._administer(scope, receive, send, admin)
         elif path not in BENTOML_ROUTES and path not in STATIC_FILES:
             await self._show(scope, send, match)
@@ -202,7 +208,7 @@ async def _read_body(receive: Receive, desk: Desk) -> bytes:
                 if not message.get("more_body", False):
                     return parts[0] if len(parts) == 1 else b"".join(parts)
                 if length > LONG_BODY_BYTES and desk.arriving_bytes > desk.settings.max_arriving_bytes:
-                    raise Overloaded(BUSY)
+                    raise crowded()
     except TimeoutError as error:
         raise RequestTimeout(f"the body did not arrive within {timeout:g} seconds") from error
     finally:

@@ -30,6 +30,13 @@ LONG_BODY_BYTES = 64 * 1024
 BUSY = "too many long bodies are arriving, try again"
 
 
+def crowded() -> Overloaded:
+    """The refusal of a long body that has no room; the rest of it is never read."""
+    error = Overloaded(BUSY)
+    error.is_last = True
+    return error
+
+
 # Requests kept per model, to try a new version on.
 RECENT = 64
 
@@ -101,7 +108,7 @@ def make_endpoint(
         ledger=Ledger(name),
         example={"model": manifest.tag, "predictions": predictor.predict([example])},
         digest=manifest.digest.encode(),
-        recent=deque(maxlen=RECENT if settings.keeps_requests else 0),
+        recent=deque(maxlen=RECENT),
     )
 
 
@@ -163,7 +170,8 @@ class Exchange(Pending):
             self.explain = question.explain
             self.samples = endpoint.predictor.encode(question.instances, explain=question.explain)
             batcher.submit(self)
-            endpoint.recent.append(question.instances[0])
+            if desk.keeps_requests:
+                endpoint.recent.append(question.instances[0])
         except Exception as error:  # the process border
             self.finish(error)
 
@@ -235,6 +243,7 @@ class Desk:
         settings: The deployment's.
         pool: Threads for what would hold up the event loop.
         access: Who may ask, where not everybody may.
+        keeps_requests: Whether each model's last requests are kept in memory, to try a new version on.
         arriving_bytes: Of long bodies that are not whole yet.
         is_draining: Whether the service is stopping, so that nothing new is begun.
     """
@@ -243,6 +252,7 @@ class Desk:
     settings: Settings
     pool: ThreadPoolExecutor
     access: Access | None = None
+    keeps_requests: bool = False
     arriving_bytes: int = 0
     is_draining: bool = False
 

@@ -82,11 +82,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tls_key: Annotated[str, Meta(description="PEM file of the certificate's private key.")] = ""
 
     @property
-    def keeps_requests(self) -> bool:
-        """Whether each model's last requests are kept in memory, to try a new version on."""
-        return False
-
-    @property
     def uses_cuda(self) -> bool:
         """Whether sessions are asked to run on a GPU."""
         return self.device is Device.CUDA or (self.device is Device.AUTO and has_cuda())
@@ -163,4 +158,10 @@ def bentoml_environment() -> dict[str, str]:
     uvicorn would believe a local caller's ``X-Forwarded-For``, and with it limit an address of the caller's choice.
     """
     files = {name: os.path.abspath(os.environ[name]) for name in FILES if os.environ.get(name)}
-    return {**os.environ, **files, "BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(home()), "FORWARDED_ALLOW_IPS": ""}
+    return {
+        **os.environ,
+        **files,
+        "BENTOML_DO_NOT_TRACK": "True",
+        "BENTOML_HOME": str(home()),
+        "FORWARDED_ALLOW_IPS": "",
+    }

@@ -18,9 +18,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from models.errors import HeadersTooLarge, HttpError, Overloaded, RequestTimeout
+from models.errors import HeadersTooLarge, HttpError, RequestTimeout
 from service.call import Call, recognise
-from service.gateway import BUSY, LONG_BODY_BYTES, Desk
+from service.gateway import LONG_BODY_BYTES, Desk, crowded
 from service.reply import CLOSE, Reply, new_request_id, ok, reply
 
 MOST_UNANSWERED = 64
@@ -121,7 +121,7 @@ class Wire(HttpToolsProtocol):
     def _count(self, call: Call, more: int) -> None:
         """Hold no more of long bodies than the desk has room for."""
         if not call.arrive(self.desk, more):
-            self._give_up(Overloaded(BUSY))
+            self._give_up(crowded())
 
     def _give_up(self, error: HttpError) -> None:
         """Answer the call whose body is arriving, and read no more."""

@@ -232,14 +232,14 @@ def test_other_workers_follow(deployment: Deployment, tmp_path: Path, monkeypatc
     run(work)
 
 
-def test_last_requests_are_tried(deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_last_requests_are_tried(deployment: Deployment, tmp_path: Path) -> None:
     """Where requests are kept, a new version is tried on those; elsewhere nothing is kept."""
     deployment.store["9.0.0"] = version(tmp_path, "9.0.0")
 
     async def work() -> None:
         await deployment.ask()
         assert not deployment.desk.find("viewcount").recent
-        monkeypatch.setattr(Settings, "keeps_requests", True)
+        deployment.desk.keeps_requests = True
         await deployment.versions.activate("viewcount", "9.0.0")
         await deployment.ask()
         done = await deployment.versions.activate("viewcount", FIRST)
