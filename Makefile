@@ -8,19 +8,21 @@ export PYTHONPATH := $(CURDIR)
 SERVE = .venv-serve/bin/python
 DEV = .venv/bin/python
 SETTINGS = pyproject.toml constraints.txt
+LOCK = $(DEV) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--constraint constraints.txt --no-annotate --custom-compile-command "make lock"
 
 # $(call need,NAME,example): stop with a sentence when a variable is missing.
 need = $(if $($(1)),,$(error $(1) is missing: $(2)))
 
-.PHONY: help serve test e2e check train ladder export install score loadtest benchmark torture lint clean
+.PHONY: help serve test e2e check train ladder export install score loadtest benchmark torture lock sbom audit lint clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-$(SERVE): $(SETTINGS)
+# What serves is installed from a lock: these bytes or nothing, and no package runs code of its own to be built.
+$(SERVE): requirements/serve.txt
 	$(PYTHON) -m venv .venv-serve
-	$(SERVE) -m pip install --quiet --upgrade "pip>=25.1"
-	$(SERVE) -m pip install --quiet --progress-bar on --constraint constraints.txt --group serve
+	$(SERVE) -m pip install --quiet --progress-bar on --require-hashes --only-binary :all: --requirement $<
 	@touch $@
 
 $(DEV): $(SETTINGS)
@@ -68,6 +70,16 @@ benchmark: $(DEV) ## Serve the same models by every peer and compare (SHORT=1: o
 
 torture: $(DEV) ## Overload, kill and attack real servers (QUICK=1: a tenth of it; ONLY=overload,soak)
 	$(DEV) -m benchmarks.torture $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+
+lock: $(DEV) ## Renew the locks of what serves, requirements/*.txt, from pyproject.toml and constraints.txt
+	$(LOCK) --group serve --output-file requirements/serve.txt
+	$(LOCK) --group serve --group cuda --output-file requirements/cuda.txt
+
+sbom: $(DEV) ## Write dist/sbom.cdx.json: every package that serves, and every shipped model
+	$(DEV) -m export sbom dist/sbom.cdx.json
+
+audit: $(DEV) ## Ask the advisory database about every locked package
+	@$(DEV) .ci/audit.py requirements/cuda.txt
 
 lint: $(DEV) ## Style, types and the arrows between rooms
 	$(DEV) -m ruff check .

@@ -1,10 +1,12 @@
 """Certified artifacts: ``python -m export model NAME``, ``install``, ``inspect NAME``."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
 import click
 
+from models.datasets import REPOSITORY
 from models.errors import LecternError
 from models.manifest import read_artifact
 
@@ -59,6 +61,20 @@ def inspect_model(name: str) -> None:
         if folder.name == name:
             return _describe(folder)
     raise click.ClickException(f"no artifact {name!r} in models/*/trained")
+
+
+@main.command()
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--lock", type=click.Path(path_type=Path, exists=True), default=REPOSITORY / "requirements" / "serve.txt")
+def sbom(out: Path, lock: Path) -> None:
+    """Write the bill of materials of what serves to OUT."""
+    from export.bill import bill
+    from export.store import shipped_folders
+
+    document = bill(lock, shipped_folders())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(document, indent=2) + "\n")
+    click.echo(f"{len(document['components'])} components: {out}")
 
 
 def _describe(folder: Path) -> None:
