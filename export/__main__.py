@@ -1,7 +1,9 @@
-"""Certified artifacts: ``python -m export model NAME``, ``install``, ``inspect NAME``."""
+"""Certified artifacts: ``model NAME``, ``install``, ``inspect NAME``; ``keygen`` and ``sign``; ``sbom``."""
 
+import base64
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import click
@@ -61,6 +63,31 @@ def inspect_model(name: str) -> None:
         if folder.name == name:
             return _describe(folder)
     raise click.ClickException(f"no artifact {name!r} in models/*/trained")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--encrypt", is_flag=True, help="Ask for a passphrase.")
+def keygen(file: Path, encrypt: bool) -> None:
+    """Make a key to sign with in FILE, to be kept offline, and print what servers are to trust."""
+    from export.signing import make_key
+
+    passphrase = click.prompt("passphrase", hide_input=True, confirmation_prompt=True) if encrypt else None
+    click.echo(f"LECTERN_TRUSTED_KEYS={base64.b64encode(make_key(file, passphrase)).decode()}")
+
+
+@main.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--key", required=True, type=click.Path(path_type=Path, dir_okay=False), help="What keygen made.")
+def sign(folders: tuple[Path, ...], key: Path) -> None:
+    """Sign the artifacts in FOLDERS."""
+    from export.signing import read_private
+    from export.signing import sign as sign_artifact
+
+    private = read_private(key, partial(click.prompt, "passphrase", hide_input=True, err=True))
+    for folder in folders:
+        manifest = sign_artifact(folder, private)
+        click.echo(f"signed     {manifest.tag:<20} {manifest.digest[:12]}")
 
 
 @main.command()

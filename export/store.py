@@ -8,6 +8,7 @@ from bentoml.exceptions import NotFound
 from models.datasets import REPOSITORY
 from models.errors import ArtifactMismatch
 from models.manifest import MANIFEST_FILE, MODEL_FILE, Manifest, read_artifact, to_bytes
+from models.signature import read_signature, write_signature
 
 
 def shipped_folders() -> list[Path]:
@@ -16,19 +17,20 @@ def shipped_folders() -> list[Path]:
 
 
 def install(folder: Path) -> tuple[Manifest, bool]:
-    """Verify an artifact and put it into the model store under its explicit version.
+    """Verify an artifact and put it into the model store under its explicit version, with its signature if it has one.
 
     Returns:
-        Its manifest, and whether it, or its certificate, was new to the store.
+        Its manifest, and whether it, its certificate or its signature was new to the store.
 
     Raises:
         ArtifactError: If it is not what its certificate says, or the store holds other bytes under the same version.
     """
     manifest, content = read_artifact(folder)
+    signature = read_signature(folder)
     try:
         known = bentoml.models.get(manifest.tag)
     except NotFound:
-        _create(manifest, content)
+        _create(manifest, content, signature)
         return manifest, True
     if known.info.metadata.get("sha256") != manifest.model_sha256:
         raise ArtifactMismatch(
@@ -36,16 +38,22 @@ def install(folder: Path) -> tuple[Manifest, bool]:
             f"or delete it there: bentoml models delete {manifest.tag}"
         )
     if known.info.metadata.get("digest") == manifest.digest:
-        return manifest, False
+        # An unsigned copy of what is signed in the store does not take the signature away.
+        if signature is None or signature == read_signature(Path(known.path)):
+            return manifest, False
+        write_signature(Path(known.path), signature)
+        return manifest, True
     # The same model, certified again: the version stands for the bytes, so only its certificate is renewed.
     bentoml.models.delete(manifest.tag)
-    _create(manifest, content)
+    _create(manifest, content, signature)
     return manifest, True
 
 
-def _create(manifest: Manifest, content: bytes) -> None:
+def _create(manifest: Manifest, content: bytes, signature: bytes | None) -> None:
     labels = {"project": "lectern", "family": manifest.family, "task": manifest.task}
     facts = {"sha256": manifest.model_sha256, "opset": manifest.opset, "digest": manifest.digest}
     with bentoml.models.create(manifest.tag, labels=labels, metadata=facts) as stored:
         Path(stored.path_of(MODEL_FILE)).write_bytes(content)
         Path(stored.path_of(MANIFEST_FILE)).write_bytes(to_bytes(manifest))
+        if signature is not None:
+            write_signature(Path(stored.path), signature)

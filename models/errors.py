@@ -31,6 +31,7 @@ The whole tree::
     ├── ArtifactError                a model that must not be served
     │   ├── ArtifactMissing
     │   ├── ArtifactMismatch
+    │   ├── ArtifactUntrusted
     │   └── CardMismatch
     ├── TrainingError                nothing was learned
     ├── CertificateError             export refuses to write
@@ -247,6 +248,10 @@ class ArtifactMissing(ArtifactError):
 
 class ArtifactMismatch(ArtifactError):
     """The bytes are not the ones the certificate was made for."""
+
+
+class ArtifactUntrusted(ArtifactError):
+    """No key that is trusted here signed its certificate."""
 
 
 class CardMismatch(ArtifactError):

@@ -1,7 +1,8 @@
 """The certificate: what export writes and the service checks. Torch-free.
 
 ``manifest.json`` is canonical JSON with its own digest inside, so one flipped bit anywhere in it is found; it names
-the sha256 of ``model.onnx``, so one flipped bit there is found too.
+the sha256 of ``model.onnx``, so one flipped bit there is found too. Against somebody who writes both anew there are
+signatures: ``models/signature.py``.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import msgspec
 
 from models.errors import ArtifactMismatch, ArtifactMissing, CardMismatch
 from models.family import AnyCard, Assets, TensorSpec
+from models.signature import check_signature
 
 FORMAT = 1
 MODEL_FILE = "model.onnx"
@@ -166,6 +168,7 @@ def read_artifact(folder: Path) -> tuple[Manifest, bytes]:
     Raises:
         ArtifactMissing: If either file is not there.
         ArtifactMismatch: If one bit of either differs from what export wrote.
+        ArtifactUntrusted: If this process trusts only certain keys, and none of them signed the manifest.
     """
     contents = {}
     for name in (MANIFEST_FILE, MODEL_FILE):
@@ -173,6 +176,7 @@ def read_artifact(folder: Path) -> tuple[Manifest, bytes]:
             contents[name] = (folder / name).read_bytes()
         except OSError as error:
             raise ArtifactMissing(f"{folder}: {name} cannot be read: {error.strerror}") from error
+    check_signature(contents[MANIFEST_FILE], folder)
     manifest = from_bytes(contents[MANIFEST_FILE], folder / MANIFEST_FILE)
     found = hashlib.sha256(contents[MODEL_FILE]).hexdigest()
     if found != manifest.model_sha256:

@@ -10,7 +10,9 @@ from bentoml.exceptions import BentoMLException
 from models.datasets import REPOSITORY
 from models.errors import ArtifactMissing
 from models.manifest import MANIFEST_FILE, Manifest, from_bytes, read_artifact
+from models.signature import read_keys, trust_only
 from service.live import read_live
+from service.settings import settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,12 @@ def find_models(wanted: Iterable[str]) -> list[Served]:
     Raises:
         ArtifactMissing: If the store does not hold one.
         ArtifactMismatch: If its bytes are not what export wrote.
+        ArtifactUntrusted: If no key of ``LECTERN_TRUSTED_KEYS`` signed it, and there are such keys.
+        DataError: If one of those keys is none.
     """
+    # Every process that serves or scores comes by here before it opens a model; what it opens later is held to it too.
+    if settings().trusted_keys:
+        trust_only(read_keys(settings().trusted_entries))
     shipped, chosen = shipped_tags(), {name: f"{name}:{live.version}" for name, live in read_live().items()}
     tags = [entry if ":" in entry else (shipped | chosen).get(entry, f"{entry}:latest") for entry in wanted]
     served = [find_version(tag) for tag in tags or (chosen.get(name, tag) for name, tag in shipped.items())]

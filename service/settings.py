@@ -69,6 +69,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     request_timeout_seconds: Annotated[
         float, Meta(gt=0, description="Time from a whole body to its answer, seconds; later is a 504.")
     ] = 30.0
+    trusted_keys: Annotated[
+        str,
+        Meta(description="Comma-separated public keys, base64 or files; only artifacts they signed are served."),
+    ] = ""
 
     keys: Annotated[str, Meta(description="API keys, as `LECTERN_KEYS_FILE` has them, parted by `;`.")] = ""
     keys_file: Annotated[
@@ -101,7 +105,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def wanted_models(self) -> tuple[str, ...]:
         """The entries of ``models``."""
-        return tuple(entry.strip() for entry in self.models.split(",") if entry.strip())
+        return _entries(self.models)
+
+    @property
+    def trusted_entries(self) -> tuple[str, ...]:
+        """The entries of ``trusted_keys``."""
+        return _entries(self.trusted_keys)
+
+
+def _entries(text: str) -> tuple[str, ...]:
+    return tuple(entry.strip() for entry in text.split(",") if entry.strip())
 
     @property
     def pinned_models(self) -> frozenset[str]:

@@ -31,6 +31,7 @@ EVERY = {
     "requests_per_second": ("0.5", 0.5),
     "tls_certificate": ("/certificate.pem", "/certificate.pem"),
     "tls_key": ("/key.pem", "/key.pem"),
+    "trusted_keys": ("a.pub, b.pub", "a.pub, b.pub"),
 }
 
 
@@ -53,6 +54,7 @@ def test_every_variable() -> None:
     everything = parse({PREFIX + field.upper(): text for field, (text, _) in EVERY.items()})
     assert everything == Settings(**{field: value for field, (_, value) in EVERY.items()})
     assert everything.wanted_models == ("image", "tagging:1.0.0")
+    assert everything.trusted_entries == ("a.pub", "b.pub")
 
 
 def test_unknown_variable() -> None:
