@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pip_requirements_parser import RequirementsFile
 
 from models.datasets import REPOSITORY
 
@@ -82,6 +83,17 @@ def test_the_bento_needs_no_more_python_than_it_holds(built: tuple[str, Path, Pa
     wanted = {re.split(r"[\[<>=;~! ]", line)[0] for line in groups["serve"]} - {"onnxruntime"}
     lines = (folder / "env" / "python" / "requirements.txt").read_text().splitlines()
     assert wanted <= {re.split(r"[\[<>=;~! ]", line)[0] for line in lines}
+
+
+def test_the_bento_installs_the_lock(built: tuple[str, Path, Path]) -> None:
+    """Its requirements are those of the lock with every hash, which pip and uv insist on where they stand."""
+    _, folder, _ = built
+    wanted = RequirementsFile.from_file(str(REPOSITORY / "requirements" / "cuda.txt")).requirements
+    found = RequirementsFile.from_file(str(folder / "env" / "python" / "requirements.txt")).requirements
+    pins = {(one.name, str(one.specifier), str(one.marker), tuple(sorted(one.hash_options))) for one in found}
+    assert {(w.name, str(w.specifier), str(w.marker), tuple(sorted(w.hash_options))) for w in wanted} <= pins
+    # BentoML adds the version it runs as once more; pip and uv take the hashes from the other line.
+    assert [one.name for one in found if not one.hash_options] == ["bentoml"]
 
 
 def test_the_bento_answers_every_example(bento_server: Any, server: Any, model: str) -> None:
