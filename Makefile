@@ -33,7 +33,7 @@ $(DEV): $(SETTINGS)
 
 serve: $(SERVE) ## Serve every shipped model on http://127.0.0.1:3000
 	@$(SERVE) -m export install
-	@exec $(SERVE) -m service
+	@LECTERN_LOG=$${LECTERN_LOG:-text} exec $(SERVE) -m service
 
 install: $(SERVE) ## Put the certified artifacts into the model store
 	$(SERVE) -m export install

@@ -9,6 +9,7 @@ from pathlib import Path
 from models.datasets import REPOSITORY
 from models.errors import LecternError, SettingsError
 from service.access import Access
+from service.logs import last_words
 from service.settings import Settings, bentoml_environment, settings
 from service.tls import tls_arguments
 
@@ -25,7 +26,7 @@ def main() -> None:
         Access(current)
         tls = tls_arguments(current)
     except LecternError as error:
-        sys.exit(f"lectern: {error}")
+        sys.exit(last_words(error))
     arguments = ["serve", "service.app:Gateway", "--host", current.host, "--port", str(current.port)]
     arguments += tls
     arguments += ["--timeout-graceful-shutdown", str(GRACE_SECONDS)]

@@ -24,6 +24,7 @@ from service.drain import use_draining
 from service.front import Front
 from service.gateway import Desk
 from service.lanes import Lanes
+from service.logs import configure, last_words
 from service.metrics import initialise
 from service.places import EmbeddedPlace, Place, RemotePlace
 from service.runners import COMMON, runner_class, runner_service
@@ -32,7 +33,7 @@ from service.settings import Placement, Settings, settings
 from service.versions import Versions
 from service.watchdog import beat
 
-logger = logging.getLogger("bentoml.lectern")
+logger = logging.getLogger("lectern.app")
 READY_SECONDS = 2.0
 # A second micro-batch travels while the first is computed.
 IN_FLIGHT = 2
@@ -115,7 +116,9 @@ class GatewayCore:
         self.tasks = [asyncio.create_task(work) for work in (beat(), self.versions.follow())]
         for endpoint in endpoints:
             say = logger.warning if self.settings.uses_cuda and endpoint.provider != CUDA_PROVIDER else logger.info
-            say("%s ready on %s, %s", endpoint.manifest.tag, endpoint.provider, endpoint.manifest.digest[:12])
+            tag, provider, digest = endpoint.manifest.tag, endpoint.provider, endpoint.manifest.digest
+            told = {"event": "ready", "model": tag, "provider": provider, "digest": digest}
+            say("%s ready on %s, %s", tag, provider, digest[:12], extra=told)
 
     async def __is_ready__(self) -> bool:
         """Every remote runner answers in time."""
@@ -194,6 +197,7 @@ def build(settings: Settings) -> Any:
 
 use_draining()
 try:
+    configure(settings().log)
     Gateway = build(settings())
 except LecternError as error:  # BentoML imports this module: one line for the operator instead of its traceback
-    raise SystemExit(f"lectern: {error}") from None
+    raise SystemExit(last_words(error)) from None

@@ -44,6 +44,7 @@ class Pending:
     """One request's samples on their way through a model.
 
     Attributes:
+        request_id: What the log calls it.
         samples: Encoded instances, in order.
         explain: Whether the attention is wanted.
         deadline: When an answer would be too late, on the monotonic clock.
@@ -52,6 +53,7 @@ class Pending:
         predictions: In order; empty ones are missing.
     """
 
+    request_id = b""
     samples: list[Any]
     explain = False
     deadline = math.inf
@@ -106,6 +108,7 @@ class MicroBatcher:
         pace: Pace | None = None,
     ) -> None:
         self.predictor, self.runner, self.lanes = predictor, runner, lanes
+        self.name = name
         self.queue_limit = self.room = queue_limit
         self.pace = pace
         self.sizes = BATCH.labels(name)
@@ -247,8 +250,10 @@ class MicroBatcher:
             for start in range(0, len(left), max(1, size)):
                 await self._answer(left[start : start + size], run)
         elif left:
-            logger.error("%s", error or "an output is not finite", exc_info=error and error.__cause__)
-            left[0][0].finish(RunnerFailed("the model failed on this request"))
+            pending = left[0][0]
+            told = {"event": "model_failed", "model": self.name, "request_id": pending.request_id.decode()}
+            logger.error("%s", error or "an output is not finite", exc_info=error and error.__cause__, extra=told)
+            pending.finish(RunnerFailed("the model failed on this request"))
 
     async def _predict(self, batch: list[Entry], run: AsyncRun) -> list[Prediction | None]:
         """Predictions, and ``None`` where there is no finite one."""

@@ -114,7 +114,8 @@ class Front:
         except HttpError as error:
             content = error
         except Exception:  # the process border, as in ``Exchange.finish``
-            logger.exception("page %s failed", identity.decode())
+            told = {"event": "page_failed", "request_id": identity.decode()}
+            logger.exception("page %s failed", identity.decode(), extra=told)
             content = HttpError("internal error")
         await _send(send, content, identity, media_type)
 

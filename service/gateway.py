@@ -201,7 +201,8 @@ class Exchange(Pending):
             try:
                 answer = self.endpoint.bodies.write(_checked(result))
             except Exception:  # the process border: BentoML would let the caller hang until its timeout
-                logger.exception("request %s failed", self.request_id.decode())
+                told = {"event": "request_failed", "request_id": self.request_id.decode()}
+                logger.exception("request %s failed", self.request_id.decode(), extra=told)
                 answer = HttpError("internal error")
         if isinstance(answer, HttpError):
             self.endpoint.ledger.count(answer.code)

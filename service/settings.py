@@ -29,6 +29,13 @@ class Placement(StrEnum):
     PROCESS = "process"
 
 
+class LogForm(StrEnum):
+    """How an event is written: for machines, or for people."""
+
+    JSON = "json"
+    TEXT = "text"
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every setting with its unit and default; ``LECTERN_PORT=3001`` sets ``port``."""
 
@@ -73,6 +80,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         Meta(description="Comma-separated public keys, base64 or files; only artifacts they signed are served."),
     ] = ""
+    log: Annotated[LogForm, Meta(description="`json` (an object per line) or `text`, on standard error.")] = (
+        LogForm.JSON
+    )
 
     keys: Annotated[str, Meta(description="API keys, as `LECTERN_KEYS_FILE` has them, parted by `;`.")] = ""
     keys_file: Annotated[
@@ -163,6 +173,14 @@ def say_parent() -> None:
 def parent_pid() -> int:
     """Who watches this process; whoever started it where nobody said so."""
     return int(os.environ.get(PARENT) or os.getppid())
+
+
+def log_form() -> LogForm:
+    """How this process logs, known even when another setting does not fit."""
+    try:
+        return LogForm(os.environ.get(f"{PREFIX}LOG", LogForm.JSON))
+    except ValueError:
+        return LogForm.JSON
 
 
 def bentoml_environment() -> dict[str, str]:

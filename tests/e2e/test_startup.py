@@ -1,6 +1,7 @@
 """How the service comes up, refuses to come up, and goes down."""
 
 import ast
+import json
 import shutil
 import signal
 import socket
@@ -40,8 +41,10 @@ def refusal(run: Any, home: Path, unused_port: int) -> Refusal:
         assert "Traceback" not in done.stdout + done.stderr, done.stdout[:3000] + done.stderr[:3000]
         lines = done.stderr.splitlines()
         assert len(lines) == 1, done.stderr[:3000]
-        assert lines[0].startswith("lectern: ")
-        return str(lines[0])
+        line = str(json.loads(lines[0])["message"] if wanted.get("LECTERN_LOG") != "text" else lines[0])
+        assert line.startswith("lectern: ")
+        assert len(line.splitlines()) == 1
+        return line
 
     return refuse
 
@@ -86,6 +89,9 @@ def test_every_model_is_ready_within_seconds(placed: Any) -> None:
         ("LECTERN_DEVICE", "tpu", "LECTERN_DEVICE: "),
         ("LECTERN_RUNNERS", "remote", "LECTERN_RUNNERS: "),
         ("LECTERN_REQUEST_TIMEOUT_SECONDS", "-1", "LECTERN_REQUEST_TIMEOUT_SECONDS: "),
+        ("LECTERN_LOG", "yaml", "LECTERN_LOG: "),
+        ("LECTERN_TRUSTED_KEYS", "nonsense", "trusted key 1: found none"),
+        ("LECTERN_TRUSTED_KEYS", ",", "trusted keys: found none"),
         ("LECTERN_MODELS", "image:9.9.9", "model image:9.9.9 is not in the model store"),
         ("LECTERN_MODELS", "nobody", "model nobody"),
         ("LECTERN_MODELS", "image,image:1.0.0", "two versions of one model"),
@@ -127,6 +133,18 @@ def test_a_flipped_bit_in_the_store_is_one_line(refusal: Refusal, home: Path, tm
     line = refusal(damaged, LECTERN_RUNNERS=placement)
     assert "molecule" in line
     assert "sha256" in line
+
+
+@pytest.mark.parametrize("placement", ["embedded", "process"])
+def test_an_unsigned_artifact_is_one_line(
+    refusal: Refusal, home: Path, run: Any, tmp_path: Path, placement: str
+) -> None:
+    """Where signatures are asked for, the service ends with the artifact that has none, in either form of the log."""
+    made = run("-m", "export", "keygen", str(tmp_path / "key"), home=home)
+    trusted = made.stdout.strip().partition("=")[2]
+    line = refusal(LECTERN_TRUSTED_KEYS=trusted, LECTERN_RUNNERS=placement)
+    assert "not signed" in line
+    assert "not signed" in refusal(LECTERN_TRUSTED_KEYS=trusted, LECTERN_RUNNERS=placement, LECTERN_LOG="text")
 
 
 @pytest.mark.skipif(has_cuda(), reason="this machine has a GPU")

@@ -7,7 +7,7 @@ import pytest
 from models.datasets import REPOSITORY
 from models.errors import SettingsError
 from models.session import Device
-from service.settings import PREFIX, Placement, Settings, bentoml_environment, parse, settings
+from service.settings import PREFIX, LogForm, Placement, Settings, bentoml_environment, parse, settings
 
 EVERY = {
     "host": ("0.0.0.0", "0.0.0.0"),
@@ -32,6 +32,7 @@ EVERY = {
     "tls_certificate": ("/certificate.pem", "/certificate.pem"),
     "tls_key": ("/key.pem", "/key.pem"),
     "trusted_keys": ("a.pub, b.pub", "a.pub, b.pub"),
+    "log": ("text", LogForm.TEXT),
 }
 
 
@@ -77,6 +78,7 @@ def test_unknown_variable() -> None:
         ("LECTERN_THREADS", "-1", "Expected `int` >= 1"),
         ("LECTERN_DEVICE", "gpu", "Invalid enum value 'gpu'"),
         ("LECTERN_RUNNERS", "remote", "Invalid enum value 'remote'"),
+        ("LECTERN_LOG", "yaml", "Invalid enum value 'yaml'"),
         ("LECTERN_MAX_BODY_BYTES", "1023", "Expected `int` >= 1024"),
         ("LECTERN_MAX_INSTANCES", "0", "Expected `int` >= 1"),
         ("LECTERN_QUEUE_LIMIT", "0", "Expected `int` >= 1"),
