@@ -11,11 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models.datasets import REPOSITORY
+from models.errors import RunnerFailed
+from models.session import Session
 from service.logs import BURST, MOST_BYTES, LineHandler, last_words
 from service.settings import LogForm
 from tests.service.conftest import Serve, double
@@ -303,6 +306,19 @@ def test_a_failed_model_is_told_with_its_request(serve: Serve, run: Callable[[An
     (event,) = log.events
     assert (event["event"], event["model"], event["request_id"]) == ("model_failed", "double", "mine-7")
     assert "the engine's\nreason" in event["traceback"]
+
+
+def test_the_engine_writes_nothing_of_its_own(
+    shipped_session: Callable[[str], Session], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A run that fails is an exception with the engine's reason, and no line past the log."""
+    session = shipped_session("tagging")
+    sizes = {one.name: [n if isinstance(n, int) else 1 for n in one.shape] for one in session.manifest.inputs}
+    feeds = {one.name: np.full(sizes[one.name], 10**6, one.dtype) for one in session.manifest.inputs}
+    with pytest.raises(RunnerFailed) as caught:
+        session.run(feeds, [session.manifest.outputs[0].name])
+    assert "out of data bounds" in str(caught.value.__cause__)
+    assert capfd.readouterr() == ("", "")
 
 
 PROGRAM = """
