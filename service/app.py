@@ -20,6 +20,7 @@ from models.registry import FAMILIES
 from models.session import CUDA_PROVIDER, Device, has_cuda
 from service.access import Access, open_access
 from service.catalog import Served, find_models
+from service.control import close_control
 from service.drain import use_draining
 from service.front import Front
 from service.gateway import Desk
@@ -198,6 +199,7 @@ def build(settings: Settings) -> Any:
 use_draining()
 try:
     configure(settings().log)
+    close_control()
     Gateway = build(settings())
 except LecternError as error:  # BentoML imports this module: one line for the operator instead of its traceback
     raise SystemExit(last_words(error)) from None

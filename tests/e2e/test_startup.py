@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -71,6 +72,29 @@ def test_the_running_gateway_has_no_torch_in_memory(server: Any) -> None:
     maps = [entry.path for one in server.tree() for entry in one.memory_maps()]
     assert any("onnxruntime" in path for path in maps)
     assert not [path for path in maps if "/torch/" in path or "/matplotlib/" in path]
+
+
+def test_the_only_port_is_the_public_one(placed: Any) -> None:
+    """BentoML's supervisor takes commands on a port of its own, from whoever connects: start this program as me."""
+    ports = {
+        one.laddr.port
+        for process in placed.tree()
+        for one in process.net_connections("inet")
+        if one.status == psutil.CONN_LISTEN or one.type == socket.SOCK_DGRAM
+    }
+    assert ports == {placed.port}
+
+
+def test_the_runners_sockets_are_their_users_alone(process_server: Any) -> None:
+    """Arrays travel to the runners by pickle: who could write there could run anything."""
+    sockets = {
+        Path(one.laddr)
+        for process in process_server.tree()
+        for one in process.net_connections("unix")
+        if str(one.laddr).endswith(".sock")
+    }
+    assert len(sockets) >= 4
+    assert {stat.S_IMODE(one.parent.stat().st_mode) for one in sockets} == {0o700}
 
 
 def test_every_model_is_ready_within_seconds(placed: Any) -> None:

@@ -1,0 +1,23 @@
+"""Keeps the supervisor's control to itself."""
+
+from typing import Any
+
+from bentoml._internal.utils import circus
+
+
+class PrivateArbiter(circus.Arbiter):
+    """BentoML's supervisor, deaf to other processes.
+
+    BentoML gives it two TCP ports on 127.0.0.1, and who connects to one may list, stop and add programs without any
+    proof: every user of the machine could run commands as the service's (read in circus/controller.py, and tried).
+    Nobody needs them, so its sockets are bound inside the process, where no other can reach them.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs |= {"endpoint": "inproc://lectern-control", "pubsub_endpoint": "inproc://lectern-events"}
+        super().__init__(*args, **kwargs)
+
+
+def close_control() -> None:
+    """Make the supervisor that this process may become a private one."""
+    circus.Arbiter = PrivateArbiter  # type: ignore[misc]
