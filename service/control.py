@@ -10,11 +10,13 @@ class PrivateArbiter(circus.Arbiter):
 
     BentoML gives it two TCP ports on 127.0.0.1, and who connects to one may list, stop and add programs without any
     proof: every user of the machine could run commands as the service's (read in circus/controller.py, and tried).
-    Nobody needs them, so its sockets are bound inside the process, where no other can reach them.
+    Only ``bentoml serve --reload`` needs them, for a watcher in a process of its own; else its sockets are bound inside
+    the process, where no other can reach them.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs |= {"endpoint": "inproc://lectern-control", "pubsub_endpoint": "inproc://lectern-events"}
+        if not kwargs.get("plugins"):
+            kwargs |= {"endpoint": "inproc://lectern-control", "pubsub_endpoint": "inproc://lectern-events"}
         super().__init__(*args, **kwargs)
 
 
