@@ -21,7 +21,7 @@ from service.keys import ADMIN, METRICS, PREDICT, Key, check_unique, environment
 from service.limits import Addresses, Bucket
 from service.settings import Settings
 
-logger = logging.getLogger("bentoml.lectern")
+logger = logging.getLogger("lectern.access")
 
 Client: TypeAlias = tuple[str, int] | None
 Stamp: TypeAlias = tuple[int, int, int]

@@ -14,7 +14,7 @@ from service.lanes import Lanes
 from service.runners import FamilyRunner, Opened, RemoteModel, open_warm
 from service.settings import Settings
 
-logger = logging.getLogger("bentoml.lectern")
+logger = logging.getLogger("lectern.places")
 
 
 class Place(Protocol):

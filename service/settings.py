@@ -76,14 +76,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     request_timeout_seconds: Annotated[
         float, Meta(gt=0, description="Time from a whole body to its answer, seconds; later is a 504.")
     ] = 30.0
-    trusted_keys: Annotated[
-        str,
-        Meta(description="Comma-separated public keys, base64 or files; only artifacts they signed are served."),
-    ] = ""
-    log: Annotated[LogForm, Meta(description="`json` (an object per line) or `text`, on standard error.")] = (
-        LogForm.JSON
-    )
-
     keys: Annotated[str, Meta(description="API keys, as `LECTERN_KEYS_FILE` has them, parted by `;`.")] = ""
     keys_file: Annotated[
         str, Meta(description="File of API keys, one a line, read again when it changes; empty with `keys`: no keys.")
@@ -94,6 +86,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = None
     tls_certificate: Annotated[str, Meta(description="PEM file of the server's certificate and its chain.")] = ""
     tls_key: Annotated[str, Meta(description="PEM file of the certificate's private key.")] = ""
+    trusted_keys: Annotated[
+        str,
+        Meta(description="Comma-separated public keys, base64 or files; only artifacts they signed are served."),
+    ] = ""
+    log: Annotated[LogForm, Meta(description="`json` (an object per line) or `text`, on standard error.")] = (
+        LogForm.JSON
+    )
 
     @property
     def uses_cuda(self) -> bool:
@@ -122,14 +121,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The entries of ``trusted_keys``."""
         return _entries(self.trusted_keys)
 
-
-def _entries(text: str) -> tuple[str, ...]:
-    return tuple(entry.strip() for entry in text.split(",") if entry.strip())
-
     @property
     def pinned_models(self) -> frozenset[str]:
         """Names of the models whose version ``models`` names."""
         return frozenset(entry.split(":")[0] for entry in self.wanted_models if ":" in entry)
+
+
+def _entries(text: str) -> tuple[str, ...]:
+    return tuple(entry.strip() for entry in text.split(",") if entry.strip())
 
 
 def parse(environment: Mapping[str, str]) -> Settings:

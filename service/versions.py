@@ -19,7 +19,7 @@ from service.metrics import show_model
 from service.places import Place
 from service.shadow import Comparison, compare, judge
 
-logger = logging.getLogger("bentoml.lectern")
+logger = logging.getLogger("lectern.versions")
 FOLLOW_SECONDS = 1.0
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from service.settings import home, parent_pid
 
-logger = logging.getLogger("bentoml.lectern")
+logger = logging.getLogger("lectern.watchdog")
 BEAT_SECONDS = 1.0
 SILENT_SECONDS = 10.0
 # BentoML looks for dead workers every ten seconds.
