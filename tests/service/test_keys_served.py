@@ -43,6 +43,12 @@ ROUTES = {
     "/static_content/swagger-ui.css": {"predict", "admin"},
     "/static_content/nothing": {"predict", "admin"},
     "/healthz/": {"predict", "admin"},
+    "/HEALTHZ": {"predict", "admin"},
+    "/%68ealthz": None,
+    "/healthz?a=b": None,
+    "/%6detrics": {"metrics"},
+    "/metrics?a=b": {"metrics"},
+    "/v1/models/doubl%65/predict": {"predict"},
     "//healthz": {"predict", "admin"},
     "/nothing": {"predict", "admin"},
 }
