@@ -23,7 +23,9 @@ def run(ground: Ground, faults: tuple[str, ...] = ()) -> Verdict:
     shown.write_bytes(bytes(8))
     steps = STEPS * ground.part(ROUNDS)
     with ground.serve("tagging", faults=["clock", *faults], **{CLOCK_FILE: str(shown)}) as site:
-        content = requests("tagging", body(long_sentence()), x_request_timeout_ms="20000")
+        # Something waits at every moment, or a jump would find nobody to be late.
+        bodies = [body(*[long_sentence()] * number) for number in (1, 10)]
+        content = requests("tagging", bodies, x_request_timeout_ms="20000")
         rate = 0.8 * peak(site, content, 2, 16)
         before = site.count()
         load = start_load(site, content, (rate, 3 + PAUSE_SECONDS * len(steps)))

@@ -193,12 +193,12 @@ def peak(site: Site, content: Sequence[bytes], seconds: float, connections: int 
     """Answers per second that the server reaches when each of some connections waits for its answer.
 
     Raises:
-        OSError: If not every answer is a 200.
+        OSError: If more than one answer of a hundred is not a 200.
     """
     plan = ClosedPlan(port=site.port, requests=list(content), connections=connections, seconds=seconds, repeats=2)
     with on_cores(set(CLIENT_CORES)):
         tally = drive(plan)[1]
-    if tally.errors:
+    if tally.errors > 0.01 * tally.answers:
         raise OSError(f"at its peak the server answers {tally.statuses}")
     return tally.answers / tally.seconds
 

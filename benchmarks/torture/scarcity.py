@@ -51,7 +51,7 @@ def _descriptors(site: Site, verdict: Verdict) -> None:
         share = (cpu_seconds(workers) - used) / HELD_SECONDS
         opened = max(one.num_fds() for one in workers)
     sleep(BACK_SECONDS)
-    statuses = offer(site, workload("viewcount"), (RATE, 2.0)).statuses
+    statuses = offer(site, workload("viewcount"), (RATE, 2.0), most_connections=LIMIT // 4).statuses
     verdict.expect("the worker lives", "lives", {one.pid for one in workers} == {one.pid for one in site.workers()})
     verdict.at_most("cores used while nothing can be accepted", share, BUSY_SHARE)
     verdict.expect("served again once the connections are gone", statuses, set(statuses) == {"200"})

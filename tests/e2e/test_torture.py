@@ -19,7 +19,7 @@ TRIALS = {
     "soak": (0.1, ()),
     "paths": (0.05, ("new series", "control")),
     "worker_kill": (0.03, ("did not hold", "control")),
-    "sigterm": (0.03, ("in-flight", "every process", "control")),
+    "sigterm": (0.03, ("in-flight", "control")),
     "scarcity": (0.1, ("lives", "nothing can be accepted", "served again", "with a full disk")),
 }
 
