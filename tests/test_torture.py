@@ -225,7 +225,7 @@ def test_results_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_control_that_meets_its_bars_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A trial that cannot fail proves nothing; a trial that breaks is a bar that is not met."""
+    """A trial that cannot fail proves nothing, nor does a control that breaks; a trial that breaks is a missed bar."""
 
     class Blind:
         TITLE, CONTROL = "blind", "a defect"
@@ -246,10 +246,16 @@ def test_a_control_that_meets_its_bars_is_a_failure(monkeypatch: pytest.MonkeyPa
             raise OSError("the server is gone")
 
     monkeypatch.setitem(TRIALS, "blind", Blind)  # type: ignore[misc]
+
+    class Helpless(Blind):
+        control = Broken.run
+
     monkeypatch.setitem(TRIALS, "broken", Broken)  # type: ignore[misc]
+    monkeypatch.setitem(TRIALS, "helpless", Helpless)  # type: ignore[misc]
     ground = Ground(folder=tmp_path)
     assert hold("blind", ground, has_control=False).is_met
     assert not hold("blind", ground, has_control=True).is_met
+    assert not hold("helpless", ground, has_control=True).is_met
     broken = hold("broken", ground, has_control=True)
     assert not broken.is_met
     assert "the server is gone" in broken.bars[0].found
