@@ -64,7 +64,7 @@ def hold(name: str, ground: Ground, *, has_control: bool) -> Verdict:
         verdict.control = f"{module.CONTROL}: {'missed its bars' if has_failed else 'DID NOT MISS ITS BARS'}"
         verdict.expect("the control misses a bar", missed[0] if missed else "none missed", has_failed)
     verdict.title, verdict.seconds = module.TITLE, perf_counter() - began
-    verdict.share, verdict.commit = ground.share, machine.commit()
+    verdict.share = ground.share
     return verdict
 
 
@@ -99,12 +99,13 @@ def main(only: str, quick: bool, share: float | None, controls: bool, out: Path,
     found = Trials(date=date.today().isoformat(), machine=machine.describe())
     if (out / "torture.json").exists():
         found.verdicts = load(out / "torture.json").verdicts
-    are_met = True
+    are_met, commit = True, machine.commit()  # before the results change the tree
     try:
         with TemporaryDirectory(prefix="lectern-") as folder:
             ground = Ground(folder=Path(folder), share=size, say=click.echo, url=url)
             for name in names:
                 verdict = hold(name, ground, has_control=controls and not url)
+                verdict.commit = commit
                 are_met = are_met and verdict.is_met
                 tell(verdict)
                 found.add(verdict)
