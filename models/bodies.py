@@ -16,6 +16,7 @@ from msgspec import Meta
 
 from models.errors import Fault, HttpError, InvalidRequest, MalformedRequest
 from models.family import AnyCard, Prediction
+from models.keys import keys_of
 
 JSON = "application/json"
 _PLACE = re.compile(r"^(?P<reason>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
@@ -41,6 +42,7 @@ class Bodies:
         self.request = request_type(card, max_instances)
         self.media_types = (JSON, *card.from_media)
         self._decoder = msgspec.json.Decoder(self.request)
+        self._keys = keys_of(self.request)
         self._readers, self._tag, self._max_instances = card.from_media, tag, max_instances
 
     def read(self, body: bytes, media_type: str = JSON) -> Question:
@@ -48,7 +50,7 @@ class Bodies:
 
         Raises:
             MalformedRequest: If the body is not what its content type says.
-            InvalidRequest: If a type or a bound is wrong.
+            InvalidRequest: If a type or a bound is wrong, or a key is given twice.
         """
         reader = self._readers.get(media_type)
         if reader is not None:
@@ -61,6 +63,9 @@ class Bodies:
             request: Any = self._decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise from_decoding(error) from error
+        repeated = self._keys.find_repeated(body, len(request.instances))
+        if repeated is not None:
+            raise InvalidRequest("a value makes no sense", [repeated])
         return Question(request.instances, request.explain)
 
     def write(self, predictions: Sequence[Prediction]) -> bytes:

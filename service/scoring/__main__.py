@@ -15,6 +15,7 @@ import orjson
 
 from models.bodies import from_decoding
 from models.errors import HttpError, InvalidRequest, LecternError, RunnerFailed
+from models.keys import Keys, keys_of
 from models.predictor import Predictor, open_predictor
 from models.session import open_artifact
 from service.catalog import find_models
@@ -23,20 +24,24 @@ from service.settings import settings
 
 def score_lines(predictor: Predictor, lines: Iterator[bytes], size: int = 256) -> Iterator[dict[str, Any]]:
     """One answer per line, in order; a bad line costs only itself."""
-    decoder = msgspec.json.Decoder(predictor.card.instance)
+    decoder, keys = msgspec.json.Decoder(predictor.card.instance), keys_of(predictor.card.instance)
     chunk: list[Any] = []
     for line in lines:
-        chunk.append(_sample(predictor, decoder, line))
+        chunk.append(_sample(predictor, decoder, keys, line))
         if len(chunk) == size:
             yield from _score(predictor, chunk)
             chunk = []
     yield from _score(predictor, chunk)
 
 
-def _sample(predictor: Predictor, decoder: "msgspec.json.Decoder[Any]", line: bytes) -> Any:
+def _sample(predictor: Predictor, decoder: "msgspec.json.Decoder[Any]", keys: Keys, line: bytes) -> Any:
     """The encoded instance, or what is wrong with the line."""
     try:
-        return predictor.encode([decoder.decode(line)])[0]
+        instance = decoder.decode(line)
+        repeated = keys.find_repeated(line, 0)
+        if repeated is not None:
+            return InvalidRequest("a value makes no sense", [repeated])
+        return predictor.encode([instance])[0]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return from_decoding(error)
     except InvalidRequest as error:
