@@ -39,7 +39,7 @@ def admit(headers: list[Header], found: dict[bytes, bytes], allowed: tuple[str, 
         settings: The deployment's limits.
 
     Raises:
-        UnsupportedMediaType: If the content type is missing, given twice, or not allowed.
+        UnsupportedMediaType: If the content type is missing, given twice, or not allowed, or the body is compressed.
         MalformedRequest: If the length or the time limit is not a number.
         BodyTooLarge: If the body says that it is too long.
     """
@@ -47,6 +47,9 @@ def admit(headers: list[Header], found: dict[bytes, bytes], allowed: tuple[str, 
     media_type = "" if is_doubled else _media_type(found.get(b"content-type", b""))
     if media_type not in allowed:
         raise UnsupportedMediaType(f"the content type must be one of {', '.join(allowed)}")
+    encoding = found.get(b"content-encoding")
+    if encoding is not None and encoding.strip(SPACES).lower() != b"identity":
+        raise UnsupportedMediaType("the body must not be compressed; send it without content-encoding")
     length, timeout = found.get(b"content-length"), found.get(b"x-request-timeout-ms")
     return Admission(
         media_type,
