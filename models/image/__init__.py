@@ -1,5 +1,7 @@
 """The card of the image family: one class per picture. Torch-free."""
 
+from functools import partial
+
 from models.family import Budget, Card, Family, TensorSpec, Tolerance
 from models.image import codec, schema
 from models.npy import MEDIA_TYPE
@@ -29,7 +31,7 @@ CLASSIFY = Card(
     cost=codec.cost,
     # On a CPU a picture takes as long alone as among 64: larger batches would only make the others wait.
     budget=Budget(unit="rows", batch=16, explained=1),
-    from_media=dict.fromkeys(("image/png", "image/jpeg", "image/webp"), schema.from_file)
+    from_media={f"image/{kind.lower()}": partial(schema.from_file, expected=kind) for kind in ("PNG", "JPEG", "WEBP")}
     | {MEDIA_TYPE: schema.from_array},
     holds_file=schema.holds_file,
 )

@@ -1,4 +1,4 @@
-"""From a picture to tensors and back. numpy and Pillow only."""
+"""From a picture to tensors and back. numpy only."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -8,7 +8,6 @@ from msgspec import UnsetType
 from numpy.typing import NDArray
 
 from models.family import Feeds, Outputs, Prediction
-from models.image.picture import to_pixels
 from models.image.schema import Assets, Instance
 
 Sample: TypeAlias = NDArray[np.uint8]
@@ -21,7 +20,7 @@ def encode(instance: Instance, assets: Assets) -> Sample:
     if not isinstance(instance.pixels, UnsetType):
         # Half the time of np.array over the nested lists; the types have bounded every number.
         return np.frombuffer(b"".join(map(bytes, instance.pixels)), np.uint8).reshape(1, assets.height, assets.width)
-    return to_pixels(instance.picture, channels=assets.channels, height=assets.height, width=assets.width)
+    return instance.fit(assets)
 
 
 def collate(samples: Sequence[Sample]) -> Feeds:

@@ -21,7 +21,8 @@ from models.datasets import (
 )
 from models.errors import DataError
 from models.family import Prediction
-from models.image.picture import UnreadablePicture, open_picture, to_pixels
+from models.image.container import UnreadablePicture
+from models.image.picture import open_picture, to_pixels
 from models.image.schema import Assets, Instance
 
 _URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"

@@ -2,13 +2,24 @@
 
 import struct
 import zlib
+from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
-FORMATS = ("PNG", "JPEG", "WEBP")
+from models.image.container import UnreadablePicture, read_orientation, unpack
+
+# Not ``Image.open``, which has the formats guess, and reads a JPEG's index of further pictures.
+READERS: dict[str, Callable[[BytesIO], Image.Image]] = {
+    "PNG": PngImageFile,
+    "JPEG": JpegImageFile,
+    "WEBP": WebPImageFile,
+}
 # A phone's largest ordinary picture; its decoded RGBA form is 96 MB, far below what a bomb would take.
 MAX_PIXELS = 24_000_000
 Image.MAX_IMAGE_PIXELS = None  # ours is tighter, and says what it found
@@ -17,10 +28,17 @@ DECODER_ERRORS = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError,
     struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
-
-
-class UnreadablePicture(ValueError):
-    """The bytes are not one still picture of a known format and bearable size."""
+# EXIF's orientations 2 to 8 (CIPA DC-008, 4.6.4 A): how to bring such a picture upright.
+UPRIGHT = dict(
+    enumerate(
+        (
+            Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
+            Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
+            Image.Transpose.ROTATE_90,
+        ),
+        start=2,
+    )
+)  # fmt: skip
 
 
 def open_picture(data: bytes) -> Image.Image:
@@ -31,21 +49,22 @@ def open_picture(data: bytes) -> Image.Image:
     Raises:
         UnreadablePicture: With the reason, without echoing input.
     """
+    packed = unpack(data)
     try:
-        picture = Image.open(BytesIO(data), formats=FORMATS)
+        picture: Image.Image = READERS[packed.format](BytesIO(packed.data))
     except DECODER_ERRORS as error:
         raise UnreadablePicture("expected a PNG, JPEG or WebP file") from error
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise UnreadablePicture(f"expected at most {MAX_PIXELS:,} pixels, found {width} x {height}")
-    # A phone's JPEG may carry a second view of the same moment (MPO): its first is the picture.
-    if picture.format in ("PNG", "WEBP") and getattr(picture, "n_frames", 1) > 1:
+    if getattr(picture, "n_frames", 1) > 1:
         raise UnreadablePicture("expected one still picture, found an animation")
     try:
         picture.load()
-        return ImageOps.exif_transpose(picture)
     except DECODER_ERRORS as error:
-        raise UnreadablePicture(f"the {picture.format} file is damaged or truncated") from error
+        raise UnreadablePicture(f"the {packed.format} file is damaged or truncated") from error
+    turn = UPRIGHT.get(read_orientation(packed.exif or picture.info.get("exif", b"")))
+    return picture if turn is None else picture.transpose(turn)
 
 
 def to_pixels(picture: Image.Image, *, channels: int, height: int, width: int) -> NDArray[np.uint8]:

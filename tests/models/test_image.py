@@ -15,8 +15,9 @@ from PIL import Image
 
 from models.errors import Fault
 from models.image.codec import collate, cost, decode, encode
+from models.image.container import UnreadablePicture, find_format
 from models.image.net import ConvolutionConfig, ConvolutionNet
-from models.image.picture import UnreadablePicture, open_picture, to_pixels
+from models.image.picture import open_picture, to_pixels
 from models.image.recipe import move
 from models.image.schema import Assets, Instance, example, from_file, validate
 
@@ -187,8 +188,8 @@ XML_DOCTYPE = b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY x SYSTEM "file:///e
     ("content", "reason"),
     [
         (b"", UNKNOWN),
-        (b"\x89PNG\r\n\x1a\n", UNKNOWN),
-        (b"\xff\xd8\xff", UNKNOWN),
+        (b"\x89PNG\r\n\x1a\n", "the PNG file is damaged or truncated"),
+        (b"\xff\xd8\xff", "the JPEG file is damaged or truncated"),
         (b"hello", UNKNOWN),
         (to_file(PICTURE, "GIF"), UNKNOWN),
         (to_file(PICTURE, "TIFF"), UNKNOWN),
@@ -213,7 +214,7 @@ XML_DOCTYPE = b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY x SYSTEM "file:///e
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_unreadable(content: bytes, reason: str) -> None:
     """What is no still picture of bearable size is refused with its reason, as JSON and as a body alike."""
-    for instance in (Instance(image=content), *from_file(content)):
+    for instance in (Instance(image=content), *from_file(content, find_format(content) or "PNG")):
         assert list(validate(instance, ASSETS)) == [Fault(("image",), reason)]
     with pytest.raises(UnreadablePicture):
         open_picture(content)
