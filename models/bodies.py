@@ -17,6 +17,7 @@ from msgspec import Meta
 from models.errors import Fault, HttpError, InvalidRequest, MalformedRequest
 from models.family import AnyCard, Prediction
 from models.keys import keys_of
+from models.long_bodies import LONG_BYTES, LongReader, LongRequest
 
 JSON = "application/json"
 _PLACE = re.compile(r"^(?P<reason>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
@@ -43,6 +44,7 @@ class Bodies:
         self.media_types = (JSON, *card.from_media)
         self._decoder = msgspec.json.Decoder(self.request)
         self._keys = keys_of(self.request)
+        self._long = LongReader(card.instance, max_instances, from_decoding)
         self._readers, self._tag, self._max_instances = card.from_media, tag, max_instances
 
     def read(self, body: bytes, media_type: str = JSON) -> Question:
@@ -59,6 +61,12 @@ class Bodies:
                 reason = f"expected 1 to {self._max_instances} instances, found {len(instances)}"
                 raise InvalidRequest("a value makes no sense", [Fault(("instances",), reason)])
             return Question(instances, False)
+        if len(body) > LONG_BYTES:
+            request: LongRequest = self._long.read(body)
+            return Question(request.instances, request.explain)
+        return self._read_at_once(body)
+
+    def _read_at_once(self, body: bytes) -> Question:
         try:
             request: Any = self._decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -40,16 +40,20 @@ class Keys(NamedTuple):
             body: The document.
             objects: How many objects stand in it, where they do not stand in each other.
         """
+        return _search(body) if self.may_repeat(body, objects) else None
+
+    def may_repeat(self, body: bytes, objects: int = 0) -> bool:
+        """Whether a look at the strings leaves it open; a document without repetition rarely does."""
         if b"\\" in body:
             if any(escape in body for escape in ESCAPED_LETTERS):
-                return _search(body)
+                return True
         else:
             parts = body.split(b'"', FEW_QUOTES + 1)
             if len(parts) <= FEW_QUOTES + 1 and len(set(parts[1::2])) == len(parts) // 2:
-                return None
-        return _search(body) if self._may_repeat(body, objects) else None
+                return False
+        return self._repeats_strings(body, objects)
 
-    def _may_repeat(self, body: bytes, objects: int) -> bool:
+    def _repeats_strings(self, body: bytes, objects: int) -> bool:
         for key in self.outer:
             if body.count(key) > 1:
                 return True

@@ -17,6 +17,9 @@ from models.errors import Fault, InvalidRequest, RunnerFailed
 from models.family import AnyCard, Array, Assets, Feeds, Outputs, Prediction
 from models.session import Session
 
+# Whoever sends more is told of these; 800 texts that are too long took a second to be refused one by one.
+MAX_FAULTS = 32
+
 Run: TypeAlias = Callable[[Feeds, list[str]], dict[str, Array]]
 
 
@@ -49,13 +52,15 @@ class Predictor:
         """Validate every instance, then encode them.
 
         Raises:
-            InvalidRequest: With every fault of every instance, located below ``instances``.
+            InvalidRequest: With the first faults, up to ``MAX_FAULTS``, located below ``instances``.
         """
         card, assets = self.card, self.assets
-        faults = []
-        for place, instance in enumerate(instances):
-            for fault in card.validate(instance, assets):
-                faults.append(fault.inside("instances", place))
+        found = (
+            fault.inside("instances", place)
+            for place, instance in enumerate(instances)
+            for fault in card.validate(instance, assets)
+        )
+        faults = [*islice(found, MAX_FAULTS)]
         if explain and not self.attends:
             faults.append(Fault(("explain",), "this model has no attention to explain its answers with"))
         if faults:
