@@ -81,7 +81,7 @@ def keys_of(document: type) -> Keys:
 
 
 def _names(struct: Any) -> list[bytes]:
-    return [b'"%b"' % field.encode_name.encode() for field in struct.fields]
+    return [b'"%b"' % field.encode_name.encode() for field in getattr(struct, "fields", ())]
 
 
 def _structs(kind: Any) -> list[Any]:

@@ -42,7 +42,8 @@ class LongReader:
     """
 
     def __init__(self, instance: Any, max_instances: int, translate: Callable[[Exception], Exception]) -> None:
-        bounded = Annotated[list[_Skipped], Meta(min_length=1, max_length=max_instances)]
+        skipped: Any = _Skipped if issubclass(instance, msgspec.Struct) else instance
+        bounded = Annotated[list[skipped], Meta(min_length=1, max_length=max_instances)]
         self._shape = _decoder(bounded)
         self._parts = _decoder(list[msgspec.Raw])
         self._whole = _decoder(msgspec.Raw)
