@@ -50,6 +50,8 @@ def read_array(body: bytes) -> Array:
 
 @lru_cache(maxsize=64)  # numpy takes 20 µs to read a header, and a client's headers are all alike
 def _layout(header: bytes) -> tuple[np.dtype, tuple[int, ...], bool]:
+    if b"L" in header:  # a long integer of Python 2, which numpy reads with a warning in the log
+        raise MalformedRequest("the header of the array cannot be read")
     try:
         shape, is_fortran, dtype = _HEADERS[header[6:8]][1](BytesIO(header[8:]), max_header_size=MAX_HEADER_BYTES)
     except Exception as error:  # numpy evaluates the header as Python text and raises what that raises

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -126,3 +127,14 @@ def test_pictures_out_of_bounds(array: Any) -> None:
     """Pictures are bytes with two to four axes."""
     with pytest.raises(InvalidRequest, match="a value makes no sense"):
         pictures(saved(array))
+
+
+def test_long_integers_of_python_2() -> None:
+    """What numpy would read with a warning in the log is refused without one."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(56))
+    old = buffer.getvalue().replace(b"(56,), ", b"(56L,),")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(MalformedRequest, match="the header of the array cannot be read"):
+            read_array(old)
