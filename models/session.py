@@ -11,6 +11,7 @@ import onnxruntime as ort
 from models.errors import ArtifactMismatch, CardMismatch, DeviceError, RunnerFailed
 from models.family import AnyCard, Array, Assets, Feeds
 from models.manifest import ASSETS_KEY, Manifest, Tensor, check_tensors, read_artifact
+from models.operators import find_operators
 from models.registry import find_card
 
 ORT_DTYPES = {
@@ -94,6 +95,7 @@ def open_artifact(folder: Path, device: Device = Device.CPU) -> Session:
 def open_model(manifest: Manifest, model: bytes, device: Device) -> Session:
     """Open a model whose bytes the caller has verified; raises as ``open_artifact``."""
     card = find_card(manifest.family, manifest.task)
+    _check_operators(manifest, model)
     try:
         engine = _engine(model, manifest, device)
     except DeviceError:
@@ -148,6 +150,16 @@ def _engine(model: bytes, manifest: Manifest, device: Device) -> ort.InferenceSe
 def has_cuda() -> bool:
     """Whether an NVIDIA device is there; the wheel's own list of providers says yes on every machine."""
     return Path("/proc/driver/nvidia/gpus").is_dir() or Path("/dev/nvidiactl").exists()
+
+
+def _check_operators(manifest: Manifest, model: bytes) -> None:
+    """Before the engine sees the file: nothing in it that export would have refused, or did not see."""
+    try:
+        found = find_operators(model)
+    except ArtifactMismatch as error:
+        raise ArtifactMismatch(f"{manifest.tag}: {error}") from error
+    if found != manifest.certificate.operators:
+        raise ArtifactMismatch(f"{manifest.tag}: the ONNX graph's operators are not the manifest's")
 
 
 def _check_graph(engine: ort.InferenceSession, manifest: Manifest) -> None:
