@@ -32,9 +32,12 @@ PROBLEM = {
 ERRORS = {
     400: "The body is not what its content type says.",
     404: "No such model.",
+    408: "The body did not arrive in time.",
     413: "The body is too long.",
-    415: "The content type is not one the model reads.",
+    415: "The content type is not one the model reads, or the body is compressed.",
     422: "A value makes no sense; `errors` says where and why.",
+    431: "The headers are too long.",
+    500: "The service failed.",
     503: "The queue is full; try again after `Retry-After` seconds.",
     504: "The answer would have come too late.",
 }
@@ -72,7 +75,7 @@ def docs_page() -> bytes:
 
 def _array_schema(kind: type) -> dict[str, Any]:
     """Numpy arrays are nested lists of numbers on the wire."""
-    return {"type": "array", "items": {}}
+    return {"type": "array", "items": {"type": ["number", "array"]}}
 
 
 def example_request(endpoint: Endpoint) -> dict[str, Any]:
