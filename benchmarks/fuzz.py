@@ -9,6 +9,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from urllib.parse import urlsplit
@@ -186,7 +187,8 @@ class Fuzz:
         """Status of the first answer, if there is one; all of them are checked."""
         line, first = Line(self.address), 0
         try:
-            line.send(make_raw(rng, self.good[model].body, model))
+            with suppress(BrokenPipeError):  # it may be refused before it is all sent; then the answer is there
+                line.send(make_raw(rng, self.good[model].body, model))
             assert line.socket is not None  # it has just been opened
             line.socket.settimeout(SILENCE_SECONDS)
             while line.socket is not None:
