@@ -17,11 +17,12 @@ from models.manifest import Manifest
 from models.predictor import Pace, Predictor, Run, open_predictor
 from models.session import Session
 from service.access import Access
-from service.batching import FULL, MicroBatcher, Pending, Runner
+from service.batching import MicroBatcher, Runner
 from service.lanes import Lanes
 from service.metrics import Ledger
 from service.reply import new_request_id
 from service.settings import Settings
+from service.turns import FULL, Pending
 
 logger = logging.getLogger("lectern.gateway")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from itertools import chain
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -13,8 +14,9 @@ import pytest
 from models.errors import DeadlineExceeded, HttpError, Overloaded, RunnerFailed
 from models.family import Budget, Card, Feeds, TensorSpec, Tolerance
 from models.predictor import Pace, Predictor
-from service.batching import MicroBatcher, Pending
+from service.batching import MicroBatcher
 from service.lanes import TICK_SECONDS, Lanes
+from service.turns import Pending
 
 T = TypeVar("T")
 Samples = list[int]
@@ -379,7 +381,8 @@ def test_queue_limit() -> None:
         await turns()
         with pytest.raises(Overloaded, match=r"^the queue is full, try again$"):
             await ask(batcher, 20, 21)
-        assert [pending.samples[place] for pending, place, _ in batcher.waiting] == [10, 11]
+        queued = [*batcher.waiting, *chain(*batcher.held)]
+        assert [pending.samples[place] for pending, place, _ in queued] == [10, 11]
         fits = asyncio.create_task(ask(batcher, 30))
         await turns()
         with pytest.raises(Overloaded):

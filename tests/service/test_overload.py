@@ -9,9 +9,10 @@ import pytest
 from models.errors import DeadlineExceeded
 from models.family import Budget
 from models.predictor import Pace, Predictor
-from service import batching
-from service.batching import STREAK, STREAKS, MicroBatcher, Pending
+from service import turns
+from service.batching import MicroBatcher
 from service.lanes import Lanes
+from service.turns import STREAK, STREAKS, Pending
 
 
 class Asked(Pending):
@@ -38,7 +39,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(batching, "monotonic", made)
+    monkeypatch.setattr(turns, "monotonic", made)
     return made
 
 
@@ -56,7 +57,8 @@ def batcher(monkeypatch: pytest.MonkeyPatch, double_card: Any) -> MicroBatcher:
 def test_the_first_guess(batcher: MicroBatcher, clock: Clock) -> None:
     """Before anything was computed, a turn takes what warm-up said: eight rows in two seconds."""
     assert batcher.wait_seconds == 0
-    batcher.submit(Asked(20))
+    for count in (8, 8, 4):
+        batcher.submit(Asked(count))
     assert (batcher.units, batcher.wait_seconds) == (20, 5.0)
     assert len(batcher.next_batch()) == 8
     assert (batcher.units, batcher.wait_seconds) == (12, 3.0)
@@ -113,7 +115,7 @@ def test_too_late_to_begin(batcher: MicroBatcher, clock: Clock) -> None:
 
 def test_nobody_left(batcher: MicroBatcher, clock: Clock) -> None:
     """When all are too late the queue is empty, and counts as such."""
-    batcher.submit(Asked(20, clock.now + 0.1))
+    batcher.submit(Asked(8, clock.now + 0.1))
     assert batcher.next_batch() == []
     assert (batcher.units, batcher.backlog) == (0, 0)
 
@@ -206,3 +208,33 @@ def test_many_pages_in_one_reading(run_on_both: Any, serve: Any, post: Any) -> N
             assert (await (await live.connect()).ask(post(4))).y == 9
 
     run_on_both(work)
+
+
+def test_a_large_request_lets_others_by(batcher: MicroBatcher, clock: Clock) -> None:
+    """A request of a hundred samples has one batch in each round; who comes later has his turn in the next."""
+    large, small = Asked(100), Asked(2)
+    batcher.submit(large)
+    assert (batcher.units, batcher.backlog) == (8, 100)  # what a newcomer waits for, and what there is room for
+    assert [entry[0] for entry in batcher.next_batch()] == [large] * 8
+    batcher.submit(small)
+    assert [entry[0] for entry in batcher.next_batch()] == [large] * 8
+    assert [entry[0] for entry in batcher.next_batch()] == [small] * 2
+    places = []
+    while batcher.has_work:
+        places += [entry[1] for entry in batcher.next_batch()]
+    assert places == [*range(16, 100)]
+    assert (batcher.units, batcher.backlog) == (0, 0)
+
+
+def test_a_large_request_that_is_too_late(batcher: MicroBatcher, clock: Clock) -> None:
+    """What could not be computed in time is refused at arrival; a large one that is late later leaves nothing."""
+    with pytest.raises(DeadlineExceeded):
+        batcher.submit(Asked(100, clock.now + 24))
+    late = Asked(100, clock.now + 26)
+    batcher.submit(late)
+    batcher.next_batch()
+    clock.now += 30
+    batcher.expire(clock.now)
+    assert isinstance(late.result, DeadlineExceeded)
+    assert not batcher.has_work
+    assert (batcher.units, batcher.backlog) == (0, 0)
