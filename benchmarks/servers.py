@@ -126,10 +126,10 @@ def _environment(peer: Peer, port: int, home: Path, served: Iterable[str]) -> di
     return {**mine, **scratch, **THREADS, **ours, **bento, **theirs}
 
 
-def install_artifacts(home: Path) -> None:
-    """Put every shipped model into the model store below ``home``."""
+def install_artifacts(home: Path, *folders: Path) -> None:
+    """Put these artifacts, or every shipped one, into the model store below ``home``."""
     environment = {**os.environ, "BENTOML_HOME": str(home / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
-    command = [sys.executable, "-m", "export", "install"]
+    command = [sys.executable, "-m", "export", "install", *map(str, folders)]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)  # noqa: S603  our own
     if done.returncode:
         raise Unavailable(f"the artifacts cannot be installed: {without_paths(done.stderr)}")

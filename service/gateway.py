@@ -5,7 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -18,6 +18,7 @@ from models.predictor import Pace, Predictor, Run, open_predictor
 from models.session import Session
 from service.access import Access
 from service.batching import MicroBatcher, Runner
+from service.cooling import Cooling
 from service.lanes import Lanes
 from service.metrics import Ledger
 from service.reply import new_request_id
@@ -250,6 +251,7 @@ class Desk:
         keeps_requests: Whether each model's last requests are kept in memory, to try a new version on.
         arriving_bytes: Of long bodies that are not whole yet.
         is_draining: Whether the service is stopping, so that nothing new is begun.
+        cooling: Connections that were refused.
     """
 
     endpoints: dict[str, Endpoint]
@@ -259,6 +261,7 @@ class Desk:
     keeps_requests: bool = False
     arriving_bytes: int = 0
     is_draining: bool = False
+    cooling: Cooling = field(default_factory=Cooling)
 
     def find(self, name: str) -> Endpoint:
         """The model's endpoint.

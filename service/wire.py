@@ -10,65 +10,21 @@ that headers and bodies may take and on idle connections, no reading from who do
 under way when the server stops.
 """
 
-import asyncio
-from collections import deque
-from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-from models.errors import HeadersTooLarge, HttpError, RequestTimeout
+from models.errors import HeadersTooLarge, HttpError, Overloaded, RequestTimeout
 from service.call import Call, recognise
-from service.gateway import LONG_BODY_BYTES, Desk, crowded
+from service.connection import MOST_UNANSWERED_BYTES, Connection
+from service.gateway import LONG_BODY_BYTES, crowded
 from service.reply import CLOSE, Reply, new_request_id, ok, reply
 
-MOST_UNANSWERED = 64
-MOST_UNANSWERED_BYTES = 2**20
 MOST_PIPELINED = 256
 MOST_HEADER_BYTES = 2**16
 
 
-class Wire(HttpToolsProtocol):
-    """One connection.
-
-    Attributes:
-        unanswered: Predictions whose answers are owed, oldest first.
-        unanswered_bytes: Of their bodies.
-        unread_bytes: Of answers not taken by the client at the last sweep, and of those written since.
-        header_bytes: Of the headers that are arriving.
-        call: The one of them whose body is still arriving.
-        running: The request that uvicorn is answering, or answered last.
-        begun_at: When the request that is still arriving began, on the monotonic clock.
-        idle_at: When there was last something to do.
-        stuck_at: Since when the client has not read what was written, or the connection waits to close.
-        is_ending: Whether the connection closes when nothing is owed any more.
-        is_ignored: Whether the request that is arriving came after ``is_ending``.
-        complaint: What is to be said when nothing is owed any more: uvicorn's word on broken HTTP, or an error.
-    """
-
-    def __init__(self, desk: Desk, routes: dict[bytes, str], watch: Callable[[], None], **uvicorn: Any) -> None:
-        super().__init__(**uvicorn)
-        self.desk, self.routes, self.watch = desk, routes, watch
-        self.unanswered: deque[Call] = deque()
-        self.unanswered_bytes = self.unread_bytes = self.header_bytes = 0
-        self.call: Call | None = None
-        self.running: Any = None
-        self.begun_at: float | None = None
-        self.stuck_at: float | None = None
-        self.idle_at = monotonic()
-        self.is_ending = self.is_ignored = False
-        self.complaint: str | HttpError = ""
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether uvicorn owes an answer."""
-        return bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)
-
-    @property
-    def _owes_much(self) -> bool:
-        is_long = self.unanswered_bytes >= MOST_UNANSWERED_BYTES
-        return is_long or len(self.unanswered) + len(self.pipeline) >= MOST_UNANSWERED
+class Wire(Connection):
+    """One connection on which predictions are recognised and answered."""
 
     # What the parser finds.
 
@@ -161,6 +117,8 @@ class Wire(HttpToolsProtocol):
             self.unanswered_bytes -= call.length
             if self.is_ending or isinstance(ready, HttpError):
                 self._send(reply(ready, call.request_id, digest=call.endpoint.digest))
+                if isinstance(ready, Overloaded) and not (self.is_ending or self.is_cooling):
+                    self.cool()
             else:
                 headers = tuple(self.server_state.default_headers)
                 self._write(ok(ready, call.request_id, call.endpoint.digest, headers))
@@ -196,14 +154,6 @@ class Wire(HttpToolsProtocol):
             self.transport.close()
         elif self.flow.read_paused:
             self._balance()
-
-    def _balance(self) -> None:
-        """Read on while few answers are owed and the client reads them; behind uvicorn's answers, as uvicorn says."""
-        if self.stuck_at is not None or self.complaint or self._owes_much:
-            self.flow.pause_reading()
-        elif self.flow.read_paused and (self.unanswered or not self.is_busy):
-            self.begun_at = None if self.begun_at is None else monotonic()
-            self.flow.resume_reading()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if self.unanswered:
@@ -252,11 +202,6 @@ class Wire(HttpToolsProtocol):
         """The client has gone; like uvicorn, take a half-closed connection for a closed one."""
         self._abandon()
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Look after the connection from now on."""
-        super().connection_made(transport)
-        self.watch()
-
     def connection_lost(self, exc: Exception | None) -> None:
         """Drop what nobody waits for any more."""
         self._abandon()
@@ -273,43 +218,14 @@ class Wire(HttpToolsProtocol):
         while self.unanswered:
             self.unanswered.popleft().abandon()
 
-    def pause_writing(self) -> None:
-        """The client does not read: do not read from it either."""
-        self.stuck_at = monotonic()
-        if not self.is_busy:
-            self._balance()
-        super().pause_writing()
-
-    def resume_writing(self) -> None:
-        """The client reads again."""
-        self.stuck_at = None
-        super().resume_writing()
-        self._balance()
-
     def shutdown(self) -> None:
         """The server stops: answer what has been asked, then close."""
         self.is_ending = True
         if not self.unanswered:
             super().shutdown()
 
-    def sweep(self, now: float) -> None:
-        """End what takes too long."""
-        patience = self.desk.settings.body_timeout_seconds
-        if self.transport.is_closing():
-            self.stuck_at = self.stuck_at or now
-        unread, self.unread_bytes = self.unread_bytes, self.transport.get_write_buffer_size()
-        if self.stuck_at is not None and self.unread_bytes < unread:
-            self.stuck_at = now  # the client has taken something
-        if self.stuck_at is not None:
-            if now - self.stuck_at > patience:
-                self.transport.abort()
-        elif self.begun_at is not None:
-            if now - self.begun_at > patience and not self.flow.read_paused:
-                self._time_out(patience)
-        elif not (self.unanswered or self.is_busy) and now - self.idle_at > self.timeout_keep_alive:
-            self.transport.close()
-
-    def _time_out(self, patience: float) -> None:
+    def time_out(self, patience: float) -> None:
+        """End a request that has not arrived in time, with 408."""
         if self.call is not None:
             self._give_up(RequestTimeout(f"the body did not arrive within {patience:g} seconds"))
         elif not (self.unanswered or self.is_busy):

@@ -151,6 +151,21 @@ def _wall_clock_deadlines() -> None:
     after_import("service.lanes", change)
 
 
+def _wrong_digest() -> None:
+    """Every answer names the first version that answered."""
+
+    def change(module: Any) -> None:
+        ok, first = module.ok, list[bytes]()
+
+        def named(content: bytes, request_id: bytes, digest: bytes, more: Any) -> Any:
+            first.extend([] if first else [digest])
+            return ok(content, request_id, first[0], more)
+
+        module.ok = named
+
+    after_import("service.wire", change)
+
+
 def _few_descriptors() -> None:
     """A process may open few files and connections."""
     few = int(os.environ[DESCRIPTORS])
@@ -171,6 +186,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     "abrupt": _abrupt,
     "clock": _clock,
     "wall_clock_deadlines": _wall_clock_deadlines,
+    "wrong_digest": _wrong_digest,
     "few_descriptors": _few_descriptors,
     "small_files": _small_files,
 }

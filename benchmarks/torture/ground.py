@@ -15,7 +15,7 @@ import msgspec
 import psutil
 
 from benchmarks.catalog import Peer
-from benchmarks.envelopes import JSON, PLAIN
+from benchmarks.envelopes import JSON, PLAIN, Envelope
 from benchmarks.load import Plan as ClosedPlan
 from benchmarks.machine import CLIENT_CORES, on_cores
 from benchmarks.measure import drive
@@ -117,10 +117,23 @@ class Ground:
             yield site
 
     @contextmanager
-    def serve_at(self, home: Path, *models: str, faults: Sequence[str] = (), **settings: str) -> Iterator[Site]:
-        """The same in a folder that has its artifacts."""
+    def serve_at(
+        self,
+        home: Path,
+        *models: str,
+        faults: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+        **settings: str,
+    ) -> Iterator[Site]:
+        """The same in a folder that has its artifacts; it is ready when it answers requests with these headers."""
         planted = {"PYTHONPATH": os.pathsep.join([str(PLANTED), str(REPOSITORY)]), FAULTS: ",".join(faults)}
-        peer = Peer(key="lectern", title="Lectern", arguments=(), settings={**(planted if faults else {}), **settings})
+        peer = Peer(
+            key="lectern",
+            title="Lectern",
+            arguments=(),
+            settings={**(planted if faults else {}), **settings},
+            envelope=Envelope(headers=dict(headers or {})),
+        )
         with serving(peer, Path(sys.executable), home, self.examples(*models)) as server:
             yield Site(port=server.port, home=home, running=server)
 

@@ -1,17 +1,85 @@
 """Hot swap: a model is exchanged again and again under load, and no answer is lost or mixed up."""
 
+import hashlib
 import http.client
 import json
+import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import mkdtemp
 from time import sleep
 
-from benchmarks.torture.ground import Load, Site
+import numpy as np
+import onnx
+from msgspec.structs import replace
+from onnx import numpy_helper
+
+from benchmarks.servers import install_artifacts
+from benchmarks.torture.ground import Ground, Load, Site, offer, requests
 from benchmarks.torture.records import Phase, Plan, Report
 from benchmarks.torture.verdict import Verdict
+from models.datasets import REPOSITORY
+from models.manifest import MANIFEST_FILE, MODEL_FILE, from_bytes, to_bytes
+from service.keys import line_of, new_key
 
 TITLE = "hot swap"
-CONTROL = ""
+CONTROL = "answers that all name the first version"
+MODEL, OTHER = "viewcount", "9.0.0"
+SWAPS = 100
 RATE, PAUSE_SECONDS = 200.0, 0.2
+
+
+def run(ground: Ground) -> Verdict:
+    """The trial."""
+    return _hold(ground)
+
+
+def control(ground: Ground) -> Verdict:
+    """The same, with answers that all name the first version."""
+    return _hold(ground, "wrong_digest")
+
+
+def _hold(ground: Ground, *faults: str) -> Verdict:
+    verdict = Verdict(trial="hot_swap", title=TITLE)
+    key, home = new_key(), Path(mkdtemp(dir=ground.folder))
+    line = line_of(key, "torture", ("predict", "admin", "metrics"))
+    install_artifacts(home)
+    shipped = install_other(home)
+    headers = {"x-api-key": key}
+    content = requests(MODEL, ground.examples(MODEL)[MODEL], x_api_key=key)
+    with ground.serve_at(home, MODEL, faults=faults, headers=headers, LECTERN_KEYS=line) as site:
+        references = {}
+        for version in (OTHER, shipped):
+            activate(site, MODEL, version, headers)
+            references |= reference(offer(site, content, (50, 1), keeps_answers=True))
+        times = ground.part(SWAPS, 10)
+        judge(verdict, *swap(site, content[0], MODEL, (OTHER, shipped), times, headers), references)
+    return verdict
+
+
+def install_other(home: Path) -> str:
+    """Put another version of the model, with other weights, into a server's store; the shipped version's number."""
+    folder = home / "other"
+    shutil.copytree(REPOSITORY / "models" / MODEL / "trained" / MODEL, folder)
+    manifest = from_bytes((folder / MANIFEST_FILE).read_bytes(), folder)
+    content = moved((folder / MODEL_FILE).read_bytes())
+    (folder / MODEL_FILE).write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    changed = replace(manifest, version=OTHER, model_sha256=digest, model_bytes=len(content))
+    (folder / MANIFEST_FILE).write_bytes(to_bytes(changed))
+    install_artifacts(home, folder)
+    return manifest.version
+
+
+def moved(content: bytes) -> bytes:
+    """The same network with every weight a little larger."""
+    model = onnx.load_model_from_string(content)
+    for weight in model.graph.initializer:
+        values = numpy_helper.to_array(weight)
+        if values.dtype == np.float32:
+            weight.CopyFrom(numpy_helper.from_array((values * np.float32(1.01)).astype(np.float32), weight.name))
+    found: bytes = model.SerializeToString()
+    return found
 
 
 def activate(site: Site, model: str, version: str, headers: Mapping[str, str]) -> int:

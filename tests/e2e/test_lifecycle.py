@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from models.datasets import REPOSITORY
 from models.manifest import MANIFEST_FILE, from_bytes, to_bytes
+from service.keys import line_of, new_key
 from service.watchdog import SILENT_SECONDS
 
 pytestmark = pytest.mark.e2e
@@ -168,6 +169,52 @@ def test_every_worker_takes_up_another_version(launch: Any, run: Any, placement:
     assert len(seen.answers) == 1
     log = server.log.read_text()
     assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:3000]
+
+
+def test_an_operator_brings_a_version_live_and_back(launch: Any, run: Any) -> None:
+    """With an admin key: overview, activation with a comparison, refusals that change nothing, and back."""
+    admin, caller = new_key(), new_key()
+    keys = f"{line_of(admin, 'ops', ('admin',))}; {line_of(caller, 'app', ('predict',))}"
+    server = launch(LECTERN_MODELS="viewcount", LECTERN_KEYS=keys)
+    digest = another_version(server.home, "9.0.0")
+    assert run("-m", "export", "install", str(server.home / "another"), home=server.home).returncode == 0
+
+    def act(verb: str, body: Any = None, key: str = admin, model: str = "viewcount") -> httpx.Response:
+        path = f"/v1/admin/models/{model}/{verb}" if verb else "/v1/admin/models"
+        method = "POST" if verb else "GET"
+        return server.client.request(method, path, json=body, headers={"x-api-key": key})
+
+    def asked() -> tuple[str, str]:
+        answer = server.client.post(PATH, json=BODY, headers={"x-api-key": caller})
+        return answer.json()["model"], answer.headers["x-model-digest"]
+
+    (before,) = act("").json()["models"]
+    assert before["stored"] == [before["version"], "9.0.0"]
+    assert before["previous"] is None
+    first = asked()
+    assert act("activate", {"version": "9.0.0"}, caller).status_code == 403
+    assert act("activate", {"version": "9.0.0"}, new_key()).status_code == 401
+    assert act("activate", {"version": "9.9.9"}).json()["code"] == "unknown_version"
+    assert act("activate", {"version": 9}).status_code == 422
+    assert act("activate", {}).status_code == 422
+    assert act("rollback").status_code == 404
+    assert act("activate", {"version": "9.0.0"}, model="nothing").json()["code"] == "unknown_model"
+    assert asked() == first
+
+    done = act("activate", {"version": "9.0.0", "max_changed": 0}).json()
+    assert (done["version"], done["previous"], done["digest"]) == ("9.0.0", before["version"], digest)
+    assert done["comparison"] == {"compared": 2, "changed": 0, "largest_difference": 0.0}
+    assert asked() == ("viewcount:9.0.0", digest)
+    assert act("rollback").json()["version"] == before["version"]
+    assert asked() == first
+    assert act("").json()["models"][0]["previous"] == "9.0.0"
+
+
+def test_without_an_admin_key_nobody_is_an_operator(server: Any) -> None:
+    """The operator's routes are unknown paths, like any other."""
+    for method, path in (("GET", "/v1/admin/models"), ("POST", "/v1/admin/models/viewcount/activate")):
+        answer = server.client.request(method, path, json={"version": "9.0.0"})
+        assert (answer.status_code, answer.json()["code"]) == (404, "unknown_route")
 
 
 def served(server: Any, version: str) -> bool:

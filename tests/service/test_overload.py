@@ -238,3 +238,33 @@ def test_a_large_request_that_is_too_late(batcher: MicroBatcher, clock: Clock) -
     assert isinstance(late.result, DeadlineExceeded)
     assert not batcher.has_work
     assert (batcher.units, batcher.backlog) == (0, 0)
+
+
+def test_refusing_has_its_share_of_time(
+    run_on_both: Any, serve: Any, post: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was refused is read again when its turn comes, a few connections at a time; the others are not kept."""
+    monkeypatch.setattr("service.cooling.TICK_SECONDS", 0.05)
+    monkeypatch.setattr("service.cooling.EACH_TICK", 2)
+
+    async def work() -> None:
+        async with serve(queue_limit=1) as live:
+            first, waiting = await live.plug(), await live.connect()
+            await waiting.send(post(1))
+            await live.until(lambda: live.endpoint.batcher.backlog == 1)
+            refused = [await live.connect() for _ in range(5)]
+            for client in refused:
+                assert (await client.ask(post(2))).status == 503
+            cooling = live.front.desk().cooling
+            assert len(cooling.waiting) == 5
+            live.model.gate.set()
+            assert [(await client.read()).y for client in (first, waiting)] == [1, 3]
+            assert (await first.ask(post(3))).y == 7  # answered at once: it was never refused
+            assert len(cooling.waiting) == 5
+            for client in refused:
+                await client.send(post(4))
+            await live.until(lambda: len(cooling.waiting) == 3)
+            assert [(await client.read()).y for client in refused] == [9] * 5
+            assert not cooling.waiting
+
+    run_on_both(work)

@@ -1,0 +1,122 @@
+"""A connection and its patience: what is owed on it, when it is read, and when it has waited long enough."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from models.errors import HttpError
+from service.call import Call
+from service.gateway import Desk
+
+MOST_UNANSWERED = 64
+MOST_UNANSWERED_BYTES = 2**20
+
+
+class Connection(HttpToolsProtocol):
+    """A connection as uvicorn makes it, which owes answers and does not wait for ever.
+
+    Attributes:
+        unanswered: Predictions whose answers are owed, oldest first.
+        unanswered_bytes: Of their bodies.
+        unread_bytes: Of answers not taken by the client at the last sweep, and of those written since.
+        header_bytes: Of the headers that are arriving.
+        call: The one of them whose body is still arriving.
+        running: The request that uvicorn is answering, or answered last.
+        begun_at: When the request that is still arriving began, on the monotonic clock.
+        idle_at: When there was last something to do.
+        stuck_at: Since when the client has not read what was written, or the connection waits to close.
+        is_ending: Whether the connection closes when nothing is owed any more.
+        is_ignored: Whether the request that is arriving came after ``is_ending``.
+        is_cooling: Whether it is read on later, because it has just been refused.
+        complaint: What is to be said when nothing is owed any more: uvicorn's word on broken HTTP, or an error.
+    """
+
+    def __init__(self, desk: Desk, routes: dict[bytes, str], watch: Callable[[], None], **uvicorn: Any) -> None:
+        super().__init__(**uvicorn)
+        self.desk, self.routes, self.watch = desk, routes, watch
+        self.unanswered: deque[Call] = deque()
+        self.unanswered_bytes = self.unread_bytes = self.header_bytes = 0
+        self.call: Call | None = None
+        self.running: Any = None
+        self.begun_at: float | None = None
+        self.stuck_at: float | None = None
+        self.idle_at = monotonic()
+        self.is_ending = self.is_ignored = self.is_cooling = False
+        self.complaint: str | HttpError = ""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether uvicorn owes an answer."""
+        return bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)
+
+    @property
+    def _owes_much(self) -> bool:
+        is_long = self.unanswered_bytes >= MOST_UNANSWERED_BYTES
+        return is_long or len(self.unanswered) + len(self.pipeline) >= MOST_UNANSWERED
+
+    def time_out(self, patience: float) -> None:
+        """End a request that has not arrived within so many seconds."""
+        raise NotImplementedError
+
+    # When it is read.
+
+    def _balance(self) -> None:
+        """Read on while few answers are owed and the client reads them; behind uvicorn's answers, as uvicorn says."""
+        if self.stuck_at is not None or self.complaint or self.is_cooling or self._owes_much:
+            self.flow.pause_reading()
+        elif self.flow.read_paused and (self.unanswered or not self.is_busy):
+            self.begun_at = None if self.begun_at is None else monotonic()
+            self.flow.resume_reading()
+
+    def cool(self) -> None:
+        """Read on when its turn has come: refusing must not take the time of answering."""
+        self.is_cooling = True
+        self.flow.pause_reading()
+        self.desk.cooling.add(self)
+
+    def warm(self) -> None:
+        """Its turn has come."""
+        self.is_cooling = False
+        if not self.transport.is_closing():
+            self._balance()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Look after the connection from now on."""
+        super().connection_made(transport)
+        self.watch()
+
+    def pause_writing(self) -> None:
+        """The client does not read: do not read from it either."""
+        self.stuck_at = monotonic()
+        if not self.is_busy:
+            self._balance()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self.stuck_at = None
+        super().resume_writing()
+        self._balance()
+
+    # How long it waits.
+
+    def sweep(self, now: float) -> None:
+        """End what takes too long."""
+        patience = self.desk.settings.body_timeout_seconds
+        if self.transport.is_closing():
+            self.stuck_at = self.stuck_at or now
+        unread, self.unread_bytes = self.unread_bytes, self.transport.get_write_buffer_size()
+        if self.stuck_at is not None and self.unread_bytes < unread:
+            self.stuck_at = now  # the client has taken something
+        if self.stuck_at is not None:
+            if now - self.stuck_at > patience:
+                self.transport.abort()
+        elif self.begun_at is not None:
+            if now - self.begun_at > patience and not self.flow.read_paused:
+                self.time_out(patience)
+        elif not (self.unanswered or self.is_busy or self.is_cooling) and now - self.idle_at > self.timeout_keep_alive:
+            self.transport.close()
