@@ -73,18 +73,22 @@ class DrainingServer(uvicorn.Server):
         await asyncio.get_running_loop().connect_accepted_socket(protocol, connection, ssl=self.config.ssl)
 
     async def _refuse(self, end: float) -> None:
-        """Let the event loop turn until nothing has been owed for a little while."""
-        quiet = LEAST_SECONDS if self.desk is not None else RUNNER_SECONDS
-        needed_at = monotonic()
-        while not self.force_exit and (now := monotonic()) < min(end, needed_at + quiet):
-            needed_at = now if self._is_needed() else needed_at
+        """Let the event loop turn for a little while, and until nothing is owed."""
+        least = monotonic() + LEAST_SECONDS
+        while not self.force_exit and (now := monotonic()) < end:
+            if self.desk is None and self._is_needed():
+                least = now + RUNNER_SECONDS
+            if now >= least and not self._is_needed():
+                return
             await asyncio.sleep(STEP_SECONDS)
 
     def _is_needed(self) -> bool:
+        """Whether somebody waits for an answer; not who has only begun to ask, and will be refused."""
         connections = self.server_state.connections
         if self.desk is None:
             return bool(connections)
-        return bool(self.server_state.tasks) or any(getattr(one, "unanswered", ()) for one in connections)
+        owed = (call for one in connections for call in getattr(one, "unanswered", ()))
+        return bool(self.server_state.tasks) or any(call.started for call in owed)
 
 
 def _stop_listening(listening: socket.socket) -> list[socket.socket]:

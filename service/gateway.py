@@ -159,7 +159,7 @@ class Exchange(Pending):
                 raise Draining("the service is stopping; ask another one")
             batcher = endpoint.batcher
             if batcher.units and not (
-                batcher.room and batcher.wait_seconds < min(timeout_seconds, desk.settings.queue_seconds)
+                batcher.room and batcher.wait_seconds < min(timeout_seconds / 2, desk.settings.queue_seconds)
             ):
                 self.finish(Overloaded(FULL))
                 return

@@ -1,4 +1,7 @@
-"""The torture trials in brief: those bars that hold on a busy machine too. ``make torture`` holds all of them."""
+"""The torture trials in brief: those bars that hold on a busy machine too. ``make torture`` holds all of them.
+
+What becomes of killed, stopped and ended processes is in ``test_lifecycle.py``.
+"""
 
 import subprocess
 import sys
@@ -16,11 +19,9 @@ TRIALS = {
     "deadlines": (0.1, ("in vain", "counters", "control")),
     "disconnects": (0.1, ()),
     "clock": (0.1, ()),
-    "soak": (0.1, ()),
+    "hot_swap": (0.1, ()),
+    "soak": (0.03, ()),
     "paths": (0.05, ("new series", "control")),
-    "worker_kill": (0.03, ("did not hold", "control")),
-    "sigterm": (0.03, ("in-flight", "control")),
-    "scarcity": (0.1, ("lives", "nothing can be accepted", "served again", "with a full disk")),
 }
 
 

@@ -129,10 +129,10 @@ def test_refused_at_arrival(run_on_both: Any, serve: Any, post: Any) -> None:
             live.endpoint.batcher.unit_seconds = 0.4
             await waiting.send(post(1))
             await live.until(lambda: live.endpoint.batcher.units == 1)
-            refused = await client.ask(post(2, headers=b"x-request-timeout-ms: 399\r\n", body=b"{"))
+            refused = await client.ask(post(2, headers=b"x-request-timeout-ms: 799\r\n", body=b"{"))
             assert (refused.status, refused.json["code"]) == (503, "overloaded")
             assert int(refused["retry-after"]) >= 1
-            await client.send(post(3, headers=b"x-request-timeout-ms: 900\r\n"))
+            await client.send(post(3, headers=b"x-request-timeout-ms: 1700\r\n"))
             await live.until(lambda: live.endpoint.batcher.units == 2)
             other = await live.connect()
             await other.send(post(4))
@@ -261,6 +261,7 @@ def test_refusing_has_its_share_of_time(
             assert [(await client.read()).y for client in (first, waiting)] == [1, 3]
             assert (await first.ask(post(3))).y == 7  # answered at once: it was never refused
             assert len(cooling.waiting) == 5
+            live.endpoint.batcher.room = live.endpoint.batcher.queue_limit = 9
             for client in refused:
                 await client.send(post(4))
             await live.until(lambda: len(cooling.waiting) == 3)
