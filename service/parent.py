@@ -18,14 +18,14 @@ MEMORY = Path("/dev/shm")  # noqa: S108  the folder is made for its user alone
 def main() -> None:
     """BentoML's own command line."""
     say_parent()
-    if (folder := _metrics_folder()) is not None:
+    if (folder := metrics_folder(home())) is not None:
         BentoMLContainer.prometheus_multiproc_dir.set(str(folder))
     circus.create_standalone_arbiter = watched(circus.create_standalone_arbiter)
     cli()
 
 
-def _metrics_folder() -> Path | None:
-    """A folder in memory that is this user's and this ``BENTOML_HOME``'s; ``None`` where there is no such place."""
+def metrics_folder(place: Path) -> Path | None:
+    """A folder in memory for this user's server at this ``BENTOML_HOME``; ``None`` where there is no such place."""
     mine = MEMORY / f"lectern-{os.getuid()}"
     try:
         mine.mkdir(mode=0o700, exist_ok=True)
@@ -33,7 +33,7 @@ def _metrics_folder() -> Path | None:
             return None
     except OSError:
         return None
-    return mine / hashlib.sha256(str(home().resolve()).encode()).hexdigest()[:16]
+    return mine / hashlib.sha256(str(place.resolve()).encode()).hexdigest()[:16]
 
 
 if __name__ == "__main__":

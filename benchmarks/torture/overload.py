@@ -18,7 +18,7 @@ CODES = {"200", "429", "503", "504"}
 AFTER_SECONDS = 10.0
 LONG_TOKENS = 400
 # So few that none of them misses its deadline.
-CONNECTIONS = {"image": 64, "tagging": 64, "long tagging": 16}
+CONNECTIONS = {"image": 64, "tagging": 64, "long tagging": 4}
 
 
 def long_sentence() -> Sentence:

@@ -11,6 +11,7 @@ from benchmarks.torture.counters import scrape
 from benchmarks.torture.ground import Ground, Site, offer, peak, start_load, workload
 from benchmarks.torture.verdict import Verdict
 from benchmarks.torture.worker_kill import kill
+from service.parent import metrics_folder
 
 TITLE = "random paths and dead workers"
 CONTROL = "every path is let through to BentoML"
@@ -65,7 +66,8 @@ def _deaths(ground: Ground, site: Site, series: int, verdict: Verdict) -> None:
         kill(site)
         offer(site, workload("image"), (100, 0.5))
     found = site.count()
-    files = len(list((site.home / "bentoml/prometheus_multiproc_dir").iterdir()))
+    folder = metrics_folder(site.home / "bentoml") or site.home / "bentoml/prometheus_multiproc_dir"
+    files = len(list(folder.iterdir()))
     verdict.at_most(f"new series from {deaths} dead workers", found.series - series, 0)
     verdict.at_most("a scrape after them", found.seconds, SCRAPE_SECONDS, " s")
     verdict.measured["deaths"] = {"workers": deaths, "files": files, "scrape_s": round(found.seconds, 4)}

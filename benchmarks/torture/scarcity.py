@@ -1,4 +1,4 @@
-"""Scarcity: no more file descriptors, and no more room on the disk that the metrics are on."""
+"""Scarcity: no more file descriptors, and no more room on the disk that everything of the server is on."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ TITLE = "no descriptors, no disk"
 CONTROL = ""
 LIMIT, CONNECTIONS = 128, 300
 HELD_SECONDS, BUSY_SHARE, BACK_SECONDS = 3.0, 0.5, 2.0
-DISK_KILOBYTES = 4096
+DISK_KILOBYTES = 32 * 1024
 RATE = 200.0
 
 
@@ -30,7 +30,7 @@ def run(ground: Ground) -> Verdict:
     with ground.serve("viewcount", faults=["few_descriptors"], **{DESCRIPTORS: str(LIMIT)}) as site:
         _descriptors(site, verdict)
     home = Path(mkdtemp(dir=ground.folder))
-    with _tiny_disk(home / "bentoml/prometheus_multiproc_dir") as disk:
+    with _tiny_disk(home / "bentoml") as disk:
         if disk is None:
             verdict.notes.append("a disk of its own needs the right to mount one: no full disk was tried")
             return verdict
@@ -62,7 +62,7 @@ def _descriptors(site: Site, verdict: Verdict) -> None:
 
 @contextmanager
 def _tiny_disk(place: Path) -> Iterator[Path | None]:
-    """A disk of four megabytes at a place, ``None`` without the right to mount it."""
+    """A disk of 32 megabytes at a place, ``None`` without the right to mount it."""
     place.mkdir(parents=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_KILOBYTES}k", "none", str(place)]
     if os.geteuid() or subprocess.run(command, capture_output=True).returncode:  # noqa: S603  our own
