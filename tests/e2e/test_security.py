@@ -134,7 +134,7 @@ def test_broken_keys_are_one_line(run: Any, new_home: Any, tmp_path: Path) -> No
         done = run("-m", "service", home=home, timeout=20, LECTERN_DEVICE="cpu", **settings)
         assert done.returncode > 0
         assert len(done.stderr.splitlines()) == 1, done.stderr
-        assert json.loads(done.stderr)["message"].startswith("LECTERN_")
+        assert json.loads(done.stderr)["message"].startswith("lectern: LECTERN_")
         assert "SECRET" not in done.stderr
 
 
