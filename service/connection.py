@@ -11,9 +11,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from models.errors import HttpError
 from service.call import Call
 from service.gateway import Desk
+from service.spare import PIECE_BYTES, Valve
 
 MOST_UNANSWERED = 64
 MOST_UNANSWERED_BYTES = 2**20
+# Some fifty of the shortest requests.
+SLICE_BYTES = 2048
 
 
 class Connection(HttpToolsProtocol):
@@ -32,6 +35,9 @@ class Connection(HttpToolsProtocol):
         is_ending: Whether the connection closes when nothing is owed any more.
         is_ignored: Whether the request that is arriving came after ``is_ending``.
         is_cooling: Whether it is read on later, because it has just been refused.
+        piece_bytes: Read of the request that is arriving, since its last turn.
+        turn: Of its body among the long ones; 0 until it is known to be one of them.
+        is_pipelining: Whether what uvicorn starts now was asked before the last answer.
         complaint: What is to be said when nothing is owed any more: uvicorn's word on broken HTTP, or an error.
     """
 
@@ -45,8 +51,10 @@ class Connection(HttpToolsProtocol):
         self.begun_at: float | None = None
         self.stuck_at: float | None = None
         self.idle_at = monotonic()
-        self.is_ending = self.is_ignored = self.is_cooling = False
+        self.is_ending = self.is_ignored = self.is_cooling = self.is_pipelining = False
         self.complaint: str | HttpError = ""
+        self.piece_bytes = self.turn = 0
+        self.flow: Valve
 
     @property
     def is_busy(self) -> bool:
@@ -72,6 +80,37 @@ class Connection(HttpToolsProtocol):
             self.begun_at = None if self.begun_at is None else monotonic()
             self.flow.resume_reading()
 
+    def data_received(self, data: bytes) -> None:
+        """Look at what has come, a slice at a time: one reading may bring thousands of requests."""
+        if self.flow.rest:
+            self.flow.rest += data
+        elif len(data) <= SLICE_BYTES:
+            self._look_at(data)
+        else:
+            self.flow.rest = data
+            self._pour()
+
+    def _pour(self) -> None:
+        """Look at what was read, until too much is owed."""
+        rest, start = self.flow.rest, 0
+        while start < len(rest) and self.flow.is_open and not self.transport.is_closing():
+            is_body = self.call is not None or (self.cycle is not None and self.cycle.more_body)
+            end = start + (PIECE_BYTES if is_body else SLICE_BYTES)
+            self._look_at(rest[start:end])
+            start = end
+        self.flow.rest = b"" if self.transport.is_closing() else rest[start:]
+        self.flow.turn()
+
+    def _look_at(self, piece: bytes) -> None:
+        """Parse a slice; what follows much of one body waits for its turn."""
+        self.piece_bytes += len(piece)
+        super().data_received(piece)
+        if self.piece_bytes > PIECE_BYTES and not self.transport.is_closing():
+            self.turn = self.turn or self.desk.spare.new_turn()
+            self.piece_bytes = 0
+            self.flow.hold()
+            self.desk.spare.add(self.turn, self.flow.release)
+
     def cool(self) -> None:
         """Read on when its turn has come: refusing must not take the time of answering."""
         self.is_cooling = True
@@ -87,6 +126,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Look after the connection from now on."""
         super().connection_made(transport)
+        self.flow = Valve(transport, self._pour)
         self.watch()
 
     def pause_writing(self) -> None:
@@ -116,7 +156,7 @@ class Connection(HttpToolsProtocol):
             if now - self.stuck_at > patience:
                 self.transport.abort()
         elif self.begun_at is not None:
-            if now - self.begun_at > patience and not self.flow.read_paused:
+            if now - self.begun_at > patience and not (self.flow.read_paused or self.flow.is_held):
                 self.time_out(patience)
         elif not (self.unanswered or self.is_busy or self.is_cooling) and now - self.idle_at > self.timeout_keep_alive:
             self.transport.close()

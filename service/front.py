@@ -8,6 +8,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from models.bodies import to_json
@@ -33,6 +34,7 @@ BENTOML_ROUTES = frozenset(("/healthz", "/livez", "/readyz", "/metrics", "/schem
 STATIC_FILES = frozenset(
     f"/static_content/{name}" for name in ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-light-32x32.png")
 )
+LINGER_SECONDS = 1.0
 MODEL_ROUTE = re.compile(r"/v1/models/([a-z][a-z0-9-]{0,39})(/predict|/assets)?")
 
 
@@ -45,6 +47,8 @@ class Front:
 
     def __init__(self, app: App, desk: Callable[[], Desk], versions: Callable[[], Versions] | None = None) -> None:
         self.app, self.desk, self.versions = app, desk, versions
+        self._made_of: list[tuple[str, str]] = []
+        self._pages: dict[str, tuple[bytes, bytes]] = {}
 
     @property
     def has_admin(self) -> bool:
@@ -61,7 +65,7 @@ class Front:
         if refusal is None:
             await self._route(scope, receive, send, scope["path"])
         else:
-            await _send(send, refusal, request_id(dict(scope["headers"])))
+            await _send(send, refusal, request_id(dict(scope["headers"])), receive=receive)
 
     def _refusal(self, scope: Scope) -> HttpError | None:
         """Why this caller may not ask this now; what the service has or has not is of no matter yet."""
@@ -141,8 +145,17 @@ class Front:
             raise UnknownRoute("no such path; the documentation is at /")
         if scope["method"] not in ("GET", "HEAD"):
             raise MethodNotAllowed("only GET is allowed here", "GET, HEAD")
-        media_type, body = page()
+        media_type, body = self._kept(scope["path"], page)
         return media_type, b"" if scope["method"] == "HEAD" else body
+
+    def _kept(self, path: str, page: Callable[[], tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+        """A page, made once for the models as they are now; the OpenAPI document takes 2 ms to make."""
+        made_of = [(endpoint.manifest.digest, endpoint.provider) for endpoint in self.desk().endpoints.values()]
+        if made_of != self._made_of:
+            self._made_of, self._pages = made_of, {}
+        if path not in self._pages:
+            self._pages[path] = page()
+        return self._pages[path]
 
     async def _predict(self, scope: Scope, receive: Receive, send: Send, model: str) -> None:
         desk, identity = self.desk(), request_id(dict(scope["headers"]))
@@ -161,6 +174,9 @@ class Front:
         watch: asyncio.Future[Any] | None = None
         try:
             await self._ask(desk, exchange, scope, receive)
+            if exchange.answered.done():
+                await _send(send, exchange.answered.result(), identity, digest=endpoint.digest, receive=receive)
+                return
             watch = asyncio.ensure_future(receive())  # which returns when the caller is gone
             watch.add_done_callback(leave)
             await _send(send, await exchange.answered, identity, digest=endpoint.digest)
@@ -213,12 +229,37 @@ async def _read_body(receive: Receive, desk: Desk) -> bytes:
     except TimeoutError as error:
         raise RequestTimeout(f"the body did not arrive within {timeout:g} seconds") from error
     finally:
+        parts.clear()  # an error would keep them
         desk.arriving_bytes -= length
 
 
 async def _send(
-    send: Send, content: bytes | HttpError, identity: bytes, media_type: bytes = JSON, digest: bytes = b""
+    send: Send,
+    content: bytes | HttpError,
+    identity: bytes,
+    media_type: bytes = JSON,
+    digest: bytes = b"",
+    receive: Receive | None = None,
 ) -> None:
+    """Answer; where a body may still be arriving that nobody wants, ``receive`` lets the caller read why."""
     answer = reply(content, identity, media_type, digest)
     await send({"type": "http.response.start", "status": answer.status, "headers": answer.all_headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    is_lingering = receive is not None and isinstance(content, HttpError) and content.is_last
+    await send({"type": "http.response.body", "body": answer.body, "more_body": is_lingering})
+    if receive is not None and is_lingering:
+        await _linger(receive)
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _linger(receive: Receive) -> None:
+    """Wait for the caller to read its answer: to close on who is sending is to reset, which loses the answer.
+
+    A little is read, so that a body that is nearly here ends the waiting.
+    """
+    length = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while length < LONG_BODY_BYTES and (message := await receive()).get("more_body", False):
+                length += len(message.get("body", b""))
+            if length >= LONG_BODY_BYTES:
+                await asyncio.sleep(LINGER_SECONDS)

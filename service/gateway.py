@@ -23,6 +23,7 @@ from service.lanes import Lanes
 from service.metrics import Ledger
 from service.reply import new_request_id
 from service.settings import Settings
+from service.spare import Spare
 from service.turns import FULL, Pending
 
 logger = logging.getLogger("lectern.gateway")
@@ -252,6 +253,7 @@ class Desk:
         arriving_bytes: Of long bodies that are not whole yet.
         is_draining: Whether the service is stopping, so that nothing new is begun.
         cooling: Connections that were refused.
+        spare: What is done when there is time.
     """
 
     endpoints: dict[str, Endpoint]
@@ -262,6 +264,7 @@ class Desk:
     arriving_bytes: int = 0
     is_draining: bool = False
     cooling: Cooling = field(default_factory=Cooling)
+    spare: Spare = field(default_factory=Spare)
 
     def find(self, name: str) -> Endpoint:
         """The model's endpoint.

@@ -10,12 +10,12 @@ from uvicorn.config import HTTP_PROTOCOLS
 from service.front import Front
 from service.wire import Wire
 
-SWEEP_SECONDS = 1.0
+SWEEP_SECONDS = 0.5
 LATE_SECONDS = 0.5
 
 
 class Wires:
-    """Makes the connections of one server, and sweeps them once a second.
+    """Makes the connections of one server, and sweeps them twice a second.
 
     One timer for all of them: a timer per connection, set and cancelled with every request, costs more than parsing it.
     """

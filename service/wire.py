@@ -10,6 +10,7 @@ that headers and bodies may take and on idle connections, no reading from who do
 under way when the server stops.
 """
 
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -19,7 +20,6 @@ from service.connection import MOST_UNANSWERED_BYTES, Connection
 from service.gateway import LONG_BODY_BYTES, crowded
 from service.reply import CLOSE, Reply, new_request_id, ok, reply
 
-MOST_PIPELINED = 256
 MOST_HEADER_BYTES = 2**16
 
 
@@ -28,12 +28,12 @@ class Wire(Connection):
 
     # What the parser finds.
 
-    def data_received(self, data: bytes) -> None:
+    def _look_at(self, piece: bytes) -> None:
         """Part of a request, or many requests; headers that never end are not collected."""
         begun_at = self.begun_at
-        super().data_received(data)
+        super()._look_at(piece)
         if begun_at is not None and self.begun_at is begun_at and not (self.call or self.is_ending):  # only headers
-            self.header_bytes += len(data)
+            self.header_bytes += len(piece)
             if self.header_bytes > MOST_HEADER_BYTES:
                 error = HeadersTooLarge(f"the headers may have {MOST_HEADER_BYTES} bytes")
                 self._end(error, is_owing=bool(self.unanswered) or self.is_busy)
@@ -53,9 +53,6 @@ class Wire(Connection):
             if self.call is not None:
                 self.unanswered.append(self.call)
                 return
-        if len(self.pipeline) >= MOST_PIPELINED:  # one reading may hold thousands; who is not answered asks again
-            self.is_ending = self.is_ignored = True
-            return
         self.begun_at = None
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
@@ -91,6 +88,7 @@ class Wire(Connection):
     def on_message_complete(self) -> None:
         """A whole request."""
         call, self.call, self.begun_at = self.call, None, None
+        self.piece_bytes = self.turn = 0
         if call is None:
             if not self.is_ignored:
                 super().on_message_complete()
@@ -160,14 +158,25 @@ class Wire(Connection):
             self.pipeline.appendleft((cycle, app))  # its turn comes after theirs
             return
         self.running = cycle
+        if self.is_pipelining:
+            self.desk.spare.add(self.desk.spare.new_turn(), partial(self._start_now, cycle, app))
+        else:
+            self._start_now(cycle, app)
+
+    def _start_now(self, cycle: Any, app: Any) -> None:
         if self.is_ending and not (self.pipeline or self.complaint):
             cycle.keep_alive = False
-        super()._start_asgi_task(cycle, app)
+        if not self.transport.is_closing():
+            super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """Uvicorn has answered."""
         self.idle_at = monotonic()
+        self.is_pipelining = True
         super().on_response_complete()
+        self.is_pipelining = False
+        if self._owes_much:
+            self._balance()
         if self.complaint and not self.is_busy:
             self._rest()
 
@@ -209,6 +218,9 @@ class Wire(Connection):
             self.running.disconnected = True  # uvicorn tells only the newest of pipelined requests
             self.running.message_event.set()
         super().connection_lost(exc)
+        self.flow.rest = b""  # a connection is a cycle of references: its bytes would wait for the garbage collector
+        if self.cycle is not None:
+            self.cycle.body.clear()
 
     def _abandon(self) -> None:
         self.is_ending = self.is_ignored = True

@@ -107,7 +107,7 @@ async def call(
 
     async def receive() -> Any:
         nonlocal reads
-        reads += 1
+        reads += not sent  # who has his answer is only waited for
         if messages:
             return messages.pop(0)
         if is_gone:

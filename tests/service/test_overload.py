@@ -195,21 +195,6 @@ def test_long_bodies_share_their_room(chunked: bool, run_on_both: Any, serve: An
     run_on_both(work)
 
 
-def test_many_pages_in_one_reading(run_on_both: Any, serve: Any, post: Any) -> None:
-    """Thousands of pipelined requests for pages are not taken in at once: the first are answered, then it closes."""
-
-    async def work() -> None:
-        async with serve() as live:
-            client = await live.connect()
-            await client.send(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n" * 2000)
-            answers = [await client.read() for _ in range(257)]
-            assert {answer.status for answer in answers} == {200}
-            assert answers[-1]["connection"] == "close"
-            assert (await (await live.connect()).ask(post(4))).y == 9
-
-    run_on_both(work)
-
-
 def test_a_large_request_lets_others_by(batcher: MicroBatcher, clock: Clock) -> None:
     """A request of a hundred samples has one batch in each round; who comes later has his turn in the next."""
     large, small = Asked(100), Asked(2)
