@@ -244,7 +244,8 @@ async def _send(
     """Answer; where a body may still be arriving that nobody wants, ``receive`` lets the caller read why."""
     answer = reply(content, identity, media_type, digest)
     await send({"type": "http.response.start", "status": answer.status, "headers": answer.all_headers})
-    is_lingering = receive is not None and isinstance(content, HttpError) and content.is_last
+    is_sending = isinstance(content, HttpError) and content.is_last and not isinstance(content, RequestTimeout)
+    is_lingering = receive is not None and is_sending
     await send({"type": "http.response.body", "body": answer.body, "more_body": is_lingering})
     if receive is not None and is_lingering:
         await _linger(receive)

@@ -188,6 +188,9 @@ class Wire(Connection):
             self.pipeline.popleft()
             self.cycle = self.running
         is_broken = newest is not None and newest is self.running and newest.more_body
+        if is_broken and newest.response_started:  # its answer says more than a complaint in its middle
+            self.transport.close()
+            return
         self._end(msg, is_owing=bool(self.unanswered) or (self.is_busy and not is_broken))
 
     def _end(self, complaint: str | HttpError, *, is_owing: bool) -> None:

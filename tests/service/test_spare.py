@@ -156,3 +156,34 @@ def test_pages_are_made_once(run: Any, serve: Any, monkeypatch: pytest.MonkeyPat
             assert len(made) == 2
 
     run(work)
+
+
+def test_who_is_still_sending_has_time_to_read_why(run_on_both: Any, serve: Any) -> None:
+    """Closing on a caller that sends resets the connection, and its answer is lost (trial ``slow_clients``)."""
+
+    async def work() -> None:
+        async with serve(max_body_bytes=1024) as live:
+            client = await live.connect()
+            await client.send(HEAD + b"content-length: 100000\r\n\r\n" + b" " * 2000)
+            assert (await client.read()).status == 413
+            await asyncio.sleep(0.2)
+            assert client.is_silent()
+            await client.send(b" " * 98_000)
+            assert await client.read() is None
+
+    run_on_both(work)
+
+
+def test_nothing_follows_the_last_answer(run_on_both: Any, serve: Any) -> None:
+    """What a caller goes on sending after it was refused is not complained about in its answer."""
+    content = HEAD + b"transfer-encoding: chunked\r\n\r\n" + b"ff\r\n%b\r\n" % (b" " * 0xFF) * 9 + b"no chunk\r\n"
+
+    async def work() -> None:
+        async with serve(max_body_bytes=1024) as live:
+            client = await live.connect()
+            await client.send(content[:2200])
+            assert (await client.read()).status == 413
+            await client.send(content[2200:])
+            assert await client.read() is None
+
+    run_on_both(work)
