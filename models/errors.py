@@ -37,6 +37,7 @@ The whole tree::
     ├── CertificateError             export refuses to write
     ├── DeviceError                  the wanted execution provider cannot be had
     ├── DataError                    a dataset or a user's file
+    ├── InputChanged                 a file that is not what it was when its job began
     └── SettingsError                an environment variable
 """
 
@@ -276,6 +277,12 @@ class DataError(LecternError):
     def __init__(self, file: Path | str, *, found: str, expected: str, row: int | None = None) -> None:
         place = f"{file}, row {row}" if row is not None else f"{file}"
         super().__init__(f"{place}: found {found}, expected {expected}")
+
+
+class InputChanged(LecternError):
+    """A job's input is no longer what it was when it was cut into parts."""
+
+    code: ClassVar[str] = "input_changed"
 
 
 class SettingsError(LecternError):

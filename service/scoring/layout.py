@@ -1,0 +1,95 @@
+"""The output's columns: those of the input, the prediction's, and those that say what is wrong with a row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from models.family import Prediction
+from models.predictor import Predictor
+from service.scoring.source import RowError
+
+PREFIX = "prediction_"
+WHOLE = "prediction"
+ERRORS = ("error_code", "error_reason", "error_place")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """Names and types of the output's columns.
+
+    Attributes:
+        carried: The input's columns, in order.
+        fields: The prediction's fields, each with its column.
+        whole: What a JSON line calls the prediction, which stands there in one piece.
+        errors: The columns of a row's error.
+    """
+
+    carried: pa.Schema
+    fields: dict[str, pa.Field]
+    whole: str
+    errors: tuple[str, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of a table."""
+        texts = [pa.field(name, pa.string()) for name in self.errors]
+        return pa.schema([*self.carried, *self.fields.values(), *texts])
+
+    def results(self, answers: Sequence[Prediction | RowError]) -> list[pa.Array]:
+        """The columns that are not the input's, of a part's answers."""
+        good = [None if isinstance(answer, RowError) else answer for answer in answers]
+        columns = [_column([one and one[name] for one in good], field.type) for name, field in self.fields.items()]
+        bad = [answer if isinstance(answer, RowError) else None for answer in answers]
+        columns.append(pa.array([one and one.code for one in bad], pa.string()))
+        columns.append(pa.array([one and one.reason for one in bad], pa.string()))
+        columns.append(pa.array([(one and one.place) or None for one in bad], pa.string()))
+        return columns
+
+
+def make_layout(predictor: Predictor, carried: pa.Schema, taken: Sequence[str] = ()) -> Layout:
+    """The output of a model, for an input with some columns.
+
+    Args:
+        predictor: Its answer to the card's example shows the types.
+        carried: The input's columns.
+        taken: Further names that a JSON line has.
+    """
+    (answer,) = predictor.predict([predictor.card.example(predictor.assets)])
+    used = {*carried.names, *taken}
+    fields = {name: pa.field(_free(name, used), arrow_type(value)) for name, value in answer.items()}
+    return Layout(
+        carried=carried,
+        fields=fields,
+        whole=_free(WHOLE, used),
+        errors=tuple(_free(name, used) for name in ERRORS),
+    )
+
+
+def _free(name: str, used: set[str]) -> str:
+    while name in used:
+        name = PREFIX + name
+    used.add(name)
+    return name
+
+
+def arrow_type(value: Any) -> pa.DataType:
+    """The column that holds a value of a prediction, and others like it."""
+    if isinstance(value, np.ndarray):
+        kind = pa.from_numpy_dtype(value.dtype)
+        for _ in range(value.ndim):
+            kind = pa.list_(kind)
+        return kind
+    if isinstance(value, np.generic):
+        return pa.from_numpy_dtype(value.dtype)
+    if isinstance(value, list):
+        return pa.list_(arrow_type(value[0]))
+    return pa.array([value]).type
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_list(kind) and pa.types.is_list(kind.value_type):
+        values = [value.tolist() if isinstance(value, np.ndarray) else value for value in values]
+    return pa.array(values, kind)

@@ -1,0 +1,102 @@
+"""Scores parts of an input: the same instances, through the same predictor, as the service."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from models.errors import ArtifactMismatch, HttpError, RunnerFailed
+from models.predictor import Predictor, open_predictor
+from models.session import Device, open_artifact
+from service.catalog import find_models
+from service.scoring.layout import make_layout
+from service.scoring.scored import Scored
+from service.scoring.source import Cut, RowError, Rows, open_source, row_error
+from service.scoring.spec import Spec
+
+Begin = Callable[[int], None]
+
+
+class Scorer:
+    """A job's model and input, opened once.
+
+    Args:
+        spec: The job.
+        device: Where to compute.
+        predictor: In place of the model in the store.
+
+    Raises:
+        ArtifactMismatch: If the store's model is not the one the job was begun with.
+        DataError: If the input cannot be understood as a whole.
+    """
+
+    def __init__(self, spec: Spec, device: Device, predictor: Predictor | None = None) -> None:
+        self.spec = spec
+        self.predictor = predictor or _open(spec, device)
+        self.source = open_source(spec)
+        options = spec.options
+        taken = (*options.keep, *((options.id,) if options.id else ()))
+        self.layout = make_layout(self.predictor, self.source.schema, taken)
+
+    def score(
+        self,
+        cut: Cut,
+        *,
+        known: Mapping[int, RowError] | None = None,
+        alone: bool = False,
+        begin: Begin | None = None,
+    ) -> Scored:
+        """Score one part.
+
+        Args:
+            cut: The part.
+            known: Errors of rows, by their place in the part, that are not to be run.
+            alone: Whether to run each row by itself.
+            begin: Called with each row before it is run alone.
+
+        Raises:
+            InputChanged: If the input is no longer what was cut.
+        """
+        rows = self.source.read(cut)
+        answers: dict[int, Any] = dict(known or {})
+        missing = [row for row in range(rows.count) if row not in answers]
+        if alone:
+            for row in missing:
+                if begin is not None:
+                    begin(row)
+                answers |= self._answers(rows, [row])
+        else:
+            answers |= self._answers(rows, missing)
+        ordered = [answers[row] for row in range(rows.count)]
+        return Scored(spec=self.spec, cut=cut, source=rows, layout=self.layout, answers=ordered)
+
+    def _answers(self, rows: Rows, wanted: Iterable[int]) -> dict[int, Any]:
+        """Each row's prediction or error, in micro-batches of rows of like length."""
+        answers: dict[int, Any] = {}
+        samples: dict[int, Any] = {}
+        for row in wanted:
+            try:
+                (samples[row],) = self.predictor.encode([rows.instance(row)])
+            except HttpError as error:
+                answers[row] = row_error(error)
+        order = sorted(samples, key=lambda row: self.predictor.card.cost(samples[row]))
+        found = iter(order)
+        for batch in self.predictor.batches([samples[row] for row in order]):
+            for answer in self._infer(batch):
+                answers[next(found)] = answer
+        return answers
+
+    def _infer(self, batch: list[Any]) -> list[Any]:
+        """Predictions, with an error in the place of the samples that the model fails on."""
+        try:
+            return [*self.predictor.infer(batch)]
+        except RunnerFailed as error:
+            if len(batch) == 1:
+                return [row_error(error)]
+            middle = len(batch) // 2
+            return self._infer(batch[:middle]) + self._infer(batch[middle:])
+
+
+def _open(spec: Spec, device: Device) -> Predictor:
+    (served,) = find_models([spec.model])
+    if served.manifest.digest != spec.manifest_digest:
+        raise ArtifactMismatch(f"{spec.model}: not the model that the job was begun with")
+    return open_predictor(open_artifact(served.folder, device))

@@ -1,0 +1,132 @@
+"""An input as rows: cut into parts once, and each part read whenever it is wanted."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+import orjson
+
+from models.errors import Fault, HttpError
+from service.scoring.spec import Spec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAX_TOLD = 8
+
+
+class Cut(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where one part of the input is.
+
+    Attributes:
+        index: The part's number, from 0.
+        first_row: The number of its first row in the input, from 0.
+        rows: How many it has. Only the one part of an input without rows has none.
+        digest: sha256 of what it is read from.
+        place: What the source needs to find it again.
+    """
+
+    index: int
+    first_row: int
+    rows: int
+    digest: str
+    place: Mapping[str, Any]
+
+
+class RowError(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why a row has no prediction.
+
+    Attributes:
+        code: As of the service's errors.
+        reason: For people.
+        place: Where in the row: keys and places in lists, as JSON; empty: the row as a whole.
+    """
+
+    code: str
+    reason: str
+    place: str = ""
+
+
+class Rows(Protocol):
+    """The rows of one part."""
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        ...
+
+    def instance(self, row: int) -> Any:
+        """What a row asks, not yet validated beyond its types.
+
+        Raises:
+            HttpError: If it asks nothing that can be understood.
+        """
+        ...
+
+    def table(self) -> "pa.Table":
+        """The columns that travel to the output, of the source's ``schema``."""
+        ...
+
+    def lines(self) -> list[bytes] | None:
+        """The rows as they stand in the input, where each can be written again as it is; else ``None``."""
+        ...
+
+
+class Source(Protocol):
+    """An input."""
+
+    @property
+    def schema(self) -> "pa.Schema":
+        """The columns that travel to the output."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the whole input, once ``cuts`` has ended."""
+        ...
+
+    def cuts(self) -> Iterator[Cut]:
+        """One pass over the input in bounded memory; the same input and options give the same cuts.
+
+        Raises:
+            DataError: If the input as a whole cannot be understood.
+        """
+        ...
+
+    def read(self, cut: Cut) -> Rows:
+        """The rows of a part.
+
+        Raises:
+            InputChanged: If what is there now is not what was cut.
+        """
+        ...
+
+
+def row_error(error: HttpError) -> RowError:
+    """What the output says of a row that failed."""
+    # A row is one instance: it has no list of instances to be located in.
+    faults = [Fault(_inner(fault.loc), fault.reason) for fault in error.faults[:MAX_TOLD]]
+    if not faults:
+        return RowError(code=error.code, reason=str(error))
+    place = orjson.dumps(list(faults[0].loc)).decode() if faults[0].loc else ""
+    return RowError(code=error.code, reason="; ".join(map(_sentence, faults)), place=place)
+
+
+def _inner(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    return loc[2:] if loc[:1] == ("instances",) else loc
+
+
+def _sentence(fault: Fault) -> str:
+    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in fault.loc]
+    return f"{''.join(steps).removeprefix('.')}: {fault.reason}" if steps else fault.reason
+
+
+def open_source(spec: Spec) -> Source:
+    """The input of a job.
+
+    Raises:
+        DataError: If it is not there, or cannot be understood as a whole.
+    """
+    from service.scoring.sources import SOURCES
+
+    return SOURCES[spec.input_format](spec)

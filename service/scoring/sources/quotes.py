@@ -1,0 +1,72 @@
+"""Where rows of CSV end: line ends outside of quotes, found by counting quotes; numpy on whole blocks."""
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.scoring.sources.cutting import LINE_END, Places, line_ends
+
+QUOTE, RETURN = 34, 13
+
+
+class Quotes:
+    """The ends of rows in pieces of text that begin with a row.
+
+    A quote opens at the beginning of a cell only, as Python and Arrow read it. Where every quote stands beside a
+    delimiter, a line end or another quote, being inside means an odd number of quotes before; anywhere else the text is
+    read cell by cell, 50 times slower.
+    """
+
+    def __init__(self, delimiter: bytes) -> None:
+        self._delimiter = delimiter[0]
+        other, plain = re.escape(delimiter), rb"[^\n" + re.escape(delimiter) + rb"]*+"
+        quoted = rb'"(?:[^"]++|"")*+"' + plain
+        cell = rb"(?:" + quoted + rb'|(?!")' + plain + rb")"
+        self._row = re.compile(cell + rb"(?:" + other + cell + rb")*+\n")
+
+    def ends(self, text: bytes) -> Places:
+        """Places after each row's line end; blank lines belong to the row after them."""
+        units: NDArray[np.uint8] = np.frombuffer(text, np.uint8)
+        ends = line_ends(text)
+        if b'"' in text:
+            ends = self._outside(text, units, ends)
+        return _without_blanks(units, ends)
+
+    def _outside(self, text: bytes, units: NDArray[np.uint8], ends: Places) -> Places:
+        quotes = np.flatnonzero(units == QUOTE)
+        if self._is_strange(units, quotes):
+            return self._row_by_row(text)
+        outside: Places = ends[np.searchsorted(quotes, ends) % 2 == 0]
+        return outside
+
+    def _is_strange(self, units: NDArray[np.uint8], quotes: Places) -> bool:
+        """Whether a quote opens or closes in the middle of a cell."""
+        opening, closing = quotes[::2], quotes[1::2]
+        before = units[opening[opening > 0] - 1]
+        after = units[closing[closing < len(units) - 1] + 1]
+        return not (self._may_stand_beside(before) and self._may_stand_beside(after, RETURN))
+
+    def _may_stand_beside(self, found: NDArray[np.uint8], *more: int) -> bool:
+        return bool(np.isin(found, [QUOTE, self._delimiter, LINE_END, *more]).all())
+
+    def _row_by_row(self, text: bytes) -> Places:
+        ends: list[int] = []
+        place = 0
+        while (row := self._row.match(text, place)) is not None:
+            place = row.end()
+            ends.append(place)
+        return np.array(ends, np.int64)
+
+    def is_open(self, row: bytes) -> bool:
+        """Whether a row without its line end is inside a quote where it ends."""
+        return b'"' in row and self._row.fullmatch(row + b"\n") is None
+
+
+def _without_blanks(units: NDArray[np.uint8], ends: Places) -> Places:
+    lengths = np.diff(ends, prepend=0)
+    if lengths.min(initial=3) > 2:
+        return ends
+    is_blank = (lengths == 1) | ((lengths == 2) & (units[ends - 2] == RETURN))
+    found: Places = ends[~is_blank]
+    return found

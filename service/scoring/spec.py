@@ -1,0 +1,122 @@
+"""What a job's output is made of: everything that decides its bytes, as data."""
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+import msgspec
+
+from models.errors import DataError
+from models.manifest import Manifest
+
+INPUTS = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv",
+    ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow", ".arrows": "arrow",
+    ".conllu": "conllu", ".tar": "tar", ".tgz": "tar", ".zip": "zip",
+}  # fmt: skip
+OUTPUTS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
+COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+# Formats that may stand compressed: they are read from the beginning to the end.
+STREAMED = frozenset({"jsonl", "csv", "conllu", "tar"})
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What one run may choose.
+
+    Attributes:
+        columns: The input's column (or key) that each field of an instance is read from, where it is not the natural
+            one.
+        keep: Keys of a JSON line that are not the model's and travel to the output; a table's columns always do.
+        id: One more of them, which the output shows as a column of its own.
+        delimiter: What stands between the cells of a CSV file; empty: a tab for ``.tsv``, else a comma.
+        part_rows: Most rows in a part.
+        part_bytes: A part ends with the row that makes it this large.
+    """
+
+    columns: Mapping[str, str] = {}
+    keep: tuple[str, ...] = ()
+    id: str | None = None
+    delimiter: str = ""
+    part_rows: int = 4096
+    part_bytes: int = 8 * 2**20
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One job's bytes.
+
+    Attributes:
+        model: The model's tag.
+        manifest_digest: Of its certificate.
+        family: The model's family.
+        task: And its task.
+        source: The input's address.
+        input_format: One of ``INPUTS``' values, ``folder`` or ``tu``.
+        compression: Around the input: ``gzip``, ``zstd`` or none.
+        output_format: One of ``OUTPUTS``' values.
+        options: The run's choices.
+    """
+
+    model: str
+    manifest_digest: str
+    family: str
+    task: str
+    source: str
+    input_format: str
+    compression: str
+    output_format: str
+    options: Options
+
+
+def make_spec(
+    manifest: Manifest,
+    source: str,
+    target: str,
+    options: Options | None = None,
+    *,
+    input_format: str = "",
+    output_format: str = "",
+) -> Spec:
+    """The spec of a run; formats that are not given are read off the names.
+
+    Raises:
+        DataError: If a name tells no format.
+    """
+    found, compression = _input_format(source, input_format)
+    return Spec(
+        model=manifest.tag,
+        manifest_digest=manifest.digest,
+        family=manifest.family,
+        task=manifest.task,
+        source=source,
+        input_format=found,
+        compression=compression,
+        output_format=output_format or _format(target, OUTPUTS),
+        options=options or Options(),
+    )
+
+
+def _input_format(source: str, wanted: str) -> tuple[str, str]:
+    suffixes = PurePosixPath(source).suffixes
+    compression = COMPRESSIONS.get(suffixes[-1].lower(), "") if suffixes else ""
+    name = source[: -len(suffixes[-1])] if compression else source
+    found = wanted or _format(name, INPUTS)
+    if PurePosixPath(name).suffix.lower() == ".tgz":
+        compression = "gzip"
+    if compression and found not in STREAMED:
+        raise DataError(
+            source, found=f"{compression} around {found}", expected="it as it is: it has its own compression"
+        )
+    return found, compression
+
+
+def _format(name: str, known: Mapping[str, str]) -> str:
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix not in known:
+        expected = f"a name that ends with one of {' '.join(known)}, or the format said"
+        raise DataError(name, found=f"the ending {suffix!r}", expected=expected)
+    return known[suffix]
+
+
+def to_bytes(value: Any) -> bytes:
+    """Canonical JSON of a spec or a cut, for digests."""
+    return msgspec.json.encode(value, order="deterministic")

@@ -1,0 +1,121 @@
+"""Jobs in one process: an input, a model and a spec to the output's bytes and rows."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from models.bodies import to_json
+from models.predictor import Predictor
+from models.session import Device, Session
+from service.scoring.assembly import Assembly
+from service.scoring.scorer import Scorer
+from service.scoring.spec import Options, make_spec
+
+Open = Callable[[str], Predictor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A finished job."""
+
+    scorer: Scorer
+    parts: list[bytes]
+    output: bytes
+    errors: int
+
+    @property
+    def lines(self) -> list[Any]:
+        """The rows of a JSON-lines output."""
+        return [orjson.loads(line) for line in self.output.splitlines()]
+
+    @property
+    def table(self) -> pa.Table:
+        """The rows of a Parquet output."""
+        return pq.read_table(BytesIO(self.output))
+
+    @property
+    def codes(self) -> list[str | None]:
+        """Each row's error."""
+        if self.scorer.spec.output_format == "jsonl":
+            return [line.get("error_code") for line in self.lines]
+        codes: list[str | None] = self.table["error_code"].to_pylist()
+        return codes
+
+
+@pytest.fixture
+def run(shipped: Open, shipped_session: Callable[[str], Session], tmp_path: Path) -> Callable[..., Job]:
+    """Scores a file, or bytes under a name, with a shipped model."""
+
+    def score(
+        model: str,
+        source: Path | str,
+        content: bytes | None = None,
+        *,
+        to: str = "jsonl",
+        alone: bool = False,
+        predictor: Predictor | None = None,
+        input_format: str = "",
+        **options: Any,
+    ) -> Job:
+        if content is not None:
+            source = tmp_path / source
+            source.write_bytes(content)
+        manifest = shipped_session(model).manifest
+        spec = make_spec(manifest, str(source), f"out.{to}", Options(**options), input_format=input_format)
+        scorer = Scorer(spec, Device.CPU, predictor or shipped(model))
+        out, parts, errors = BytesIO(), [], 0
+        assembly = Assembly(spec, out)
+        for cut in [*scorer.source.cuts()]:
+            scored, part = scorer.score(cut, alone=alone), BytesIO()
+            scored.write(part)
+            parts.append(part.getvalue())
+            errors += scored.errors
+            part.seek(0)
+            assembly.add(part)
+        assembly.close()
+        return Job(scorer=scorer, parts=parts, output=out.getvalue(), errors=errors)
+
+    return score
+
+
+@pytest.fixture
+def draw(shipped: Open) -> Callable[[str, int], list[Any]]:
+    """Random instances of a shipped model."""
+
+    def some(name: str, count: int, seed: int = 0) -> list[Any]:
+        predictor, rng = shipped(name), np.random.default_rng(seed)
+        return [predictor.card.random_request(rng, predictor.assets) for _ in range(count)]
+
+    return some
+
+
+@pytest.fixture
+def alone(shipped: Open) -> Callable[[str, list[Any]], list[bytes]]:
+    """What the service answers to each instance sent by itself: the bytes of its one prediction."""
+
+    def answers(name: str, instances: list[Any]) -> list[bytes]:
+        return [to_json(shipped(name).predict([one])[0]) for one in instances]
+
+    return answers
+
+
+@pytest.fixture
+def prediction() -> Callable[[bytes], bytes]:
+    """The prediction's bytes as they stand in a line of output."""
+
+    def cut(line: bytes) -> bytes:
+        key = b'"prediction":'
+        found = line[line.rindex(key) + len(key) :].rstrip(b"\n").removesuffix(b"}")
+        json.loads(found)
+        return found
+
+    return cut
