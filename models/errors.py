@@ -38,6 +38,11 @@ The whole tree::
     ├── DeviceError                  the wanted execution provider cannot be had
     ├── DataError                    a dataset or a user's file
     ├── InputChanged                 a file that is not what it was when its job began
+    ├── JobError                     a batch job cannot go on; what it has done stays done
+    │   ├── TooManyErrors            more error rows than it was allowed
+    │   ├── JobHeld                  another runner has it
+    │   ├── NoSpace                  paused: nothing more can be written
+    │   └── Interrupted              paused: somebody asked
     └── SettingsError                an environment variable
 """
 
@@ -283,6 +288,40 @@ class InputChanged(LecternError):
     """A job's input is no longer what it was when it was cut into parts."""
 
     code: ClassVar[str] = "input_changed"
+
+
+class JobError(LecternError):
+    """A batch job cannot go on; what it has done stays done.
+
+    Attributes:
+        code: Stable machine-readable name.
+    """
+
+    code: ClassVar[str] = "job_failed"
+
+
+class TooManyErrors(JobError):
+    """More rows were error rows than the job was allowed."""
+
+    code = "too_many_errors"
+
+
+class JobHeld(JobError):
+    """Another runner works on this job."""
+
+    code = "job_held"
+
+
+class NoSpace(JobError):
+    """Nothing more can be written until there is room; the job is paused."""
+
+    code = "paused_no_space"
+
+
+class Interrupted(JobError):
+    """Somebody asked the job to pause."""
+
+    code = "interrupted"
 
 
 class SettingsError(LecternError):

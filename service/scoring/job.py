@@ -1,0 +1,148 @@
+"""A job: an input's parts scored, kept, and made one output, exactly once, whatever happens on the way.
+
+The order of things is what makes it so. A part is written aside, synced and renamed into its place before the ledger
+notes it. The output is put together aside from parts that are what was noted, synced, and, after its manifest, renamed
+once; then the work folder goes. Whoever begins again after any of these steps comes to the same bytes.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import msgspec
+
+from models.errors import JobError, LecternError, NoSpace
+from service.scoring.assignment import Assignment
+from service.scoring.disk import Disk, is_full
+from service.scoring.ledger import Ledger
+from service.scoring.lock import Lock
+from service.scoring.output import Manifest, Output
+from service.scoring.planning import identity_of, make_plan, read_through
+from service.scoring.progress import Quiet, Stop, Watch
+from service.scoring.run import OpenScorers, Run
+from service.scoring.workspace import Workspace
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run is held to; none of it decides a byte.
+
+    Attributes:
+        max_errors: Most error rows; ``None``: any number.
+        overwrites: Whether a file that is in the place of the output may be replaced.
+        mixes: Whether it may go on with other versions, or on another machine, than it began with.
+    """
+
+    max_errors: int | None = None
+    overwrites: bool = False
+    mixes: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One runner's work on a job.
+
+    Attributes:
+        assignment: What is to be scored.
+        output: What it becomes.
+        workspace: Where its parts are kept meanwhile.
+        disk: Where everything is written.
+        terms: What this run is held to.
+        watch: Who wants to know how far it is.
+        stop: Who may ask it to pause.
+    """
+
+    assignment: Assignment
+    output: Output
+    workspace: Workspace
+    disk: Disk = field(default_factory=Disk)
+    terms: Terms = field(default_factory=Terms)
+    watch: Watch = field(default_factory=Quiet)
+    stop: Stop = field(default_factory=Stop)
+
+    def run(self, open_scorers: OpenScorers) -> tuple[Manifest, bool]:
+        """Begin the job, or go on with it, to its end.
+
+        Args:
+            open_scorers: Opens what scores parts, given where each part is to be written.
+
+        Returns:
+            What the output was made of, and whether there was anything to do.
+
+        Raises:
+            LecternError: If it cannot go on; what is done stays done.
+        """
+        with _space_told():
+            done = self._find_done()
+            if done is not None:
+                self._clear()
+                return done, False
+            with self._locked() as lock:
+                self.workspace.sweep()
+                return self._run(lock, open_scorers), True
+
+    def _run(self, lock: Lock, open_scorers: OpenScorers) -> Manifest:
+        with Ledger(self.workspace.ledger) as ledger:
+            self.workspace.settle()
+            try:
+                entry, mark = make_plan(self, ledger)
+            except LecternError:
+                # What never began leaves nothing behind.
+                if ledger.read() is None:
+                    self.workspace.clear()
+                raise
+            if not entry.overwrites:
+                self._refuse_other_output()
+            return Run(self, ledger, lock, entry, mark).to_the_end(open_scorers)
+
+    def _find_done(self) -> Manifest | None:
+        """The manifest, if this very job is done and its output is whole; ``None`` if there is work to do."""
+        if not self.output.exists():
+            return None
+        manifest = self._read_manifest()
+        if manifest is not None and read_through(self) == manifest.input_sha256:
+            return manifest
+        # An unfinished job may have been told to overwrite.
+        if not self.workspace.ledger.exists():
+            self._refuse_other_output()
+        return None
+
+    def _read_manifest(self) -> Manifest | None:
+        """The manifest, if it is of this assignment and of the output as it is."""
+        try:
+            manifest = self.output.manifest()
+        except JobError:
+            if not self.terms.overwrites:
+                raise
+            return None
+        if manifest is None or manifest.identity != identity_of(self.assignment):
+            return None
+        return manifest if manifest.sha256 == self.output.sha256() else None
+
+    def _refuse_other_output(self) -> None:
+        if self.output.exists() and not self.terms.overwrites:
+            raise JobError(f"{self.output.path} is there already and not this job's; --overwrite replaces it")
+
+    def _clear(self) -> None:
+        """Remove what a job that is done left behind."""
+        if self.workspace.folder.exists():
+            with self._locked():
+                self.workspace.clear()
+
+    @contextmanager
+    def _locked(self) -> Iterator[Lock]:
+        self.workspace.prepare()
+        lock = Lock(self.workspace.lock)
+        try:
+            yield lock
+        finally:
+            lock.release()
+
+
+@contextmanager
+def _space_told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if is_full(error):
+            raise NoSpace(f"no space left to write to: {error}") from error
+        raise JobError(f"{type(error).__name__}: {error}") from error

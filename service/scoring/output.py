@@ -1,0 +1,116 @@
+"""The output of a job and its manifest, side by side: there is none, or all of it."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from models.errors import JobError
+from service.scoring.disk import Disk
+
+FORMAT = 1
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an output was made of.
+
+    Attributes:
+        format: Of this file.
+        job: Digest of everything that decides the output's bytes.
+        identity: The same without the input's bytes.
+        spec: What was asked: the model and its certificate's digest, the input's address, formats and options.
+        input_sha256: Of the input.
+        sha256: Of the output.
+        bytes: Its size.
+        errors: How many of its rows are error rows.
+        parts: Rows, errors and sha256 of each part.
+        stack: Versions and machine.
+        digest: sha256 of this manifest, with nothing in this place.
+    """
+
+    format: int
+    job: str
+    identity: str
+    spec: Any
+    input_sha256: str
+    sha256: str
+    bytes: int
+    rows: int
+    errors: int
+    parts: list[dict[str, Any]]
+    stack: dict[str, str]
+    digest: str = ""
+
+
+def to_bytes(manifest: Manifest) -> bytes:
+    """Canonical JSON with the digest filled in."""
+    return _canonical(msgspec.structs.replace(manifest, digest=_digest(manifest)))
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest at a path; ``None`` if there is none.
+
+    Raises:
+        JobError: If it is damaged.
+    """
+    try:
+        content = path.read_bytes()
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except FileNotFoundError:
+        return None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise JobError(f"{path}: not a manifest: {error}") from error
+    if manifest.digest != _digest(manifest) or _canonical(manifest) != content:
+        raise JobError(f"{path}: its bytes are not those its digest was made of")
+    return manifest
+
+
+def _digest(manifest: Manifest) -> str:
+    return hashlib.sha256(_canonical(msgspec.structs.replace(manifest, digest=""))).hexdigest()
+
+
+def _canonical(manifest: Manifest) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1) + b"\n"
+
+
+class Output:
+    """A file of this machine.
+
+    Attributes:
+        path: Where it will be.
+    """
+
+    def __init__(self, path: Path, disk: Disk) -> None:
+        self.path, self._disk = path, disk
+
+    @property
+    def manifest_path(self) -> Path:
+        """Beside it."""
+        return self.path.with_name(f"{self.path.name}.manifest.json")
+
+    def exists(self) -> bool:
+        """Whether something is in its place."""
+        return self.path.exists() or self.path.is_symlink()
+
+    def sha256(self) -> str | None:
+        """Of what is in its place; ``None`` if nothing is."""
+        try:
+            with self.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return None
+
+    def manifest(self) -> Manifest | None:
+        """The manifest beside it; ``None`` if there is none."""
+        return read_manifest(self.manifest_path)
+
+    def commit(self, output: Path, manifest: Path) -> None:
+        """Both get their places; both are written and synced.
+
+        The output's name is the last thing that changes: whoever finds an output of this job finds its manifest, and
+        the job is done. A manifest without its output says only what was about to come.
+        """
+        for source, target in ((manifest, self.manifest_path), (output, self.path)):
+            self._disk.rename(source, target)
+            self._disk.sync_folder(target.parent)

@@ -1,0 +1,84 @@
+"""The plan of a job: its parts, and whether what is asked now is what was asked when it began."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from models.errors import InputChanged, JobError
+from service.scoring.assignment import Assignment, Cut, Source
+from service.scoring.ledger import Entry, Ledger
+from service.scoring.progress import Progress
+
+if TYPE_CHECKING:
+    from service.scoring.job import Job
+
+
+def make_plan(job: "Job", ledger: Ledger) -> tuple[Entry, str]:
+    """The job as it was planned, now or by an earlier runner, and the input's mark from before it was read.
+
+    Raises:
+        JobError: If the ledger is another job's.
+        InputChanged: If the input is not what it was then.
+    """
+    mark, entry = job.assignment.mark(), ledger.read()
+    if entry is None:
+        return _plan_anew(job, ledger), mark
+    folder = job.workspace.folder
+    if entry.identity != identity_of(job.assignment):
+        raise JobError(f"another job is unfinished in {folder}: resume it, or remove that folder")
+    stack = stack_of(job.assignment)
+    if entry.stack != stack and not job.terms.mixes:
+        raise JobError(f"begun with {entry.stack}, here is {stack}: bytes may differ; --mix goes on nevertheless")
+    if read_through(job) != entry.input_digest:
+        raise InputChanged(f"the input is not what it was when this job began; to score it as it is, remove {folder}")
+    return entry, mark
+
+
+def _plan_anew(job: "Job", ledger: Ledger) -> Entry:
+    source, rows, parts = job.assignment.source(), 0, 0
+    with ledger.planning() as plan:
+        for cut in _told(job, source):
+            plan.add(cut)
+            rows, parts = rows + cut.rows, parts + 1
+        entry = Entry(
+            id=hashlib.sha256(job.assignment.identity + source.digest.encode()).hexdigest(),
+            identity=identity_of(job.assignment),
+            spec=job.assignment.spec,
+            input_digest=source.digest,
+            rows=rows,
+            parts=parts,
+            stack=stack_of(job.assignment),
+            overwrites=job.terms.overwrites,
+        )
+        plan.close(entry)
+    return entry
+
+
+def read_through(job: "Job") -> str:
+    """The sha256 of the input as it is now."""
+    source = job.assignment.source()
+    for _ in _told(job, source):
+        pass
+    return source.digest
+
+
+def _told(job: "Job", source: Source) -> Iterator[Cut]:
+    """The cuts; whoever watches is told, and who may ask to pause is asked."""
+    rows = 0
+    for cut in source.cuts():
+        job.stop.check()
+        rows += cut.rows
+        job.watch.tell(Progress(rows=rows, rows_total=None, errors=0))
+        yield cut
+
+
+def identity_of(assignment: Assignment) -> str:
+    """Digest of everything that decides the output's bytes, but the input's own."""
+    return hashlib.sha256(assignment.identity).hexdigest()
+
+
+def stack_of(assignment: Assignment) -> str:
+    """Versions and machine, as one text."""
+    return msgspec.json.encode(assignment.stack(), order="deterministic").decode()

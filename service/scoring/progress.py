@@ -1,0 +1,98 @@
+"""How far a job is, told to a person, to a scheduler, or to nobody."""
+
+import sys
+from time import monotonic
+from typing import Any, Protocol
+
+import msgspec
+
+from models.errors import Interrupted
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a job is.
+
+    Attributes:
+        rows: Rows of the parts that are done.
+        rows_total: Rows of the input; ``None`` until they are counted.
+        errors: Error rows among them.
+        rows_per_second: Since this runner began.
+        seconds_left: At this pace; ``None`` while there is none.
+    """
+
+    rows: int
+    rows_total: int | None
+    errors: int
+    rows_per_second: float = 0.0
+    seconds_left: float | None = None
+
+
+class Watch(Protocol):
+    """Whoever wants to know."""
+
+    def tell(self, progress: Progress) -> None:
+        """What is known now."""
+        ...
+
+
+class Quiet:
+    """Nobody wants to know."""
+
+    def tell(self, progress: Progress) -> None:
+        """Nothing."""
+
+
+class Bar:
+    """A bar for a person; shown where standard error is a terminal."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self._bar: Any = tqdm(unit=" rows", smoothing=0.1, disable=None, dynamic_ncols=True, unit_scale=True)
+
+    def tell(self, progress: Progress) -> None:
+        """The bar as it is now."""
+        self._bar.total = progress.rows_total
+        if progress.rows_total is None:
+            self._bar.set_description_str(f"counted {progress.rows} rows")
+            return
+        if not self._bar.n and progress.rows:
+            # What an earlier runner did is no pace of this one.
+            self._bar.initial = progress.rows
+        self._bar.set_description_str("scoring")
+        self._bar.set_postfix_str(f"{progress.errors} errors", refresh=False)
+        self._bar.update(progress.rows - self._bar.n)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()
+
+
+class Lines:
+    """One JSON object per line on standard error, at most this often."""
+
+    def __init__(self, every_seconds: float = 0.5) -> None:
+        self._every, self._last = every_seconds, float("-inf")
+
+    def tell(self, progress: Progress) -> None:
+        """A line, if the last one is old enough."""
+        if monotonic() - self._last >= self._every:
+            self._last = monotonic()
+            self.say("progress", **msgspec.structs.asdict(progress))
+
+    def say(self, event: str, **more: Any) -> None:
+        """A line of another kind."""
+        sys.stderr.write(msgspec.json.encode({"event": event, **more}).decode() + "\n")
+        sys.stderr.flush()
+
+
+class Stop:
+    """Whether somebody asked the job to pause."""
+
+    def __init__(self) -> None:
+        self.is_requested = False
+
+    def check(self) -> None:
+        """Raise ``Interrupted`` if so."""
+        if self.is_requested:
+            raise Interrupted("paused")

@@ -1,0 +1,202 @@
+"""From a plan to an output: what a runner does between taking a job and clearing up after it."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import msgspec
+
+from models.errors import InputChanged, JobError, TooManyErrors
+from service.scoring.assignment import Blame, Cut, Done, RowError
+from service.scoring.binding import Binding
+from service.scoring.disk import Writer
+from service.scoring.ledger import Entry, Ledger
+from service.scoring.lock import Lock
+from service.scoring.output import FORMAT, Manifest, to_bytes
+from service.scoring.planning import read_through
+from service.scoring.progress import Progress
+
+if TYPE_CHECKING:
+    from service.scoring.job import Job
+
+# How long the workers are listened to before anything else is looked at; how long parts may still take when the job is
+# to pause; how often the input is looked at from outside.
+TURN_SECONDS, GRACE_SECONDS, LOOK_SECONDS = 0.2, 1.0, 5.0
+
+
+class Scorers(Protocol):
+    """What scores parts: ``Pool``."""
+
+    @property
+    def room(self) -> int:
+        """How many more parts it takes now."""
+        ...
+
+    @property
+    def running(self) -> set[int]:
+        """Numbers of the parts that are being scored at this moment."""
+        ...
+
+    def submit(self, cut: Cut, known: dict[int, RowError]) -> None:
+        """One more part."""
+        ...
+
+    def results(self, seconds: float) -> Iterator[Done | Blame]:
+        """Parts done and rows blamed within this time."""
+        ...
+
+
+OpenScorers: TypeAlias = Callable[[Callable[[int], str]], AbstractContextManager[Scorers]]
+
+
+class Run:
+    """One runner's way through the parts of a job.
+
+    Args:
+        job: What it works on.
+        ledger: What is done of it.
+        lock: What keeps others away.
+        entry: The plan.
+        mark: How the input looked from outside before it was read.
+    """
+
+    def __init__(self, job: "Job", ledger: Ledger, lock: Lock, entry: Entry, mark: str) -> None:
+        self._job, self._ledger, self._lock, self._entry, self._mark = job, ledger, lock, entry, mark
+        self._runner = ledger.begin()
+        totals = ledger.totals()
+        self._rows, self._errors, self._rows_before = totals.rows, totals.errors, totals.rows
+        self._began = self._looked = monotonic()
+        self._asked, self._again = -1, deque[Cut]()
+
+    def to_the_end(self, open_scorers: OpenScorers) -> Manifest:
+        """Score what is not done, put the output together, commit it, clear up."""
+        self._check_errors()
+        binding = Binding(self._job.assignment, self._job.workspace, self._job.disk)
+        try:
+            with open_scorers(self._aside) as scorers:
+                while binding.next < self._entry.parts:
+                    self._turn(scorers, binding)
+            digest, size = binding.finish()
+        except BaseException:
+            binding.abandon()
+            # It may fill the disk, and is made anew in any case.
+            with suppress(OSError):
+                self._job.disk.remove(self._job.workspace.output)
+            raise
+        return self._commit(digest, size)
+
+    def _turn(self, scorers: Scorers, binding: Binding) -> None:
+        """Hand out parts, keep those that came back, add the next one to the output."""
+        self._job.stop.check() if not scorers.running else self._pause(scorers)
+        while scorers.room > 0 and (cut := self._next_cut()) is not None:
+            scorers.submit(cut, self._known(cut.index))
+        is_next_there = self._ledger.part(binding.next)[1] is not None
+        self._take(scorers, 0.0 if is_next_there else TURN_SECONDS)
+        if is_next_there:
+            self._bind(binding)
+        self._look_at_input(LOOK_SECONDS)
+        self._tell()
+
+    def _bind(self, binding: Binding) -> None:
+        damaged = binding.add(self._ledger)
+        if damaged is not None:
+            _, done = self._ledger.part(damaged.index)
+            self._ledger.forget(damaged.index)
+            self._rows -= damaged.rows
+            self._errors -= done.errors if done else 0
+            self._again.append(damaged)
+
+    def _take(self, scorers: Scorers, seconds: float) -> None:
+        """Keep what comes within this time: in its place first, noted then."""
+        for result in scorers.results(seconds):
+            self._lock.confirm()
+            if isinstance(result, Blame):
+                self._ledger.blame(result)
+                continue
+            self._job.workspace.adopt(result.number, Path(self._aside(result.number)))
+            self._ledger.record([result])
+            self._rows += result.rows
+            self._errors += result.errors
+            self._check_errors()
+
+    def _pause(self, scorers: Scorers) -> None:
+        """If somebody asked for it: let what is being scored come to its end, for a moment, and stop."""
+        if not self._job.stop.is_requested:
+            return
+        awaited, until = scorers.running, monotonic() + GRACE_SECONDS
+        while scorers.running & awaited and monotonic() < until:
+            self._take(scorers, TURN_SECONDS)
+        self._job.stop.check()
+
+    def _next_cut(self) -> Cut | None:
+        if self._again:
+            return self._again.popleft()
+        cut = self._ledger.next_pending(self._asked)
+        if cut is not None:
+            self._asked = cut.index
+        return cut
+
+    def _known(self, number: int) -> dict[int, RowError]:
+        return {blame.row: RowError(code=blame.code, reason=blame.reason) for blame in self._ledger.blames(number)}
+
+    def _aside(self, number: int) -> str:
+        return str(self._job.workspace.aside(number, self._runner))
+
+    def _check_errors(self) -> None:
+        most = self._job.terms.max_errors
+        if most is not None and self._errors > most:
+            raise TooManyErrors(f"{self._errors} error rows in {self._rows} rows, more than --max-errors {most}")
+
+    def _look_at_input(self, every_seconds: float) -> None:
+        """Whether it looks as it did; if not, whether it still is what it was."""
+        if monotonic() - self._looked < every_seconds:
+            return
+        mark = self._job.assignment.mark()
+        if mark != self._mark:
+            if read_through(self._job) != self._entry.input_digest:
+                raise InputChanged("the input was changed while it was scored")
+            self._mark = mark
+        self._looked = monotonic()
+
+    def _tell(self) -> None:
+        pace = (self._rows - self._rows_before) / (monotonic() - self._began)
+        left = (self._entry.rows - self._rows) / pace if pace > 0 else None
+        self._job.watch.tell(
+            Progress(
+                rows=self._rows,
+                rows_total=self._entry.rows,
+                errors=self._errors,
+                rows_per_second=round(pace, 1),
+                seconds_left=None if left is None else round(left, 1),
+            )
+        )
+
+    def _commit(self, digest: str, size: int) -> Manifest:
+        """The manifest gets its place; then, once, the output."""
+        job = self._job
+        self._look_at_input(0.0)
+        manifest = Manifest(
+            format=FORMAT,
+            job=self._entry.id,
+            identity=self._entry.identity,
+            spec=msgspec.Raw(self._entry.spec),
+            input_sha256=self._entry.input_digest,
+            sha256=digest,
+            bytes=size,
+            rows=self._entry.rows,
+            errors=self._errors,
+            parts=[*self._ledger.digests()],
+            stack=job.assignment.stack(),
+        )
+        with Writer(job.disk, job.workspace.manifest) as file:
+            file.write(to_bytes(manifest))
+            file.finish()
+        self._lock.confirm()
+        if not (self._entry.overwrites or job.terms.overwrites) and job.output.exists():
+            raise JobError(f"{job.output.path} appeared meanwhile and is not this job's; --overwrite replaces it")
+        job.output.commit(job.workspace.output, job.workspace.manifest)
+        job.workspace.clear()
+        return manifest

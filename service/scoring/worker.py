@@ -1,0 +1,149 @@
+"""A worker process: opens the model once, then scores part after part and writes each aside.
+
+It is spoken to through one pipe, in MessagePack. It ends with the runner that started it, whatever either of them is
+doing.
+"""
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import monotonic
+
+import msgspec
+
+from models.errors import InputChanged, JobError, LecternError, NoSpace
+from service.scoring.assignment import Assignment, Cut, Done, RowError, Scored, Scorer
+from service.scoring.disk import Disk, Writer, is_full
+
+_PR_SET_PDEATHSIG = 1
+# Of the rows that are not asked about when a single one is; nobody reads it.
+_SKIPPED = RowError(code="skipped", reason="not asked")
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """A part to score.
+
+    Attributes:
+        aside: Where the part is to be written.
+        known: Rows that get an error without being run.
+        alone: Whether each row is run by itself, and announced.
+        only: The one row to run; nothing is written then.
+    """
+
+    cut: Cut
+    aside: str
+    known: dict[int, RowError] = {}
+    alone: bool = False
+    only: int | None = None
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The model is open."""
+
+
+class Began(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A row is about to be run by itself."""
+
+    row: int
+
+
+class Survived(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The one row that was to be run did not end the process."""
+
+
+class Broke(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """An error nobody foresaw; to whoever waits, the same as a worker that ended."""
+
+    reason: str
+
+
+class Stopped(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The job cannot go on.
+
+    Attributes:
+        kind: ``input_changed``, ``paused_no_space`` or ``job_failed``.
+    """
+
+    kind: str
+    reason: str
+
+
+Report = Ready | Began | Done | Survived | Broke | Stopped
+KINDS: dict[str, type[LecternError]] = {kind.code: kind for kind in (InputChanged, NoSpace, JobError)}
+READ_REPORT, READ_ORDER = msgspec.msgpack.Decoder(Report), msgspec.msgpack.Decoder(Order)
+
+
+def work(pipe: Connection, assignment: Assignment, parent: int) -> None:
+    """Score what comes through the pipe, until it closes."""
+    _end_with(parent)
+    # A terminal sends Ctrl-C to everybody; when to stop is for the runner to say.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+    def say(report: Report) -> None:
+        pipe.send_bytes(msgspec.msgpack.encode(report))
+
+    try:
+        scorer = assignment.scorer()
+    except (LecternError, OSError) as error:
+        say(_stopped(error))
+        return
+    say(Ready())
+    while True:
+        try:
+            order = READ_ORDER.decode(pipe.recv_bytes())
+        except EOFError:
+            return
+        say(score(scorer, order, Disk(), lambda row: say(Began(row=row))))
+
+
+def score(scorer: Scorer, order: Order, disk: Disk, begin: Callable[[int], None] | None = None) -> Report:
+    """Carry out one order: the part lies aside, synced, or the report says why it does not."""
+    started, known = monotonic(), order.known
+    if order.only is not None:
+        known = dict.fromkeys(range(order.cut.rows), _SKIPPED)
+        del known[order.only]
+    try:
+        scored = scorer.score(order.cut, known=known, alone=order.alone, begin=begin if order.alone else None)
+        if order.only is not None:
+            return Survived()
+        digest, size = _write(scored, Path(order.aside), disk)
+    except (LecternError, OSError) as error:
+        return _stopped(error)
+    except Exception as error:  # the border of a row: it is tried again, and in the end the row is to blame
+        return Broke(reason=f"{type(error).__name__}: {error}")
+    return Done(
+        number=order.cut.index,
+        rows=scored.rows,
+        errors=scored.errors,
+        digest=digest,
+        size=size,
+        seconds=monotonic() - started,
+    )
+
+
+def _write(scored: Scored, path: Path, disk: Disk) -> tuple[str, int]:
+    file = Writer(disk, path)
+    try:
+        scored.write(file)
+        return file.finish()
+    finally:
+        file.abandon()
+
+
+def _stopped(error: LecternError | OSError) -> Stopped:
+    if isinstance(error, OSError):
+        kind = NoSpace.code if is_full(error) else JobError.code
+        return Stopped(kind=kind, reason=f"{type(error).__name__}: {error}")
+    kind = error.code if isinstance(error, InputChanged) else JobError.code
+    return Stopped(kind=kind, reason=str(error))
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel end this process when the runner's ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
