@@ -15,19 +15,24 @@ The whole tree::
     │   ├── UnknownModel             404
     │   ├── UnknownVersion           404
     │   ├── UnknownRoute             404
+    │   ├── UnknownJob               404  none, or somebody else's
     │   ├── MethodNotAllowed         405
     │   ├── RequestTimeout           408  the body did not arrive in time
     │   ├── ActivationRefused        409  the version must not go live
+    │   ├── JobUnfinished            409  a job without a result
     │   ├── BodyTooLarge             413
     │   ├── HeadersTooLarge          431
     │   ├── UnsupportedMediaType     415
+    │   ├── RangeNotSatisfiable      416  no such bytes of a result
     │   ├── InvalidRequest           422  well-formed, but makes no sense
+    │   ├── IdempotencyMismatch      422  a key that stands for another payload
     │   └── RateLimited              429  more often than this caller may
     ├── ServingError                 the service's own fault, or its limit
     │   ├── RunnerFailed             500
     │   ├── Overloaded               503
     │   ├── Draining                 503  the service is stopping
-    │   └── DeadlineExceeded         504
+    │   ├── DeadlineExceeded         504
+    │   └── NoSpace                  507  the disk is full
     ├── ArtifactError                a model that must not be served
     │   ├── ArtifactMissing
     │   ├── ArtifactMismatch
@@ -135,6 +140,13 @@ class UnknownRoute(RequestError):
     status = 404
 
 
+class UnknownJob(RequestError):
+    """The caller has no such job."""
+
+    code = "unknown_job"
+    status = 404
+
+
 class MethodNotAllowed(RequestError):
     """The path exists, the method does not."""
 
@@ -185,10 +197,39 @@ class ActivationRefused(RequestError):
     status = 409
 
 
+class JobUnfinished(RequestError):
+    """The job has no result: not yet, or because it failed."""
+
+    code = "job_unfinished"
+    status = 409
+
+
+class RangeNotSatisfiable(RequestError):
+    """The result has no such bytes.
+
+    Attributes:
+        size: Of the whole result, bytes.
+    """
+
+    code = "range_not_satisfiable"
+    status = 416
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size = size
+
+
 class InvalidRequest(RequestError):
     """Well-formed, but a value makes no sense."""
 
     code = "invalid_request"
+    status = 422
+
+
+class IdempotencyMismatch(RequestError):
+    """The idempotency key stands for another payload."""
+
+    code = "idempotency_mismatch"
     status = 422
 
 
@@ -241,6 +282,14 @@ class DeadlineExceeded(ServingError):
 
     code = "deadline_exceeded"
     status = 504
+    retryable = True
+
+
+class NoSpace(ServingError):
+    """The disk is full."""
+
+    code = "no_space"
+    status = 507
     retryable = True
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from models.datasets import REPOSITORY
 from models.errors import LecternError, SettingsError
 from service.access import Access
+from service.jobs.place import open_place
 from service.logs import last_words
 from service.settings import Settings, bentoml_environment, settings
 from service.tls import tls_arguments
@@ -24,6 +25,8 @@ def main() -> None:
         _lock(Path(environment["BENTOML_HOME"]))
         _check_port(current)
         Access(current)
+        if current.jobs_root:
+            open_place(current)
         tls = tls_arguments(current)
     except LecternError as error:
         sys.exit(last_words(error))

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from models.errors import Forbidden, HttpError, RateLimited, SettingsError, Unauthenticated
 from service.admission import MAX_DIGITS, Header
-from service.keys import ADMIN, METRICS, PREDICT, Key, check_unique, environment_keys, parse_keys
+from service.keys import ADMIN, JOBS, METRICS, PREDICT, Key, check_unique, environment_keys, parse_keys
 from service.limits import Addresses, Bucket
 from service.settings import Settings
 
@@ -28,6 +28,7 @@ Stamp: TypeAlias = tuple[int, int, int]
 
 OPEN_ROUTES = frozenset(("/healthz", "/livez", "/readyz"))
 ADMIN_ROUTES = "/v1/admin"
+JOBS_ROUTES = "/v1/jobs"
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 LOOK_SECONDS = 1.0
 # Ours have 51; nobody shall have megabytes hashed.
@@ -106,6 +107,7 @@ class Access:
         """
         rate = settings.requests_per_second
         self._rate, self._file, self._max_body_bytes = rate, settings.keys_file, settings.max_body_bytes
+        self._has_jobs = bool(settings.jobs_root)
         self._ring: Ring | None = None
         self._addresses = Addresses(rate) if rate is not None else None
         self._stamp: Stamp | None = None
@@ -135,6 +137,8 @@ class Access:
             return PREDICT
         if path.startswith(ADMIN_ROUTES) and self.has_admin:
             return ADMIN
+        if path.startswith(JOBS_ROUTES) and self._has_jobs:
+            return JOBS | ADMIN
         return PREDICT | ADMIN
 
     def check(self, needed: int, headers: list[Header], found: dict[bytes, bytes], client: Client) -> Bucket | None:
@@ -159,6 +163,10 @@ class Access:
         if not caller.roles & needed:
             raise Forbidden("this key may not do this")
         return caller.bucket
+
+    def caller(self, headers: list[Header]) -> Caller | None:
+        """Who sent a request that was let in; ``None`` where nobody needs a key."""
+        return None if self._ring is None else self._ring.look_up(headers, dict(headers))
 
     def refuse(self, path: str, headers: list[Header], client: Client) -> HttpError | None:
         """Why a request may not go on to ``path``; ``None`` when it may, and then it has been counted."""

@@ -24,6 +24,7 @@ from service.control import close_control
 from service.drain import use_draining
 from service.front import Front
 from service.gateway import Desk
+from service.jobs.desk import Jobs, open_jobs
 from service.lanes import Lanes
 from service.logs import configure, last_words
 from service.metrics import initialise
@@ -49,7 +50,7 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
         app = super().to_asgi(is_main=is_main)  # attrs with slots: plain super() sees another class
         if not is_main:
             return app
-        front = Front(app, _desk, _versions)
+        front = Front(app, _desk, _versions, _jobs)
         use_draining(_desk)
         front.router = app.router  # type: ignore[attr-defined]
         if settings().wire:
@@ -65,6 +66,11 @@ def _desk() -> Desk:
 def _versions() -> Versions:
     versions: Versions = bentoml.get_current_service().versions
     return versions
+
+
+def _jobs() -> Jobs | None:
+    jobs: Jobs | None = bentoml.get_current_service().jobs
+    return jobs
 
 
 class GatewayCore:
@@ -102,6 +108,7 @@ class GatewayCore:
                 self.places[model.name] = place
                 self.desk.endpoints[model.name] = place.first(model)
         self.versions = Versions(self.desk, self.places, self.settings.pinned_models)
+        self.jobs = open_jobs(self.desk)
         self.tasks: list[asyncio.Task[None]] = []
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
@@ -115,11 +122,19 @@ class GatewayCore:
         initialise((endpoint.manifest, endpoint.provider) for endpoint in endpoints)
         settle()
         self.tasks = [asyncio.create_task(work) for work in (beat(), self.versions.follow())]
+        if self.jobs is not None:
+            self.jobs.begin()
         for endpoint in endpoints:
             say = logger.warning if self.settings.uses_cuda and endpoint.provider != CUDA_PROVIDER else logger.info
             tag, provider, digest = endpoint.manifest.tag, endpoint.provider, endpoint.manifest.digest
             told = {"event": "ready", "model": tag, "provider": provider, "digest": digest}
             say("%s ready on %s, %s", tag, provider, digest[:12], extra=told)
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    async def end(self) -> None:
+        """Let running jobs pause before this process ends."""
+        if self.jobs is not None:
+            await self.jobs.end()
 
     async def __is_ready__(self) -> bool:
         """Every remote runner answers in time."""

@@ -8,24 +8,26 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
 from typing import Any, TypeAlias
 
 from models.bodies import to_json
-from models.errors import BodyTooLarge, Draining, HttpError, MethodNotAllowed, RequestTimeout, UnknownRoute
+from models.errors import Draining, HttpError, MethodNotAllowed, RequestTimeout, UnknownRoute
 from service.access import OPEN_ROUTES
 from service.admin import ROUTE as ADMIN_ROUTE
 from service.admin import administer
 from service.admission import admit, request_id
-from service.gateway import LONG_BODY_BYTES, AwaitedExchange, Desk, Exchange, crowded
+from service.body import Disconnected, Receive, linger, read_body
+from service.gateway import AwaitedExchange, Desk, Exchange
+from service.jobs.desk import ROUTE as JOBS_ROUTE
+from service.jobs.desk import Jobs
+from service.jobs.download import Download
 from service.openapi import assets_page, card_page, docs_page, index, openapi
-from service.reply import JSON, reply
+from service.reply import JSON, Reply, reply
 from service.versions import Versions
 
 logger = logging.getLogger("lectern.front")
 
 Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -34,19 +36,20 @@ BENTOML_ROUTES = frozenset(("/healthz", "/livez", "/readyz", "/metrics", "/schem
 STATIC_FILES = frozenset(
     f"/static_content/{name}" for name in ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-light-32x32.png")
 )
-LINGER_SECONDS = 1.0
 MODEL_ROUTE = re.compile(r"/v1/models/([a-z][a-z0-9-]{0,39})(/predict|/assets)?")
-
-
-class Disconnected(Exception):
-    """The caller is gone; nobody reads an answer."""
 
 
 class Front:
     """Answers Lectern's routes itself and lets BentoML's health, metrics and schema through."""
 
-    def __init__(self, app: App, desk: Callable[[], Desk], versions: Callable[[], Versions] | None = None) -> None:
-        self.app, self.desk, self.versions = app, desk, versions
+    def __init__(
+        self,
+        app: App,
+        desk: Callable[[], Desk],
+        versions: Callable[[], Versions] | None = None,
+        jobs: Callable[[], Jobs | None] = lambda: None,
+    ) -> None:
+        self.app, self.desk, self.versions, self.jobs = app, desk, versions, jobs
         self._made_of: list[tuple[str, str]] = []
         self._pages: dict[str, tuple[bytes, bytes]] = {}
 
@@ -84,6 +87,8 @@ class Front:
             await self._predict(scope, receive, send, match[1])
         elif (admin := ADMIN_ROUTE.fullmatch(path)) is not None and self.has_admin:
             await self._administer(scope, receive, send, admin)
+        elif (route := JOBS_ROUTE.fullmatch(path)) is not None and (jobs := self.jobs()) is not None:
+            await self._attend(scope, receive, send, jobs, route)
         elif path not in BENTOML_ROUTES and path not in STATIC_FILES:
             await self._show(scope, send, match)
         elif path == "/readyz" and self.desk().is_draining:
@@ -99,7 +104,7 @@ class Front:
         assert self.versions is not None  # the route is closed without them
         content: bytes | HttpError
         try:
-            body = await _read_body(receive, self.desk())
+            body = await read_body(receive, self.desk())
             content = await administer(self.versions(), scope["method"], route, body)
         except Disconnected:
             return
@@ -109,6 +114,31 @@ class Front:
             logger.exception("request %s failed", identity.decode())
             content = HttpError("internal error")
         await _send(send, content, identity)
+
+    async def _attend(self, scope: Scope, receive: Receive, send: Send, jobs: Jobs, route: re.Match[str]) -> None:
+        identity, has_begun = request_id(dict(scope["headers"])), False
+
+        async def put(message: MutableMapping[str, Any]) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            answer = await jobs.answer(scope, receive, route)
+            if isinstance(answer, Download):
+                await answer.send(receive, put, identity)
+            else:
+                await _put(put, answer)
+        except Disconnected:
+            logger.debug("the caller of %s is gone", identity.decode())
+        except HttpError as error:
+            await _send(send, error, identity, receive=receive)
+        except Exception:  # the process border, as in ``Exchange.finish``
+            told = {"event": "request_failed", "request_id": identity.decode()}
+            logger.exception("request %s failed", identity.decode(), extra=told)
+            if has_begun:
+                raise  # the server cuts the connection: what the caller has is not whole
+            await _send(send, HttpError("internal error"), identity)
 
     async def _show(self, scope: Scope, send: Send, match: re.Match[str] | None) -> None:
         content: bytes | HttpError
@@ -134,7 +164,7 @@ class Front:
         desk = self.desk()
         pages: dict[str, Callable[[], tuple[bytes, bytes]]] = {
             "/": lambda: (b"text/html; charset=utf-8", docs_page()),
-            "/docs.json": lambda: (JSON, to_json(openapi(desk))),
+            "/docs.json": lambda: (JSON, to_json(openapi(desk, has_jobs=self.jobs() is not None))),
             "/v1/models": lambda: (JSON, to_json(index(desk))),
         }
         if match is not None:
@@ -193,44 +223,11 @@ class Front:
                 raise MethodNotAllowed("only POST is allowed here", "POST")
             headers = scope["headers"]
             admission = admit(headers, dict(headers), exchange.endpoint.bodies.media_types, desk.settings)
-            body = await _read_body(receive, desk)
+            body = await read_body(receive, desk)
         except HttpError as error:
             exchange.finish(error)
         else:
             exchange.ask(desk, body, admission.media_type, admission.timeout_seconds)
-
-
-async def _read_body(receive: Receive, desk: Desk) -> bytes:
-    """The whole body.
-
-    Raises:
-        BodyTooLarge: As soon as it is known to be too long.
-        Overloaded: If too many long bodies are arriving at once.
-        RequestTimeout: If it has not arrived in time.
-        Disconnected: If the caller is gone.
-    """
-    parts, length = list[bytes](), 0
-    limit, timeout = desk.settings.max_body_bytes, desk.settings.body_timeout_seconds
-    try:
-        async with asyncio.timeout(timeout):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Disconnected
-                parts.append(message.get("body", b""))
-                length += len(parts[-1])
-                desk.arriving_bytes += len(parts[-1])
-                if length > limit:
-                    raise BodyTooLarge(f"the body may have {limit} bytes")
-                if not message.get("more_body", False):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
-                if length > LONG_BODY_BYTES and desk.arriving_bytes > desk.settings.max_arriving_bytes:
-                    raise crowded()
-    except TimeoutError as error:
-        raise RequestTimeout(f"the body did not arrive within {timeout:g} seconds") from error
-    finally:
-        parts.clear()  # an error would keep them
-        desk.arriving_bytes -= length
 
 
 async def _send(
@@ -242,25 +239,13 @@ async def _send(
     receive: Receive | None = None,
 ) -> None:
     """Answer; where a body may still be arriving that nobody wants, ``receive`` lets the caller read why."""
-    answer = reply(content, identity, media_type, digest)
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.all_headers})
     is_sending = isinstance(content, HttpError) and content.is_last and not isinstance(content, RequestTimeout)
-    is_lingering = receive is not None and is_sending
-    await send({"type": "http.response.body", "body": answer.body, "more_body": is_lingering})
-    if receive is not None and is_lingering:
-        await _linger(receive)
+    await _put(send, reply(content, identity, media_type, digest), receive if is_sending else None)
+
+
+async def _put(send: Send, answer: Reply, receive: Receive | None = None) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.all_headers})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": receive is not None})
+    if receive is not None:
+        await linger(receive)
         await send({"type": "http.response.body", "body": b""})
-
-
-async def _linger(receive: Receive) -> None:
-    """Wait for the caller to read its answer: to close on who is sending is to reset, which loses the answer.
-
-    A little is read, so that a body that is nearly here ends the waiting.
-    """
-    length = 0
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_SECONDS):
-            while length < LONG_BODY_BYTES and (message := await receive()).get("more_body", False):
-                length += len(message.get("body", b""))
-            if length >= LONG_BODY_BYTES:
-                await asyncio.sleep(LINGER_SECONDS)

@@ -43,6 +43,10 @@ MODEL = Gauge(
     multiprocess_mode="livemax",
 )
 
+JOBS = Counter("lectern_jobs_total", "Jobs, by how they ended.", ["outcome"])
+JOB_ROWS = Counter("lectern_job_rows_total", "Rows of jobs that ended, by how they came out.", ["outcome"])
+JOB_OUTCOMES = ("done", "failed", "cancelled")
+
 
 def initialise(models: Iterable[tuple[Manifest, str]]) -> None:
     """Create every series once, so that a rate over a new one is never missing its first step."""
@@ -52,6 +56,17 @@ def initialise(models: Iterable[tuple[Manifest, str]]) -> None:
         BATCH.labels(manifest.model)
         for outcome in OUTCOMES:
             REQUESTS.labels(manifest.model, outcome)
+    for outcome in JOB_OUTCOMES:
+        JOBS.labels(outcome)
+    for outcome in ("ok", "error"):
+        JOB_ROWS.labels(outcome)
+
+
+def count_job(outcome: str, rows: int = 0, errors: int = 0) -> None:
+    """Note the end of one job."""
+    JOBS.labels(outcome).inc()
+    JOB_ROWS.labels("ok").inc(rows - errors)
+    JOB_ROWS.labels("error").inc(errors)
 
 
 def show_model(manifest: Manifest, provider: str, *, is_live: bool) -> None:

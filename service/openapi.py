@@ -6,6 +6,7 @@ import msgspec
 
 from service.access import OPEN_ROUTES, Access
 from service.gateway import Desk, Endpoint
+from service.jobs.page import paths as job_paths
 
 PROBLEM = {
     "type": "object",
@@ -145,7 +146,7 @@ def assets_page(endpoint: Endpoint) -> dict[str, Any]:
     return assets
 
 
-def openapi(desk: Desk) -> dict[str, Any]:
+def openapi(desk: Desk, *, has_jobs: bool = False) -> dict[str, Any]:
     """An OpenAPI 3.1 document with a schema and a working example per route."""
     types: list[Any] = []
     for endpoint in desk.endpoints.values():
@@ -163,6 +164,10 @@ def openapi(desk: Desk) -> dict[str, Any]:
         paths[f"/v1/models/{endpoint.name}/assets"] = {
             "get": _get("models", f"{endpoint.name}: vocabulary, class names and other constants")
         }
+    if has_jobs:
+        job_routes, job_schemas = job_paths(PROBLEM_CONTENT)
+        paths |= job_routes
+        components |= job_schemas
     paths["/v1/models"] = {"get": _get("models", "The served models", index(desk))}
     for path, text in (
         ("healthz", "Alive"),

@@ -7,7 +7,7 @@ from itertools import count, cycle
 from math import ceil
 from typing import NamedTuple, TypeAlias
 
-from models.errors import HttpError, MethodNotAllowed, RateLimited
+from models.errors import HttpError, MethodNotAllowed, RangeNotSatisfiable, RateLimited
 from service.errors import MEDIA_TYPE, problem
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
@@ -38,7 +38,8 @@ class Reply(NamedTuple):
     @property
     def all_headers(self) -> Headers:
         """Every header, for ASGI."""
-        return [*self.headers, (b"content-length", b"%d" % len(self.body)), (b"x-request-id", self.request_id)]
+        length = [] if self.status == 204 else [(b"content-length", b"%d" % len(self.body))]
+        return [*self.headers, *length, (b"x-request-id", self.request_id)]
 
     def to_bytes(self, more: Headers) -> bytes:
         """The answer as it goes over the wire, with the server's own headers, in one piece."""
@@ -63,6 +64,8 @@ def _more(error: HttpError) -> Headers:
         headers.append((b"allow", error.allowed.encode()))
     elif error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    elif isinstance(error, RangeNotSatisfiable):
+        headers.append((b"content-range", b"bytes */%d" % error.size))
     elif isinstance(error, RateLimited):
         headers.append(_retry_after(ceil(error.wait_seconds)))
     elif error.status == 503:

@@ -17,7 +17,7 @@ PREFIX = "LECTERN_"
 # Not a setting. A process that asked for its parent when it was ready could get the one that took it in.
 PARENT = "SERVICE_PARENT_PID"
 # Paths from where the service is started; it runs elsewhere.
-FILES = ("LECTERN_KEYS_FILE", "LECTERN_TLS_CERTIFICATE", "LECTERN_TLS_KEY")
+FILES = ("LECTERN_KEYS_FILE", "LECTERN_TLS_CERTIFICATE", "LECTERN_TLS_KEY", "LECTERN_JOBS_ROOT")
 LEAST_PER_SECOND, MOST_PER_SECOND = 0.001, 1_000_000
 
 
@@ -90,6 +90,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         Meta(description="Comma-separated public keys, base64 or files; only artifacts they signed are served."),
     ] = ""
+    jobs_root: Annotated[
+        str, Meta(description="Folder below which the inputs of jobs lie; it is only read. Empty: no jobs.")
+    ] = ""
+    jobs_queued: Annotated[int, Meta(ge=1, description="Most jobs that are not finished; more are refused.")] = 100
+    jobs_running: Annotated[int, Meta(ge=1, le=64, description="Most jobs that run at once.")] = 1
+    jobs_workers: Annotated[int, Meta(ge=1, le=256, description="Processes of one running job.")] = 1
+    jobs_upload_bytes: Annotated[int, Meta(ge=1024, description="Longest uploaded input of a job, bytes.")] = 2**30
+    jobs_keep_seconds: Annotated[
+        float, Meta(gt=0, description="How long a finished job and its result are kept, seconds.")
+    ] = 604800.0
     log: Annotated[LogForm, Meta(description="`json` (an object per line) or `text`, on standard error.")] = (
         LogForm.JSON
     )

@@ -29,6 +29,7 @@ from models.session import Session
 from service.access import open_access
 from service.front import Front
 from service.gateway import Desk, EmbeddedRunner, Endpoint, make_endpoint
+from service.jobs.desk import open_jobs
 from service.lanes import Lanes
 from service.metrics import REQUESTS
 from service.server import Wires
@@ -316,7 +317,8 @@ def make_front(shipped: list[Session], settings: Settings, model: Model, pool: T
         pace = Pace(0.0001, 0.000001)  # computed on the event loop
         endpoints[session.manifest.model] = make_endpoint(session, "none", runner, Lanes(1), settings, pace)
     desk = Desk(endpoints=endpoints, settings=settings, pool=pool, access=open_access(settings))
-    return Front(inner, lambda: desk)
+    jobs = open_jobs(desk)
+    return Front(inner, lambda: desk, jobs=lambda: jobs)
 
 
 @pytest.fixture

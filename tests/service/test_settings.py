@@ -32,6 +32,12 @@ EVERY = {
     "tls_certificate": ("/certificate.pem", "/certificate.pem"),
     "tls_key": ("/key.pem", "/key.pem"),
     "trusted_keys": ("a.pub, b.pub", "a.pub, b.pub"),
+    "jobs_root": ("/inputs", "/inputs"),
+    "jobs_queued": ("5", 5),
+    "jobs_running": ("2", 2),
+    "jobs_workers": ("3", 3),
+    "jobs_upload_bytes": ("2048", 2048),
+    "jobs_keep_seconds": ("60", 60.0),
     "log": ("text", LogForm.TEXT),
 }
 
@@ -149,7 +155,9 @@ def test_bentoml_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bentoml_environment()["BENTOML_HOME"] == str(Path.home() / "bentoml")
 
 
-@pytest.mark.parametrize("name", ["LECTERN_KEYS_FILE", "LECTERN_TLS_CERTIFICATE", "LECTERN_TLS_KEY"])
+@pytest.mark.parametrize(
+    "name", ["LECTERN_KEYS_FILE", "LECTERN_TLS_CERTIFICATE", "LECTERN_TLS_KEY", "LECTERN_JOBS_ROOT"]
+)
 def test_files_are_found_from_elsewhere(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A file is named from where the service is started, and found from where it runs."""
     monkeypatch.chdir(tmp_path)

@@ -1,0 +1,43 @@
+"""Become a program that gives way to everything else and ends with whoever started it.
+
+``python -m service.jobs.child PARENT PROGRAM [ARGUMENT...]``. What is set here holds for the program and for whatever
+it starts, but the death signal, which is its own.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+# prctl(2)
+SET_DEATH_SIGNAL = 1
+SELF = Path("/proc/self")
+
+
+def main() -> None:
+    """Give way, then become the program."""
+    parent, *program = sys.argv[1:]
+    give_way()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it died before it could be watched
+        sys.exit("whoever started this job is gone")
+    os.execv(program[0], program)
+
+
+def give_way() -> None:
+    """Compute only where nobody else would, and be the first to go when memory is out."""
+    os.nice(19)
+    with suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    # Linux shares the cores among sessions first (sched_autogroup) and looks at niceness within each only.
+    with suppress(OSError):
+        (SELF / "autogroup").write_text("19")
+    with suppress(OSError):
+        (SELF / "oom_score_adj").write_text("1000")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""One run of one job: a child process, what it says on the way, and how it ended."""
+
+import asyncio
+import fcntl
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from models.datasets import REPOSITORY
+from service.jobs.book import Job, State
+from service.jobs.place import Place
+
+# A child that was asked to pause may finish writing.
+PAUSE_SECONDS = 10.0
+MOST_LINE_BYTES = 2**20
+LAST_WORDS = 20
+# Of no use to a child, or not to be known by it.
+HIDDEN = frozenset(("LECTERN_KEYS", "LECTERN_KEYS_FILE", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"))
+LOCK = "running.lock"
+
+# The exit codes of ``python -m service.scoring``.
+DONE, TOO_MANY_ERRORS, CHANGED, HELD, FULL, INTERRUPTED = 0, 3, 4, 5, 6, 130
+CODES = {TOO_MANY_ERRORS: "too_many_errors", CHANGED: "input_changed"}
+
+
+class Event(Struct, frozen=True):
+    """What a child says in a line of JSON."""
+
+    event: str = ""
+    rows: int = 0
+    rows_total: int | None = None
+    errors: int = 0
+    rows_per_second: float | None = None
+    seconds_left: float | None = None
+    code: str | None = None
+    reason: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+
+
+class Ending(Struct, frozen=True):
+    """How a run ended.
+
+    Attributes:
+        state: Of the job now; ``RUNNING`` when the child died and may be tried again.
+        words: What else the child said, for the log.
+    """
+
+    state: State
+    code: str | None = None
+    reason: str | None = None
+    last: Event = Event()
+    words: str = ""
+
+
+class Run:
+    """A job's child process.
+
+    Attributes:
+        job: Whose.
+        progress: What it said last.
+    """
+
+    def __init__(self, job: Job, place: Place, command: Sequence[str], workers: int) -> None:
+        self.job, self.place, self.command, self.workers = job, place, command, workers
+        self.progress, self.last = Event(), Event()
+        self._process: Process | None = None
+        self._words: deque[str] = deque(maxlen=LAST_WORDS)
+        self._is_pausing = self._is_cancelled = False
+
+    async def work(self) -> Ending:
+        """Run the child to its end.
+
+        Raises:
+            InvalidRequest: If the input is not there any more.
+        """
+        source = await asyncio.to_thread(self._find)
+        lock = self._lock()
+        if lock is None:
+            return Ending(State.PAUSED, "job_held", "the run before this one has not ended yet")
+        try:
+            self._process = await self._start(source, lock)
+        finally:
+            os.close(lock)  # the child has it too, so it is held while anything of the child lives
+        try:
+            if self._is_cancelled:
+                self.cancel()
+            if self._is_pausing:
+                self.signal(signal.SIGTERM)
+            await self._listen(self._process)
+            status = await self._process.wait()
+        finally:
+            self.signal(signal.SIGKILL)
+        return self._ending(status, source)
+
+    def _find(self) -> Path:
+        source = self.place.input(self.job)
+        if source.is_dir():
+            self.place.check_members(source)
+        return source
+
+    def _lock(self) -> int | None:
+        """The job's lock; ``None`` while a child of a foreman who died lives, which is sent away."""
+        lock = os.open(self.place.folder(self.job.id) / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            with suppress(ValueError, ProcessLookupError):
+                os.killpg(int(os.read(lock, 20)), signal.SIGKILL)
+            os.close(lock)
+            return None
+        return lock
+
+    async def _start(self, source: Path, lock: int) -> Process:
+        arguments = ["run", self.job.model, str(source), str(self.place.output(self.job))]
+        options = ["--progress", "json", "--workers", str(self.workers), *self.job.options.arguments()]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "service.jobs.child", str(os.getpid()), *self.command, *arguments, *options),
+            stdin=DEVNULL,
+            stdout=DEVNULL,
+            stderr=PIPE,
+            limit=MOST_LINE_BYTES,
+            cwd=REPOSITORY,
+            env={name: value for name, value in os.environ.items() if name not in HIDDEN},
+            pass_fds=(lock,),
+            start_new_session=True,  # a group of its own, to be ended as one; and Ctrl-C is not meant for it
+        )
+        # For who finds the lock held: whatever holds it is of this group, so the number has not been given away again.
+        os.pwrite(lock, b"%-20d" % process.pid, 0)
+        return process
+
+    async def _listen(self, process: Process) -> None:
+        assert process.stderr is not None
+        while True:
+            try:
+                line = await process.stderr.readline()
+            except ValueError:  # longer than any line of ours
+                continue
+            if not line:
+                return
+            try:
+                event = msgspec.json.decode(line, type=Event)
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                self._words.append(line.decode(errors="replace").rstrip())
+                continue
+            if event.event == "progress":
+                self.progress = event
+            else:
+                self.last = event
+
+    # From outside.
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the child and all it has started."""
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+    def pause(self) -> None:
+        """Ask the child to end so that it can go on later; soon it is not asked any more."""
+        if self._is_pausing:
+            return
+        self._is_pausing = True
+        self.signal(signal.SIGTERM)
+        asyncio.get_running_loop().call_later(PAUSE_SECONDS, self.signal, signal.SIGKILL)
+
+    def cancel(self) -> None:
+        """End the child at once."""
+        self._is_cancelled = True
+        self.signal(signal.SIGKILL)
+
+    # How it ended.
+
+    def _ending(self, status: int, source: Path) -> Ending:
+        reason = self._plain(self.last.reason, source)
+        words = "\n".join(self._words)
+        if self._is_cancelled:
+            return Ending(State.CANCELLED)
+        if status == DONE:
+            return Ending(State.DONE, last=self.last)
+        if self._is_pausing or status == INTERRUPTED:
+            return Ending(State.PAUSED, words=words)
+        if status == HELD:
+            return Ending(State.PAUSED, "job_held", "another process holds this job", words=words)
+        if status == FULL:
+            return Ending(State.PAUSED_NO_SPACE, "no_space", reason or "the disk is full", words=words)
+        if status < 0 or status > 128:
+            return Ending(State.RUNNING, "job_died", f"the job's process was ended by signal {_number(status)}")
+        code = CODES.get(status) or self.last.code or "job_failed"
+        return Ending(State.FAILED, code, reason or "the job could not be run", words=words)
+
+    def _plain(self, reason: str | None, source: Path) -> str | None:
+        """The child's sentence with our places called by the names that the caller knows."""
+        names: dict[str, Any] = {
+            str(source): self.job.input or "the upload",
+            str(self.place.output(self.job)): "the result",
+            str(self.place.folder(self.job.id)): "the job",
+            str(self.place.state): "the service",
+            str(self.place.root): "the storage root",
+        }
+        for path, name in names.items():
+            reason = reason and reason.replace(path, name)
+        return reason
+
+
+def _number(status: int) -> int:
+    return -status if status < 0 else status - 128

@@ -1,0 +1,83 @@
+"""A storage root with inputs, jobs over them, and somebody to run them by a stand-in for the scorer."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from service.jobs.book import Book, Job, State
+from service.jobs.foreman import Foreman
+from service.jobs.order import Options, OutputFormat
+from service.jobs.place import Place
+from service.settings import Settings
+
+STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
+
+
+def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(work(), 50))
+
+
+class Yard:
+    """A storage root with inputs, and the jobs over them."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.place = Place(root=folder / "root", state=folder / "state")
+        self.place.root.mkdir()
+        (self.place.state / "jobs").mkdir(parents=True)
+        self.book, self.settings = Book(self.place.book), Settings(jobs_root=str(self.place.root), **settings)
+        self.gate = folder / "gate"
+
+    def submit(self, *lines: str, **changes: Any) -> str:
+        """A job over these rows."""
+        identity = f"{len(self.book.all(None, 1000)):032x}"
+        (self.place.root / identity).write_text("".join(f"{line}\n" for line in lines))
+        job = Job(
+            id=identity,
+            owner="",
+            key=None,
+            payload="",
+            model="double:1",
+            input=identity,
+            suffix="",
+            output_format=OutputFormat.CSV,
+            options=Options(),
+            created=1.0,
+        )
+        self.place.make_folder(identity)
+        self.book.submit(replace(job, **changes), 100)
+        return identity
+
+    def job(self, identity: str) -> Job:
+        return self.book.get(identity, None)
+
+    async def until(self, identity: str, *states: State) -> Job:
+        while (job := self.job(identity)).state not in states:
+            await asyncio.sleep(0.01)
+        return job
+
+    async def until_rows(self, identity: str, rows: int) -> Job:
+        while (job := self.job(identity)).rows < rows:
+            await asyncio.sleep(0.01)
+        return job
+
+    @asynccontextmanager
+    async def led(self, foreman: Foreman | None = None) -> AsyncIterator[Foreman]:
+        """A foreman at work."""
+        here = foreman or self.foreman()
+        standing = asyncio.create_task(here.stand())
+        try:
+            yield here
+        finally:
+            here.is_over = True
+            await standing
+
+    def foreman(self, *command: str) -> Foreman:
+        return Foreman(self.book, self.place, self.settings, command or STAND_IN, lambda: False)
+
+    def runs(self, identity: str) -> list[str]:
+        return (self.place.folder(identity) / "runs").read_text().splitlines()
