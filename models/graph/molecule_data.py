@@ -19,7 +19,7 @@ from models.datasets import (
 from models.errors import DataError
 from models.family import Prediction
 from models.graph.edges import Ints
-from models.graph.molecule_schema import MAX_ATOMS, MAX_BONDS, Assets, Instance
+from models.graph.molecule_schema import MAX_ATOMS, MAX_BONDS, SYMBOLS, Assets, Instance
 
 PARTS = ("A", "graph_indicator", "graph_labels", "node_labels")
 MUTAG = Dataset(
@@ -45,7 +45,6 @@ MUTAG = Dataset(
         )
     },
 )
-SYMBOLS = {"MUTAG": ["C", "N", "O", "F", "I", "Cl", "Br"]}
 CLASSES = {"MUTAG": ["non-mutagenic", "mutagenic"]}
 FOLDS = 10
 MAX_DEGREES = 8

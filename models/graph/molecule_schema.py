@@ -16,6 +16,8 @@ from models.graph.citation_schema import MAX_FAULTS, Id, outside_links
 MAX_ATOMS = 256
 MAX_BONDS = 1024
 MAX_SYMBOL = 16
+# What the numbers of atoms stand for in known sets of molecules, as their own pages say.
+SYMBOLS = {"MUTAG": ["C", "N", "O", "F", "I", "Cl", "Br"]}
 
 Symbol = Annotated[str, Meta(min_length=1, max_length=MAX_SYMBOL)]
 

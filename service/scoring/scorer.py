@@ -1,16 +1,18 @@
 """Scores parts of an input: the same instances, through the same predictor, as the service."""
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from models.errors import ArtifactMismatch, HttpError, RunnerFailed
 from models.predictor import Predictor, open_predictor
 from models.session import Device, open_artifact
-from service.catalog import find_models
+from models.signature import read_keys, trust_only
 from service.scoring.layout import make_layout
 from service.scoring.scored import Scored
 from service.scoring.source import Cut, RowError, Rows, open_source, row_error
 from service.scoring.spec import Spec
+from service.settings import settings
 
 Begin = Callable[[int], None]
 
@@ -21,16 +23,19 @@ class Scorer:
     Args:
         spec: The job.
         device: Where to compute.
-        predictor: In place of the model in the store.
+        folder: Where the model is; without it, it is looked for in the store, which takes a second.
+        predictor: In place of the model.
 
     Raises:
         ArtifactMismatch: If the store's model is not the one the job was begun with.
         DataError: If the input cannot be understood as a whole.
     """
 
-    def __init__(self, spec: Spec, device: Device, predictor: Predictor | None = None) -> None:
+    def __init__(
+        self, spec: Spec, device: Device, *, folder: Path | None = None, predictor: Predictor | None = None
+    ) -> None:
         self.spec = spec
-        self.predictor = predictor or _open(spec, device)
+        self.predictor = predictor or _open(spec, device, folder)
         self.source = open_source(spec)
         options = spec.options
         taken = (*options.keep, *((options.id,) if options.id else ()))
@@ -95,8 +100,14 @@ class Scorer:
             return self._infer(batch[:middle]) + self._infer(batch[middle:])
 
 
-def _open(spec: Spec, device: Device) -> Predictor:
-    (served,) = find_models([spec.model])
-    if served.manifest.digest != spec.manifest_digest:
+def _open(spec: Spec, device: Device, folder: Path | None) -> Predictor:
+    if folder is None:
+        from service.catalog import find_models
+
+        folder = find_models([spec.model])[0].folder
+    elif settings().trusted_keys:
+        trust_only(read_keys(settings().trusted_entries))
+    session = open_artifact(folder, device)
+    if (session.manifest.tag, session.manifest.digest) != (spec.model, spec.manifest_digest):
         raise ArtifactMismatch(f"{spec.model}: not the model that the job was begun with")
-    return open_predictor(open_artifact(served.folder, device))
+    return open_predictor(session)

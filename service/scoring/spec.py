@@ -8,6 +8,7 @@ import msgspec
 
 from models.errors import DataError
 from models.manifest import Manifest
+from service.scoring.storage import is_local, local_path
 
 INPUTS = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv",
@@ -96,6 +97,8 @@ def make_spec(
 
 
 def _input_format(source: str, wanted: str) -> tuple[str, str]:
+    if not wanted and (folder := _folder_format(source)):
+        return folder, ""
     suffixes = PurePosixPath(source).suffixes
     compression = COMPRESSIONS.get(suffixes[-1].lower(), "") if suffixes else ""
     name = source[: -len(suffixes[-1])] if compression else source
@@ -107,6 +110,16 @@ def _input_format(source: str, wanted: str) -> tuple[str, str]:
             source, found=f"{compression} around {found}", expected="it as it is: it has its own compression"
         )
     return found, compression
+
+
+def _folder_format(source: str) -> str:
+    """``tu`` or ``folder`` for a folder, which a remote address shows by its last stroke; else nothing."""
+    if not is_local(source):
+        return "folder" if source.endswith("/") else ""
+    path = local_path(source)
+    if not path.is_dir():
+        return ""
+    return "tu" if any(path.glob("*_graph_indicator.txt")) else "folder"
 
 
 def _format(name: str, known: Mapping[str, str]) -> str:

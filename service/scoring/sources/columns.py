@@ -2,9 +2,9 @@
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import orjson
@@ -18,6 +18,9 @@ from service.scoring.spec import Options
 NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBERED = re.compile(r"(.+?)[_.\- \[]?([0-9]+)\]?")
+
+
+Cells: TypeAlias = Sequence[Any] | Mapping[int, Any]
 
 
 class Kind(Enum):
@@ -132,7 +135,7 @@ def _expected(wanted: str, kind: Kind, least: int) -> str:
     return f"a column {wanted!r} with lists, {wanted}_1 and so on, or exactly {least} columns of numbers"
 
 
-def document(fields: Sequence[Field], cells: Sequence[Any]) -> bytes:
+def document(fields: Sequence[Field], cells: Cells) -> bytes:
     """The instance that a row's cells make, as JSON; an empty cell leaves its field out.
 
     Raises:

@@ -71,7 +71,7 @@ def run(shipped: Open, shipped_session: Callable[[str], Session], tmp_path: Path
             source.write_bytes(content)
         manifest = shipped_session(model).manifest
         spec = make_spec(manifest, str(source), f"out.{to}", Options(**options), input_format=input_format)
-        scorer = Scorer(spec, Device.CPU, predictor or shipped(model))
+        scorer = Scorer(spec, Device.CPU, predictor=predictor or shipped(model))
         out, parts, errors = BytesIO(), [], 0
         assembly = Assembly(spec, out)
         for cut in [*scorer.source.cuts()]:

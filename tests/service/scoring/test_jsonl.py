@@ -1,12 +1,21 @@
 """JSON lines: row i is line i, and its prediction has the bytes of the service's."""
 
+import gzip
+import hashlib
+import io
+import resource
+import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
+import zstandard
 
-from models.errors import DataError
+from models.errors import DataError, InputChanged
+from service.scoring.source import RowError
 
 Draw = Callable[..., list[Any]]
 Run = Callable[..., Any]
@@ -133,3 +142,72 @@ def test_an_input_that_is_not_there(run: Run, tmp_path: Any) -> None:
         run("tagging", tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="found a folder"):
         run("tagging", tmp_path, input_format="jsonl")
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_a_failing_model(is_alone: bool, run: Run, shipped: Any) -> None:
+    """A row that the model fails on costs only itself."""
+    predictor = shipped("viewcount")
+
+    def fail(feeds: Any, names: list[str]) -> Any:
+        outputs = predictor.run(feeds, names)
+        return {name: np.where(feeds["views"][:, :1] == 13, np.nan, values) for name, values in outputs.items()}
+
+    content = b"".join(msgspec.json.encode({"views": [float(first)] + [100.0] * 55}) + b"\n" for first in range(30))
+    bad = run("viewcount", "in.jsonl", content, predictor=replace(predictor, run=fail), alone=is_alone)
+    assert [number for number, code in enumerate(bad.codes) if code] == [13]
+    assert bad.codes[13] == "runner_failed"
+    good = run("viewcount", "in.jsonl", content)
+    assert [*bad.output.splitlines()[:13]] == [*good.output.splitlines()[:13]]
+
+
+def test_known_errors_and_the_beginning_of_rows(run: Run, shipped: Any) -> None:
+    """A row with a known error is not run; run alone, each of the others is announced, bad ones too."""
+    scorer = run("tagging", "in.jsonl", b'{"text":"a"}\nbad\n{"text":"c"}\n{"text":"d"}\n').scorer
+    (cut,) = scorer.source.cuts()
+    known = {2: RowError(code="runner_timed_out", reason="too slow")}
+    begun: list[int] = []
+    scored, out = scorer.score(cut, known=known, alone=True, begin=begun.append), io.BytesIO()
+    scored.write(out)
+    assert begun == [0, 1, 3]
+    assert (scored.rows, scored.errors) == (4, 2)
+    assert b'"error_code":"runner_timed_out","error_reason":"too slow"' in out.getvalue().splitlines()[2]
+    together = io.BytesIO()
+    scorer.score(cut, known=known).write(together)
+    assert together.getvalue() == out.getvalue()
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_compressed(suffix: str, run: Run, draw: Draw, tmp_path: Any) -> None:
+    """The same rows, read in any order; several frames on end are one; the digest is that of the stored bytes."""
+    content = lines_of(draw("tagging", 40))
+    pack = gzip.compress if suffix == "gz" else zstandard.ZstdCompressor().compress
+    stored = pack(content[:2000]) + pack(content[2000:])
+    job = run("tagging", f"in.jsonl.{suffix}", stored, part_rows=7)
+    assert job.output == run("tagging", "in.jsonl", content, part_rows=7).output
+    source = job.scorer.source
+    assert source.digest == hashlib.sha256(stored).hexdigest()
+    cuts = [*source.cuts()]
+    rows = {cut.index: source.read(cut).lines() for cut in reversed(cuts)}
+    assert [line for index in sorted(rows) for line in rows[index]] == content.splitlines()
+    for keep in (5, len(stored) // 3, len(stored) - 3):
+        with pytest.raises(DataError, match="damaged or cut off"):
+            run("tagging", f"torn.jsonl.{suffix}", stored[:keep])
+    damaged = bytearray(stored)
+    damaged[len(damaged) // 2] ^= 255
+    with pytest.raises((DataError, AssertionError)):
+        assert run("tagging", f"bad.jsonl.{suffix}", bytes(damaged)).output == job.output
+    (tmp_path / f"in.jsonl.{suffix}").write_bytes(pack(content.replace(b"a", b"b")))
+    with pytest.raises(InputChanged):
+        type(source)(job.scorer.spec).read(cuts[3])
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_a_bomb(suffix: str, run: Run) -> None:
+    """300 MB of nothing in a small file is one row that is too long, in little memory."""
+    packer = zlib.compressobj(9, wbits=31) if suffix == "gz" else zstandard.ZstdCompressor().compressobj()
+    stored = b"".join(packer.compress(bytes(2**20)) for _ in range(300)) + packer.flush()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    job = run("tagging", f"in.jsonl.{suffix}", stored)
+    assert job.codes == ["body_too_large"]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000

@@ -1,0 +1,183 @@
+"""Pictures in a tar or zip archive, read where they are: nothing is ever unpacked to disk.
+
+A zip file's rows are sorted by name; a tar file's stand in its own order, for it can only be read from its beginning.
+"""
+
+import hashlib
+import io
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from models.errors import DataError, HttpError, InputChanged, InvalidRequest
+from service.scoring.blocks import CheckedFile, block_digests, blocks_between, digest_of
+from service.scoring.source import Cut
+from service.scoring.sources.cutting import MAX_ROW_BYTES
+from service.scoring.sources.files import SCHEMA, FileReader, FileRows, is_picture, too_large
+from service.scoring.spec import Spec
+from service.scoring.storage import BLOCK_BYTES, Pass, Spans
+
+_ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
+# A local header's fixed part, and the longest name and extra field it can have.
+_LOCAL_BYTES = 30 + 2 * 2**16
+
+
+class ZipSource:
+    """A zip file."""
+
+    schema = SCHEMA
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec, self._reader, self._pass = spec, FileReader(spec), Pass(spec.source, "")
+        self._file = CheckedFile(spec.source)
+        self._open()
+        self._is_checked = False
+
+    def _open(self) -> None:
+        try:
+            self._file.seek(0)
+            self._archive = zipfile.ZipFile(self._file)
+        except _ZIP_DAMAGE as error:
+            raise DataError(self._spec.source, found="no zip file, or a torn end", expected="a whole one") from error
+        members = [one for one in self._archive.infolist() if not one.is_dir() and is_picture(one.filename)]
+        self._members = sorted(members, key=lambda one: (one.filename, one.header_offset))
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the file."""
+        return self._pass.digest
+
+    def cuts(self) -> Iterator[Cut]:
+        """Parts of the members sorted by name, by rows and by bytes as they are packed and unpacked."""
+        digests = block_digests(self._pass)
+        size = self._file.seek(0, io.SEEK_END)
+        tail = blocks_between(min(self._archive.start_dir, size), size)
+        options = self._spec.options
+        first = index = total = 0
+        for place, member in enumerate(self._members):
+            total += min(MAX_ROW_BYTES, max(member.file_size, member.compress_size))
+            if place + 1 - first >= options.part_rows or total >= options.part_bytes:
+                yield self._cut(index, first, place + 1, [digests, tail])
+                index, first, total = index + 1, place + 1, 0
+        if first < len(self._members) or not index:
+            yield self._cut(index, first, len(self._members), [digests, tail])
+
+    def _cut(self, index: int, first: int, end: int, known: list[Any]) -> Cut:
+        digests, tail = known
+        numbers = {*tail}
+        for member in self._members[first:end]:
+            last = min(len(digests) * BLOCK_BYTES, member.header_offset + _LOCAL_BYTES + member.compress_size)
+            numbers.update(blocks_between(member.header_offset, last))
+        expected = {str(number): digests[number] for number in sorted(numbers) if number < len(digests)}
+        place = {"blocks": expected}
+        return Cut(index=index, first_row=first, rows=end - first, digest=digest_of(expected), place=place)
+
+    def read(self, cut: Cut) -> FileRows:
+        """The members of a part."""
+        self._file.expected = cut.place["blocks"]
+        try:
+            if not self._is_checked:
+                self._open()
+                self._is_checked = True
+        except DataError as error:
+            raise InputChanged(f"{self._spec.source}: changed since it was cut into parts") from error
+        members = self._members[cut.first_row : cut.first_row + cut.rows]
+        return self._reader.rows([one.filename for one in members], [self._content(one) for one in members])
+
+    def _content(self, member: zipfile.ZipInfo) -> bytes | HttpError:
+        # What a member says of its size may be wrong, and ends its unpacking all the same.
+        if member.file_size > MAX_ROW_BYTES:
+            return too_large()
+        try:
+            with self._archive.open(member) as opened:
+                return opened.read()
+        except _ZIP_DAMAGE:
+            return InvalidRequest("the archive's member is damaged, or packed or locked in a way that is not read")
+
+
+class TarSource:
+    """A tar file, as it is or compressed."""
+
+    schema = SCHEMA
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec, self._reader = spec, FileReader(spec)
+        self._pass = Pass(spec.source, spec.compression)
+        self._spans = Spans(spec.source, spec.compression)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the stored bytes."""
+        return self._pass.digest
+
+    def cuts(self) -> Iterator[Cut]:
+        """Parts of the members in the archive's order."""
+        options = self._spec.options
+        members: list[list[Any]] = []
+        index = first = size = 0
+        blocks = _Blocks(self._pass.blocks())
+        try:
+            with tarfile.open(fileobj=blocks, mode="r|") as archive:  # type: ignore[call-overload]
+                for name, offset, length, digest in _members(archive):
+                    members.append([name, offset, length, digest])
+                    size += length
+                    if len(members) >= options.part_rows or size >= options.part_bytes:
+                        yield _cut(index, first, members)
+                        index, first, size, members = index + 1, first + len(members), 0, []
+            blocks.drain()
+        except (tarfile.TarError, EOFError) as error:
+            raise DataError(self._spec.source, found="no tar file, or a torn end", expected="a whole one") from error
+        if members or not index:
+            yield _cut(index, first, members)
+
+    def read(self, cut: Cut) -> FileRows:
+        """The members of a part."""
+        members: list[list[Any]] = cut.place["members"]
+        contents = [self._content(offset, length, digest) for _, offset, length, digest in members]
+        return self._reader.rows([name for name, *_ in members], contents)
+
+    def _content(self, offset: int, length: int, digest: str) -> bytes | HttpError:
+        if not digest:
+            return too_large() if length else InvalidRequest("the archive's member is no file, but a link or a device")
+        return self._spans.read(offset, length, digest)
+
+
+def _cut(index: int, first: int, members: list[list[Any]]) -> Cut:
+    digest = hashlib.sha256(repr(members).encode(errors="surrogatepass")).hexdigest()
+    return Cut(index=index, first_row=first, rows=len(members), digest=digest, place={"members": members})
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, int, int, str]]:
+    """Name, place, length and digest of each picture; no digest where it is not to be read."""
+    for member in archive:
+        if member.isdir() or not is_picture(member.name):
+            continue
+        opened = archive.extractfile(member) if member.isreg() else None
+        if opened is None:
+            yield member.name, 0, 0, ""
+        elif member.size > MAX_ROW_BYTES:
+            yield member.name, 0, member.size, ""
+        else:
+            yield member.name, member.offset_data, member.size, hashlib.sha256(opened.read()).hexdigest()
+        archive.members = []  # type: ignore[attr-defined] # or it remembers them all
+
+
+class _Blocks:
+    """Blocks as a file that is read once."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks, self._held = blocks, b""
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        while len(self._held) < size and (block := next(self._blocks, b"")):
+            self._held += block
+        piece, self._held = self._held[:size], self._held[size:]
+        return piece
+
+    def drain(self) -> None:
+        """Read what is left, which belongs to the digest."""
+        for _ in self._blocks:
+            pass

@@ -1,0 +1,69 @@
+"""Rows that are files: pictures in a folder or an archive. A row's column is the file's name."""
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+
+from models.errors import BodyTooLarge, DataError, HttpError
+from models.family import AnyCard
+from models.registry import find_card
+from service.scoring.sources.columns import Kind, kinds
+from service.scoring.sources.cutting import MAX_ROW_BYTES
+from service.scoring.spec import Spec
+
+NAME = "name"
+SCHEMA = pa.schema([(NAME, pa.string())])
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+
+
+class FileReader:
+    """How a file becomes an instance."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.card: AnyCard = find_card(spec.family, spec.task)
+        fields = [name for name, (kind, _, _) in kinds(self.card).items() if kind is Kind.FILE]
+        if not fields:
+            found = f"files ({spec.input_format})"
+            raise DataError(spec.source, found=found, expected=f"another format: {spec.model} reads no pictures")
+        self.field = fields[0]
+
+    def rows(self, names: Sequence[str], contents: Sequence[bytes | HttpError]) -> "FileRows":
+        """The rows of some files."""
+        return FileRows(self, names, contents)
+
+
+class FileRows:
+    """Files in memory; an error stands for one that cannot be read."""
+
+    def __init__(self, reader: FileReader, names: Sequence[str], contents: Sequence[bytes | HttpError]) -> None:
+        self._reader, self._names, self._contents = reader, names, contents
+        self.count = len(names)
+
+    def instance(self, row: int) -> Any:
+        """The file."""
+        content = self._contents[row]
+        if isinstance(content, HttpError):
+            raise content
+        return self._reader.card.instance(**{self._reader.field: content})
+
+    def table(self) -> pa.Table:
+        """The files' names."""
+        names = [name.encode(errors="replace").decode() for name in self._names]
+        return pa.table([pa.array(names, pa.string())], schema=SCHEMA)
+
+    def lines(self) -> list[bytes] | None:
+        """None: these are no lines."""
+        return None
+
+
+def is_picture(name: str) -> bool:
+    """Whether a name is that of a picture; macOS puts files ``._name`` beside them that are none."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith("._")
+
+
+def too_large() -> BodyTooLarge:
+    """The error of a file that is never read."""
+    return BodyTooLarge(f"the file is larger than {MAX_ROW_BYTES} bytes")

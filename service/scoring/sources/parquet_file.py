@@ -1,0 +1,107 @@
+"""Parquet: parts are rows, whatever the row groups."""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from models.errors import DataError, InputChanged
+from service.scoring.blocks import CheckedFile, block_digests, blocks_between, digest_of
+from service.scoring.source import Cut
+from service.scoring.sources.table_rows import TableReader, TableRows
+from service.scoring.spec import Spec
+from service.scoring.storage import BLOCK_BYTES, Pass
+
+# Rows decoded at once.
+BATCH_ROWS = 1024
+
+
+class ParquetSource:
+    """A Parquet file."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec, self._pass = spec, Pass(spec.source, "")
+        self._file = CheckedFile(spec.source)
+        try:
+            self._parquet = self._open()
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(spec.source, found="no Parquet, or a torn end", expected="a whole Parquet file") from error
+        self.schema: pa.Schema = self._parquet.schema_arrow.remove_metadata()
+        self._reader = TableReader(spec, self.schema)
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._rest: pa.RecordBatch | None = None
+        self._row = -1
+
+    def _open(self) -> pq.ParquetFile:
+        self._file.seek(0)
+        # Pages are read as they are needed, column by column, never a whole row group.
+        return pq.ParquetFile(self._file, buffer_size=BLOCK_BYTES, pre_buffer=False)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the file."""
+        return self._pass.digest
+
+    def cuts(self) -> Iterator[Cut]:
+        """Parts of equally many rows, by the file's average row."""
+        digests = block_digests(self._pass)
+        meta, options = self._parquet.metadata, self._spec.options
+        groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
+        size = sum(group.total_byte_size for group in groups)
+        rows = max(1, min(options.part_rows, options.part_bytes * meta.num_rows // max(1, size)))
+        firsts, total = [], 0
+        for group in groups:
+            firsts.append(total)
+            total += group.num_rows
+        tail = blocks_between(max(0, self._file.seek(0, 2) - meta.serialized_size - 8), self._file.tell())
+        for index, first in enumerate(range(0, max(1, total), rows)):
+            last = min(first + rows, total)
+            own = groups[max(0, bisect_right(firsts, first) - 1) : bisect_right(firsts, last - 1)]
+            numbers = {*tail, *(number for group in own for number in _blocks_of(group))}
+            expected = {str(number): digests[number] for number in sorted(numbers)}
+            place = {"blocks": expected}
+            yield Cut(index=index, first_row=first, rows=last - first, digest=digest_of(expected), place=place)
+
+    def read(self, cut: Cut) -> TableRows:
+        """The rows of a part; asked for in order, the file is decoded once."""
+        self._file.expected = cut.place["blocks"]
+        try:
+            pieces = [*self._take(cut.first_row, cut.rows)]
+        except (pa.ArrowException, OSError, InputChanged) as error:
+            raise InputChanged(f"{self._spec.source}: changed since it was cut into parts") from error
+        return self._reader.rows(pa.Table.from_batches(pieces, self.schema))
+
+    def _take(self, first: int, rows: int) -> Iterator[pa.RecordBatch]:
+        if self._row < 0 or first < self._row:
+            self._begin(first)
+        while rows:
+            batch = self._rest if self._rest is not None else next(self._batches, None)
+            if batch is None:
+                raise InputChanged("rows are missing")
+            skipped = min(first - self._row, batch.num_rows)
+            taken = min(rows, batch.num_rows - skipped)
+            if taken:
+                yield batch.slice(skipped, taken).replace_schema_metadata()
+            self._rest = batch.slice(skipped + taken) if skipped + taken < batch.num_rows else None
+            self._row, first, rows = self._row + skipped + taken, first + taken, rows - taken
+
+    def _begin(self, first: int) -> None:
+        """Go to the row group with a row."""
+        self._parquet = self._open()
+        meta, group, self._row = self._parquet.metadata, 0, 0
+        while group < meta.num_row_groups and self._row + meta.row_group(group).num_rows <= first:
+            self._row += meta.row_group(group).num_rows
+            group += 1
+        numbers = [*range(group, meta.num_row_groups)]
+        self._batches = self._parquet.iter_batches(BATCH_ROWS, row_groups=numbers, use_threads=False)
+        self._rest = None
+
+
+def _blocks_of(group: Any) -> Iterator[int]:
+    for number in range(group.num_columns):
+        column = group.column(number)
+        starts = [column.data_page_offset, column.dictionary_page_offset]
+        start = min(one for one in starts if one is not None and one > 0)
+        yield from blocks_between(start, start + column.total_compressed_size)
