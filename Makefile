@@ -56,10 +56,12 @@ export: $(DEV) ## Certify a trained model: make export MODEL=image
 	@:$(call need,MODEL,make export MODEL=image)
 	$(DEV) -m export model $(MODEL)
 
-score: $(SERVE) ## Score a file: make score MODEL=tagging IN=corpus.jsonl OUT=tags.jsonl
-	@:$(call need,MODEL,make score MODEL=tagging IN=corpus.jsonl OUT=tags.jsonl)
+score: $(SERVE) ## Score a file: make score MODEL=tagging IN=corpus.jsonl OUT=tags.parquet (WORKERS=2 OPTIONS="--max-errors 9")
+	@:$(call need,MODEL,make score MODEL=tagging IN=corpus.jsonl OUT=tags.parquet)
+	@:$(call need,IN,make score MODEL=tagging IN=corpus.jsonl OUT=tags.parquet)
+	@:$(call need,OUT,make score MODEL=tagging IN=corpus.jsonl OUT=tags.parquet)
 	@$(SERVE) -m export install > /dev/null
-	$(SERVE) -m service.scoring $(MODEL) $(IN) $(OUT)
+	@exec $(SERVE) -m service.scoring run $(MODEL) $(IN) $(OUT) $(if $(WORKERS),--workers $(WORKERS)) $(OPTIONS)
 
 loadtest: $(DEV) ## Load a running service for 30 s
 	$(DEV) -m locust -f loadtests/locustfile.py --headless --users 16 --spawn-rate 16 --run-time 30s \

@@ -16,7 +16,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         rows: Rows of the parts that are done.
         rows_total: Rows of the input; ``None`` until they are counted.
         errors: Error rows among them.
-        rows_per_second: Since this runner began.
+        rows_per_second: Since this runner's first part was done.
         seconds_left: At this pace; ``None`` while there is none.
     """
 

@@ -67,8 +67,10 @@ class Run:
         self._job, self._ledger, self._lock, self._entry, self._mark = job, ledger, lock, entry, mark
         self._runner = ledger.begin()
         totals = ledger.totals()
-        self._rows, self._errors, self._rows_before = totals.rows, totals.errors, totals.rows
-        self._began = self._looked = monotonic()
+        self._rows, self._errors = totals.rows, totals.errors
+        self._looked = monotonic()
+        # The pace is counted from the first part on: what comes before it is the workers' start.
+        self._first: tuple[float, int] | None = None
         self._asked, self._again = -1, deque[Cut]()
 
     def to_the_end(self, open_scorers: OpenScorers) -> Manifest:
@@ -120,6 +122,7 @@ class Run:
             self._ledger.record([result])
             self._rows += result.rows
             self._errors += result.errors
+            self._first = self._first or (monotonic(), self._rows)
             self._check_errors()
 
     def _pause(self, scorers: Scorers) -> None:
@@ -162,7 +165,8 @@ class Run:
         self._looked = monotonic()
 
     def _tell(self) -> None:
-        pace = (self._rows - self._rows_before) / (monotonic() - self._began)
+        since, rows = self._first or (monotonic(), self._rows)
+        pace = (self._rows - rows) / max(monotonic() - since, 1e-6)
         left = (self._entry.rows - self._rows) / pace if pace > 0 else None
         self._job.watch.tell(
             Progress(
@@ -182,7 +186,7 @@ class Run:
             format=FORMAT,
             job=self._entry.id,
             identity=self._entry.identity,
-            spec=msgspec.Raw(self._entry.spec),
+            spec=msgspec.json.decode(self._entry.spec),
             input_sha256=self._entry.input_digest,
             sha256=digest,
             bytes=size,

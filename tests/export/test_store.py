@@ -169,20 +169,20 @@ def test_never_certified(store: Path) -> None:
 
 
 def test_score_a_file(store: Path, folder: Path, tmp_path: Path) -> None:
-    """A file is scored line by line by an installed model; OUT appears whole or not at all."""
+    """A file is scored row by row by an installed model; OUT appears whole or not at all, and nothing else stays."""
     install(folder)
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(b'{"atoms": ["C", "C", "O"], "bonds": [[0, 1], [1, 2]]}\nnonsense\n{"atoms": ["C"]}\n')
-    result = CliRunner().invoke(score, ["molecule", str(source), str(target)])
-    assert (result.exit_code, result.output) == (0, f"3 rows, 1 errors: {target}\n")
+    result = CliRunner().invoke(score, ["run", "molecule", str(source), str(target), "--workers", "1"])
+    assert (result.exit_code, result.output) == (0, f"3 rows, 1 error rows: {target}\n")
     rows = [orjson.loads(line) for line in target.read_bytes().splitlines()]
-    assert [row.keys() for row in rows] == [
-        {"label", "class_id", "score", "scores"},
-        {"error"},
-        {"label", "class_id", "score", "scores"},
-    ]
-    assert rows[1]["error"]["code"] == "malformed_request"
-    missing = CliRunner().invoke(score, ["no-such", str(source), str(tmp_path / "no.jsonl")])
+    assert [row.get("error_code") for row in rows] == [None, "malformed_request", None]
+    assert rows[0]["prediction"].keys() == {"label", "class_id", "score", "scores"}
+    missing = CliRunner().invoke(score, ["run", "no-such", str(source), str(tmp_path / "no.jsonl")])
     assert (missing.exit_code, missing.output.count("\n")) == (1, 1)
-    assert sorted(path.name for path in tmp_path.glob("*.jsonl*")) == ["in.jsonl", "out.jsonl"]
-    assert not list(tmp_path.glob(".*.part"))
+    assert sorted(path.name for path in tmp_path.glob("*.jsonl*")) == [
+        "in.jsonl",
+        "out.jsonl",
+        "out.jsonl.manifest.json",
+    ]
+    assert not list(tmp_path.glob(".*"))

@@ -43,7 +43,7 @@ class Doubling:
 
     @property
     def spec(self) -> bytes:
-        return b'{"path": "input"}'
+        return b'{"second": "b", "first": "a"}'
 
     @property
     def identity(self) -> bytes:

@@ -1,0 +1,166 @@
+"""The assignment of the command line: a file, a model of the store, and what they become."""
+
+import os
+import platform
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from models.errors import ArtifactMismatch, DataError
+from models.session import Device
+from service.scoring.assignment import Assembly, Scorer, Source
+from service.scoring.source import open_source
+from service.scoring.spec import Options, Spec, make_spec, to_bytes
+from service.scoring.storage import is_local, local_path
+from service.settings import settings
+
+# The distributions whose versions decide bytes.
+STACK = ("onnxruntime", "onnxruntime-gpu", "numpy", "pyarrow", "pillow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a job was asked.
+
+    Attributes:
+        asked: Everything that decides the output's bytes.
+        folder: The model's, in the store.
+        device: Where to compute.
+    """
+
+    asked: Spec
+    folder: Path
+    device: Device
+
+    @property
+    def spec(self) -> bytes:
+        """The spec as JSON."""
+        return to_bytes(self.asked)
+
+    @property
+    def identity(self) -> bytes:
+        """The spec without the input's address: the input's bytes count, not where they lie."""
+        return to_bytes(msgspec.structs.replace(self.asked, source=""))
+
+    def stack(self) -> dict[str, str]:
+        """Versions, and the type of processor."""
+        return {"cpu": cpu_type(), "device": self.device.value} | versions()
+
+    def mark(self) -> str:
+        """Size, times and inode of the file, or of everything in the folder; of something remote what it says."""
+        if is_local(self.asked.source):
+            return local_mark(local_path(self.asked.source))
+        import fsspec
+
+        files, path = fsspec.core.url_to_fs(self.asked.source)
+        return str(files.ukey(path))
+
+    def source(self) -> Source:
+        """The input."""
+        return open_source(self.asked)
+
+    def scorer(self) -> Scorer:
+        """The model, open; its certificate is the one that was asked for."""
+        from models.predictor import open_predictor
+        from models.session import open_artifact
+        from service.catalog import hold_to_trust
+        from service.scoring.scorer import Scorer as FormatScorer
+
+        # The store itself is not asked: that takes half a second, and the folder is known.
+        hold_to_trust()
+        session = open_artifact(self.folder, self.device)
+        if session.manifest.digest != self.asked.manifest_digest:
+            raise ArtifactMismatch(f"{self.asked.model}: not the model that the job was begun with")
+        return FormatScorer(self.asked, self.device, open_predictor(session))
+
+    def assembly(self, file: BinaryIO) -> Assembly:
+        """The output."""
+        from service.scoring.assembly import Assembly as FormatAssembly
+
+        return FormatAssembly(self.asked, file)
+
+
+def ask(model: str, source: str, target: str, options: Options, *, input_format: str, output_format: str) -> Asked:
+    """What a command line asks.
+
+    Raises:
+        LecternError: If there is no such model, or a name tells no format.
+    """
+    from service.catalog import find_models
+
+    address = str(local_path(source).absolute()) if is_local(source) else source
+    (served,) = find_models([model])
+    spec = make_spec(served.manifest, address, target, options, input_format=input_format, output_format=output_format)
+    return Asked(asked=spec, folder=served.folder, device=settings().device)
+
+
+def ask_again(spec: bytes) -> Asked:
+    """What an unfinished job was asked.
+
+    Raises:
+        ArtifactMismatch: If the model store holds another model under its tag by now.
+    """
+    from service.catalog import find_models
+
+    asked = read_spec(spec)
+    (served,) = find_models([asked.model])
+    if served.manifest.digest != asked.manifest_digest:
+        raise ArtifactMismatch(f"{asked.model}: not the model that the job was begun with")
+    return Asked(asked=asked, folder=served.folder, device=settings().device)
+
+
+def read_spec(spec: bytes) -> Spec:
+    """A spec from its JSON."""
+    return msgspec.json.decode(spec, type=Spec)
+
+
+def local_mark(path: Path) -> str:
+    """Whoever changes a file changes one of these, unless he sets the machine's clock back for it."""
+    try:
+        found = [_mark(path)]
+        for folder, names, files in os.walk(path):
+            names.sort()
+            found += [_mark(Path(folder, name)) for name in sorted(files)]
+    except OSError as error:
+        raise DataError(path, found="nothing that can be read", expected="the input") from error
+    return "\n".join(found) if len(found) < 2 else f"{len(found)} {hash_of(found)}"
+
+
+def hash_of(lines: list[str]) -> str:
+    """sha256 of lines."""
+    import hashlib
+
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _mark(path: Path) -> str:
+    found = path.stat()
+    return f"{path.name} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
+@cache
+def cpu_type() -> str:
+    """As the kernel calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of what computes and writes."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in STACK:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

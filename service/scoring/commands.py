@@ -1,0 +1,286 @@
+"""The command line of batch scoring."""
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from models.errors import InputChanged, Interrupted, JobError, JobHeld, LecternError, NoSpace, TooManyErrors
+from models.session import Device, has_cuda
+from service.scoring.asked import Asked, ask, ask_again
+from service.scoring.disk import Disk
+from service.scoring.job import Job, Terms
+from service.scoring.ledger import Ledger
+from service.scoring.output import Manifest, Output
+from service.scoring.pool import Pool
+from service.scoring.progress import Bar, Lines, Quiet, Stop, Watch
+from service.scoring.questions import as_json, ask_status, estimate, verify
+from service.scoring.spec import Options
+from service.scoring.workspace import Workspace, default_folder
+
+FAILED, INTERRUPTED = 1, 130
+EXITS: dict[type[LecternError], int] = {
+    TooManyErrors: 3,
+    InputChanged: 4,
+    JobHeld: 5,
+    NoSpace: 6,
+    Interrupted: INTERRUPTED,
+}
+HELP = """A file in, every row out exactly once, whatever happens on the way.
+
+\b
+Exit status: 0 done; 1 failed; 2 the command line makes no sense; 3 more error rows than --max-errors;
+4 the input was changed; 5 another runner has the job; 6 paused, no space; 130 paused by Ctrl-C or SIGTERM.
+After 3, 5, 6 and 130, and after a crash, resume goes on where it was.
+"""
+
+Command = Callable[..., Any]
+FORMAT_OPTIONS: list[Callable[[Command], Command]] = [
+    click.option(
+        "--column", "columns", multiple=True, metavar="FIELD=NAME", help="Where a field stands, if elsewhere."
+    ),
+    click.option("--keep", multiple=True, metavar="KEY", help="A key of a JSON line that travels to the output."),
+    click.option("--id-column", "id", metavar="NAME", help="A column that the output shows beside each prediction."),
+    click.option("--delimiter", default="", help="Between the cells of a CSV file."),
+    click.option(
+        "--part-rows", type=click.IntRange(1), default=Options().part_rows, show_default=True, help="Of a part."
+    ),
+    click.option(
+        "--part-bytes", type=click.IntRange(1), default=Options().part_bytes, show_default=True, help="Of a part."
+    ),
+    click.option("--input-format", default="", help="If the input's name does not tell it."),
+    click.option("--output-format", default="", help="If the output's name does not tell it."),
+]
+WORKERS = click.option(
+    "--workers", type=click.IntRange(1, 256), help="Processes; one per core by default, one on a GPU."
+)
+WORK = click.option(
+    "--work", type=click.Path(path_type=Path, file_okay=False), help="Work folder; beside OUT by default."
+)
+RUN_OPTIONS: list[Callable[[Command], Command]] = [
+    WORKERS,
+    WORK,
+    click.option(
+        "--max-errors", type=click.IntRange(0), help="Stop when there are more error rows; no limit by default."
+    ),
+    click.option(
+        "--row-timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds for one row."
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace a file that is in the place of OUT."),
+    click.option("--mix", is_flag=True, help="Go on with other versions, or on another CPU, than the job began with."),
+    click.option("--quiet", is_flag=True, help="Say nothing but why it stopped."),
+    click.option("--progress", type=click.Choice(["bar", "json"]), default="bar", help="For people, or line by line."),
+]
+OUT = click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+
+
+def having(options: list[Callable[[Command], Command]]) -> Callable[[Command], Command]:
+    """Several options at once."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@click.group(help=HELP)
+def main() -> None:
+    """The command line."""
+
+
+@main.command()
+@click.argument("model")
+@click.argument("source", metavar="IN")
+@OUT
+@having(FORMAT_OPTIONS)
+@having(RUN_OPTIONS)
+def run(model: str, source: str, out: Path, **options: Any) -> None:
+    """Score every row of IN with MODEL into OUT; goes on where an earlier run stopped."""
+    formats = {name: options.pop(name) for name in ("columns", "keep", "id", "delimiter", "part_rows", "part_bytes")}
+    names = {name: options.pop(name) for name in ("input_format", "output_format")}
+    carry_out(out, lambda work: ask(model, source, str(out), make_options(**formats), **names), **options)
+
+
+@main.command()
+@OUT
+@having(RUN_OPTIONS)
+def resume(out: Path, **options: Any) -> None:
+    """Go on with the unfinished job of OUT."""
+    carry_out(out, partial(find_asked, out), **options)
+
+
+@main.command()
+@OUT
+@WORK
+@click.option("--json", "is_json", is_flag=True, help="One JSON object.")
+def status(out: Path, work: Path | None, is_json: bool) -> None:
+    """Say how far the job of OUT is, and who works on it."""
+    with failing(out, Quiet()):
+        found = ask_status(out, work or default_folder(out))
+    if is_json:
+        click.echo(as_json(found))
+        return
+    total = "?" if found.rows_total is None else f"{found.rows_total:,}"
+    click.echo(
+        f"{found.state}: {found.rows:,} of {total} rows, {found.parts} of {found.parts_total or '?'} parts, "
+        f"{found.errors:,} error rows"
+    )
+    if found.holder:
+        click.echo(f"{found.holder} works on it")
+    elif found.state != "done":
+        click.echo(f"nobody works on it; go on with: {resuming(out, work)}")
+
+
+@main.command(name="verify")
+@OUT
+def verify_output(out: Path) -> None:
+    """Hash OUT, its input and its manifest anew, and say whether they are what they were; 1 if not."""
+    with failing(out, Quiet()):
+        found = [*verify(out)]
+    for name, is_equal, digest in found:
+        click.echo(f"{name}: {'equal' if is_equal else 'DIFFERS'}: {digest}")
+    if not all(is_equal for _, is_equal, _ in found):
+        sys.exit(FAILED)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("source", metavar="IN")
+@click.argument("out", default="out.jsonl")
+@having(FORMAT_OPTIONS)
+@WORKERS
+def plan(model: str, source: str, out: str, workers: int | None, **options: Any) -> None:
+    """Say how many rows and parts IN has and about how long MODEL takes for them; writes nothing."""
+    names = {name: options.pop(name) for name in ("input_format", "output_format")}
+    with failing(Path(out), Quiet()):
+        asked = ask(model, source, out, make_options(**options), **names)
+        count = workers or default_workers(asked)
+        found = estimate(asked, count)
+    click.echo(f"{found.rows:,} rows in {found.parts:,} parts; about {found.seconds:,.1f} s with {count} workers")
+
+
+def make_options(columns: tuple[str, ...], **options: Any) -> Options:
+    """The options that decide bytes."""
+    pairs = [column.partition("=") for column in columns]
+    if any(not (field and name) for field, _, name in pairs):
+        raise click.BadParameter("expected FIELD=NAME", param_hint="--column")
+    return Options(columns={field: name for field, _, name in pairs}, **options)
+
+
+def find_asked(out: Path, work: Path) -> Asked:
+    """What the unfinished job of an output was asked; the finished one's, if there is no other."""
+    workspace = Workspace(work, Disk())
+    if workspace.ledger.exists():
+        with Ledger(workspace.ledger, is_read_only=True) as ledger:
+            entry = ledger.read()
+        if entry is not None:
+            return ask_again(entry.spec)
+    manifest = Output(out, Disk()).manifest()
+    if manifest is None:
+        raise JobError(f"there is no unfinished job of {out}")
+    return ask_again(as_json(manifest.spec).encode())
+
+
+def default_workers(asked: Asked) -> int:
+    """One process per core, but one for a GPU."""
+    has_gpu = asked.device is Device.CUDA or (asked.device is Device.AUTO and has_cuda())
+    return 1 if has_gpu else len(os.sched_getaffinity(0))
+
+
+def carry_out(
+    out: Path,
+    find: Callable[[Path], Asked],
+    *,
+    workers: int | None,
+    work: Path | None,
+    max_errors: int | None,
+    row_timeout: float,
+    overwrite: bool,
+    mix: bool,
+    quiet: bool,
+    progress: str,
+) -> None:
+    """Run a job to its end, and say how it ended."""
+    watch: Watch = Quiet() if quiet else Lines() if progress == "json" else Bar()
+    folder, disk = work or default_folder(out), Disk()
+    with failing(out, watch, work), asked_to_stop() as stop:
+        asked = find(folder)
+        job = Job(
+            assignment=asked,
+            output=Output(out.absolute(), disk),
+            workspace=Workspace(folder.absolute(), disk),
+            disk=disk,
+            terms=Terms(max_errors=max_errors, overwrites=overwrite, mixes=mix),
+            watch=watch,
+            stop=stop,
+        )
+        count = workers or default_workers(asked)
+        manifest, was_undone = job.run(lambda aside: Pool(asked, workers=count, row_seconds=row_timeout, aside=aside))
+    say_done(out, watch, manifest, was_undone=was_undone)
+
+
+def say_done(out: Path, watch: Watch, manifest: Manifest, *, was_undone: bool) -> None:
+    """That it is done, in the way that was wished."""
+    if isinstance(watch, Lines):
+        watch.say("done", rows=manifest.rows, errors=manifest.errors, bytes=manifest.bytes, sha256=manifest.sha256)
+        return
+    if isinstance(watch, Bar):
+        watch.close()
+        had = "" if was_undone else "nothing to do, this job is done: "
+        click.echo(f"{had}{manifest.rows:,} rows, {manifest.errors:,} error rows: {out}")
+
+
+def resuming(out: Path, work: Path | None = None) -> str:
+    """The command that goes on with a job."""
+    more = f" --work {shlex.quote(str(work))}" if work else ""
+    return f"python -m service.scoring resume {shlex.quote(str(out))}{more}"
+
+
+@contextmanager
+def failing(out: Path, watch: Watch, work: Path | None = None) -> Iterator[None]:
+    """Errors end the process with their exit status, and one sentence."""
+    try:
+        yield
+    except (LecternError, KeyboardInterrupt) as found:
+        error = Interrupted("stopped at once") if isinstance(found, KeyboardInterrupt) else found
+        is_paused = isinstance(error, Interrupted | NoSpace)
+        if isinstance(watch, Bar):
+            watch.close()
+        if isinstance(watch, Lines):
+            code = getattr(error, "code", JobError.code)
+            watch.say("paused" if is_paused else "failed", code=code, reason=str(error))
+        else:
+            more = (
+                f"; go on with: {resuming(out, work)}"
+                if isinstance(error, Interrupted | NoSpace | TooManyErrors)
+                else ""
+            )
+            click.echo(f"lectern: {error}{more}", err=True)
+        sys.exit(EXITS.get(type(error), FAILED))
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[Stop]:
+    """Ctrl-C or SIGTERM asks the job to pause; a second one ends it at once."""
+    stop = Stop()
+
+    def ask_once(number: int, frame: object) -> None:
+        if stop.is_requested:
+            raise KeyboardInterrupt
+        stop.is_requested = True
+
+    before = [(number, signal.signal(number, ask_once)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield stop
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)

@@ -1,0 +1,142 @@
+"""What can be asked about a job without working on it: how far it is, whether its output is whole, how long it is."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import msgspec
+
+from models.errors import JobError
+from service.scoring.asked import Asked, read_spec
+from service.scoring.assignment import Cut, RowError, Scorer
+from service.scoring.disk import Disk
+from service.scoring.ledger import Ledger, Totals
+from service.scoring.lock import find_holder
+from service.scoring.output import Output
+from service.scoring.source import open_source
+from service.scoring.workspace import Workspace
+
+SAMPLE_ROWS = 256
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a job is.
+
+    Attributes:
+        state: ``running``, ``paused``, ``planning`` or ``done``.
+        holder: Who works on it; ``None``: nobody.
+    """
+
+    state: str
+    model: str = ""
+    rows: int = 0
+    rows_total: int | None = None
+    parts: int = 0
+    parts_total: int | None = None
+    errors: int = 0
+    holder: str | None = None
+    sha256: str | None = None
+
+
+def ask_status(output: Path, work: Path) -> Status:
+    """How far the job of an output is.
+
+    Raises:
+        JobError: If there is no such job.
+    """
+    workspace = Workspace(work, Disk())
+    if workspace.ledger.exists():
+        return _unfinished(workspace)
+    manifest = Output(output, Disk()).manifest()
+    if manifest is None or not output.exists():
+        raise JobError(f"there is no job of {output}")
+    return Status(
+        state="done",
+        model=manifest.spec["model"],
+        rows=manifest.rows,
+        rows_total=manifest.rows,
+        parts=len(manifest.parts),
+        parts_total=len(manifest.parts),
+        errors=manifest.errors,
+        sha256=manifest.sha256,
+    )
+
+
+def _unfinished(workspace: Workspace) -> Status:
+    holder = find_holder(workspace.lock)
+    with Ledger(workspace.ledger, is_read_only=True) as ledger:
+        entry = ledger.read()
+        totals = ledger.totals() if entry else Totals(rows=0, parts=0, errors=0)
+    if entry is None:
+        return Status(state="planning", holder=holder)
+    return Status(
+        state="running" if holder else "paused",
+        model=read_spec(entry.spec).model,
+        rows=totals.rows,
+        rows_total=entry.rows,
+        parts=totals.parts,
+        parts_total=entry.parts,
+        errors=totals.errors,
+        holder=holder,
+    )
+
+
+def verify(output: Path) -> Iterator[tuple[str, bool, str]]:
+    """What the manifest says, held against what is there: what was compared, whether it is equal, and how it is not.
+
+    Raises:
+        LecternError: If there is no manifest, or it is damaged itself.
+    """
+    place = Output(output, Disk())
+    manifest = place.manifest()
+    if manifest is None:
+        raise JobError(f"there is no {place.manifest_path}")
+    yield "manifest", True, manifest.digest
+    found = place.sha256()
+    yield "output", found == manifest.sha256, _difference(found, manifest.sha256)
+    source = open_source(read_spec(msgspec.json.encode(manifest.spec)))
+    for _ in source.cuts():
+        pass
+    yield "input", source.digest == manifest.input_sha256, _difference(source.digest, manifest.input_sha256)
+
+
+def _difference(found: str | None, noted: str) -> str:
+    return noted if found == noted else f"found {found or 'nothing'}, noted {noted}"
+
+
+class Estimate(NamedTuple):
+    """What a job would be."""
+
+    rows: int
+    parts: int
+    seconds: float
+
+
+def estimate(asked: Asked, workers: int) -> Estimate:
+    """How many rows and parts, and how long, by scoring a few rows of the first part twice."""
+    rows = parts = 0
+    first: Cut | None = None
+    for cut in asked.source().cuts():
+        rows, parts, first = rows + cut.rows, parts + 1, first or cut
+    if first is None or not first.rows:
+        return Estimate(rows, parts, 0.0)
+    scorer = asked.scorer()
+    _seconds(scorer, first, SAMPLE_ROWS)  # the first time is slower: nothing is warm
+    sample = min(SAMPLE_ROWS, first.rows)
+    reading, scoring = _seconds(scorer, first, 0), _seconds(scorer, first, sample)
+    each = max(0.0, scoring - reading) / sample
+    return Estimate(rows, parts, (each + reading / first.rows) * rows / workers)
+
+
+def _seconds(scorer: Scorer, cut: Cut, count: int) -> float:
+    """How long the first rows of a part take, and all that is done for a part whatever its rows."""
+    skipped = RowError(code="skipped", reason="not asked")
+    started = perf_counter()
+    scorer.score(cut, known=dict.fromkeys(range(min(count, cut.rows), cut.rows), skipped))
+    return perf_counter() - started
+
+
+def as_json(value: Any) -> str:
+    """One line."""
+    return msgspec.json.encode(value).decode()
