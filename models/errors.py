@@ -32,7 +32,7 @@ The whole tree::
     │   ├── Overloaded               503
     │   ├── Draining                 503  the service is stopping
     │   ├── DeadlineExceeded         504
-    │   └── NoSpace                  507  the disk is full
+    │   └── StorageFull              507  the disk is full
     ├── ArtifactError                a model that must not be served
     │   ├── ArtifactMissing
     │   ├── ArtifactMismatch
@@ -285,10 +285,10 @@ class DeadlineExceeded(ServingError):
     retryable = True
 
 
-class NoSpace(ServingError):
+class StorageFull(ServingError):
     """The disk is full."""
 
-    code = "no_space"
+    code = "storage_full"
     status = 507
     retryable = True
 

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from models.errors import IdempotencyMismatch, NoSpace, Overloaded, UnknownJob
+from models.errors import IdempotencyMismatch, Overloaded, StorageFull, UnknownJob
 from service.jobs.order import Options, OutputFormat
 
 BUSY_SECONDS = 10.0
@@ -119,7 +119,7 @@ class Book:
                 yield connection
         except sqlite3.OperationalError as error:
             if "full" in str(error) or "disk I/O" in str(error):
-                raise NoSpace("the disk is full; nothing can be written down") from error
+                raise StorageFull("the disk is full; nothing can be written down") from error
             raise
 
     @contextmanager

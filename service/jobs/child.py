@@ -1,7 +1,7 @@
 """Become a program that gives way to everything else and ends with whoever started it.
 
-``python -m service.jobs.child PARENT PROGRAM [ARGUMENT...]``. What is set here holds for the program and for whatever
-it starts, but the death signal, which is its own.
+``python -m service.jobs.child PARENT LOCK PROGRAM [ARGUMENT...]``. What is set here holds for the program and for
+whatever it starts, but the death signal, which is its own.
 """
 
 import ctypes
@@ -18,13 +18,23 @@ SELF = Path("/proc/self")
 
 def main() -> None:
     """Give way, then become the program."""
-    parent, *program = sys.argv[1:]
+    parent, lock, *program = sys.argv[1:]
+    keep_only(int(lock))
     give_way()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGTERM)
     if os.getppid() != int(parent):  # it died before it could be watched
         sys.exit("whoever started this job is gone")
     os.execv(program[0], program)
+
+
+def keep_only(lock: int) -> None:
+    """Close every file but the standard ones and the lock.
+
+    uvloop lets a child inherit what its parent got from BentoML's: the listening socket and the lock on the home.
+    """
+    os.closerange(3, lock)
+    os.closerange(lock + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 def give_way() -> None:

@@ -125,7 +125,7 @@ class Run:
         options = ["--progress", "json", "--workers", str(self.workers), *self.job.options.arguments()]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "service.jobs.child", str(os.getpid()), *self.command, *arguments, *options),
+            *("-m", "service.jobs.child", str(os.getpid()), str(lock), *self.command, *arguments, *options),
             stdin=DEVNULL,
             stdout=DEVNULL,
             stderr=PIPE,

@@ -6,7 +6,7 @@ import os
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
-from models.errors import NoSpace
+from models.errors import StorageFull
 from service.body import Receive, stream_body
 
 PART_BYTES = 2**20
@@ -22,7 +22,7 @@ async def receive_file(receive: Receive, file: Path, limit: int, patience: float
         patience: Seconds, as for ``stream_body``.
 
     Raises:
-        NoSpace: If the disk is full.
+        StorageFull: If the disk is full.
         BodyTooLarge: If it is too long.
         RequestTimeout: If it comes too slowly.
         Disconnected: If the caller is gone.
@@ -47,7 +47,7 @@ async def receive_file(receive: Receive, file: Path, limit: int, patience: float
         await asyncio.to_thread(os.fsync, place)
     except OSError as error:
         if error.errno in (ENOSPC, EDQUOT):
-            raise NoSpace("the disk is full; the input was not kept") from error
+            raise StorageFull("the disk is full; the input was not kept") from error
         raise
     finally:
         os.close(place)

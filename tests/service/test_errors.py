@@ -93,7 +93,7 @@ def test_every_error_has_a_place() -> None:
     codes = [kind.code for kind in kinds]  # type: ignore[attr-defined]
     assert len(set(codes)) == len(codes)
     nowhere = {"unknown_model", "unknown_version", "unknown_route", "headers_too_large", "activation_refused"}
-    nowhere |= {"unknown_job", "job_unfinished", "range_not_satisfiable", "idempotency_mismatch", "no_space"}
+    nowhere |= {"unknown_job", "job_unfinished", "range_not_satisfiable", "idempotency_mismatch", "storage_full"}
     assert set(codes) - set(OUTCOMES) <= nowhere
     assert set(OUTCOMES) - set(codes) == {"ok", "disconnected", "internal"}
 

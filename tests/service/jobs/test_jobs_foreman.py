@@ -133,6 +133,31 @@ def test_two_foremen(make_yard: Callable[..., Yard]) -> None:
     run(work)
 
 
+def test_a_child_has_only_what_it_needs(make_yard: Callable[..., Yard]) -> None:
+    """What the service has open, its port above all, its child has not; and the child gives way to everything."""
+    yard = make_yard()
+
+    async def work() -> None:
+        reading, writing = os.pipe()
+        os.set_inheritable(writing, True)
+        identity = yard.submit("a", f"wait {yard.gate}")
+        async with yard.led() as foreman:
+            await yard.until_rows(identity, 1)
+            os.close(writing)
+            os.set_blocking(reading, False)
+            assert os.read(reading, 1) == b""  # the end: nobody has the other side, or this would block
+            process = foreman.runs[identity]._process
+            assert process is not None
+            assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
+            assert os.getpriority(os.PRIO_PROCESS, process.pid) == 19
+            assert os.getsid(process.pid) == process.pid
+            yard.gate.touch()
+            await yard.until(identity, State.DONE)
+        os.close(reading)
+
+    run(work)
+
+
 def test_cancelled(make_yard: Callable[..., Yard]) -> None:
     """A cancelled job's child ends and nothing of it stays; the next one begins."""
     yard = make_yard()

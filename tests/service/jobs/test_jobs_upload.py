@@ -116,7 +116,7 @@ def test_disk_full(run: Any, serve: Any, root: Path, api: Any, monkeypatch: pyte
             client = await live.connect()
             with monkeypatch.context() as patch:
                 patch.setattr("service.jobs.upload.os", type("Os", (), {**vars(os), "write": staticmethod(write)}))
-                told = api.problem(await client.ask(api.request("POST", UPLOAD, b"abc")), 507, "no_space")
+                told = api.problem(await client.ask(api.request("POST", UPLOAD, b"abc")), 507, "storage_full")
             assert told["retryable"]
             assert api.folders(live) == 0
 

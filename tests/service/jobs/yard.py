@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import uvloop
 from msgspec.structs import replace
 
 from service.jobs.book import Book, Job, State
@@ -19,7 +20,9 @@ STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
 
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(work(), 50))
+    """On the event loop that serves."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(work(), 50))
 
 
 class Yard:
