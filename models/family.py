@@ -110,6 +110,28 @@ def never(_: Any) -> bool:
 
 
 AssetsT = TypeVar("AssetsT", bound=Assets)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bulk(Generic[AssetsT]):
+    """The verbs for a million instances at once, each of them one field with equally many numbers. numpy only.
+
+    They say what ``validate``, ``encode``, ``collate`` and ``decode`` say of each instance, without an object per row.
+
+    Attributes:
+        field: The instance's field with the numbers; all others have their defaults.
+        accept: Of ``(rows, values)`` float64, which rows surely have no fault, ``(rows,)`` bool. The others are left to
+            the verbs for one.
+        feeds: Rows that were accepted to the session's feeds.
+        answers: Outputs to the prediction's fields, each with the rows as its first axis.
+    """
+
+    field: str
+    accept: Callable[[Array, AssetsT], Array]
+    feeds: Callable[[Array, AssetsT], Feeds]
+    answers: Callable[[Outputs, AssetsT], dict[str, Array]]
+
+
 InstanceT = TypeVar("InstanceT")
 SampleT = TypeVar("SampleT")
 
@@ -138,6 +160,7 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
         budget: Size of a micro-batch.
         from_media: Reader of a raw body per content type, e.g. ``{"image/png": ...}``, to its instances.
         holds_file: Whether validating an instance means decoding a file, which may take long whatever its size.
+        bulk: The verbs for many instances of numbers at once, where that is worth it.
     """
 
     family: str
@@ -158,6 +181,7 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
     budget: Budget
     from_media: Mapping[str, Callable[[bytes], list[InstanceT]]]
     holds_file: Callable[[InstanceT], bool] = never
+    bulk: Bulk[AssetsT] | None = None
 
 
 AnyCard: TypeAlias = Card[Any, Any, Any]

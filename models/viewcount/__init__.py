@@ -1,6 +1,6 @@
 """The card of the view-count family: the next days' views from the last 56. Torch-free."""
 
-from models.family import Budget, Card, Family, TensorSpec, Tolerance
+from models.family import Budget, Bulk, Card, Family, TensorSpec, Tolerance
 from models.npy import MEDIA_TYPE
 from models.viewcount import codec, schema
 
@@ -28,6 +28,7 @@ FORECAST = Card(
     cost=codec.cost,
     budget=Budget(unit="rows", batch=64, explained=0),
     from_media={MEDIA_TYPE: schema.from_array},
+    bulk=Bulk(field="views", accept=schema.accept, feeds=codec.feeds, answers=codec.answers),
 )
 
 FAMILY = Family(name="viewcount", title="ViewCount", cards=(FORECAST,))

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.family import Feeds, Outputs, Prediction
-from models.viewcount.schema import Assets, Instance
+from models.family import Array, Feeds, Outputs, Prediction
+from models.viewcount.schema import HORIZON_DAYS, Assets, Instance
 
 
 class Sample(NamedTuple):
@@ -26,6 +26,16 @@ def collate(samples: Sequence[Sample]) -> Feeds:
     """The session's feeds: ``views`` ``(batch, days)`` float32."""
     # Joined and reshaped in a third of np.stack's time.
     return {"views": np.concatenate([sample.views for sample in samples]).reshape(len(samples), -1)}
+
+
+def feeds(views: NDArray[np.float64], assets: Assets) -> Feeds:
+    """``encode`` and ``collate`` of rows of views ``(rows, days)``."""
+    return {"views": views[:, -assets.window :].astype(np.float32, order="C")}
+
+
+def answers(outputs: Outputs, assets: Assets) -> dict[str, Array]:
+    """``decode`` of rows with the default horizon, each field ``(rows, horizon)``."""
+    return {name: outputs[name][:, :HORIZON_DAYS] for name in ("forecast", "lower", "upper")}
 
 
 def decode(outputs: Outputs, samples: Sequence[Sample], assets: Assets) -> list[Prediction]:

@@ -17,6 +17,7 @@ MAX_VIEWS_PER_DAY = 1_000_000_000
 MAX_DAYS = 3660
 WINDOW_DAYS = 56
 MAX_HORIZON_DAYS = 28
+HORIZON_DAYS = 7
 MAX_FAULTS = 8
 
 Views = Annotated[
@@ -33,7 +34,7 @@ class Instance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
     """A channel's recent past."""
 
     views: Views
-    horizon: Annotated[int, Meta(ge=1, le=MAX_HORIZON_DAYS, description="How many days to forecast.")] = 7
+    horizon: Annotated[int, Meta(ge=1, le=MAX_HORIZON_DAYS, description="How many days to forecast.")] = HORIZON_DAYS
 
     @cached_property
     def counts(self) -> NDArray[np.float64]:
@@ -76,6 +77,15 @@ def validate(instance: Instance, assets: Assets) -> Iterator[Fault]:
         return
     for day in np.flatnonzero(rounded != views)[:MAX_FAULTS]:
         yield Fault(("views", int(day)), f"expected a whole number of views, found {views[day]}")
+
+
+def accept(views: NDArray[np.float64], assets: Assets) -> NDArray[np.bool_]:
+    """Which rows of ``(rows, days)`` are within the bounds of the types and whole; of NaN neither is true."""
+    if not WINDOW_DAYS <= views.shape[1] <= MAX_DAYS:
+        return np.zeros(len(views), np.bool_)
+    is_good = (views >= 0) & (views <= MAX_VIEWS_PER_DAY) & (np.rint(views) == views)
+    good: NDArray[np.bool_] = is_good.all(axis=1)
+    return good
 
 
 def from_array(body: bytes) -> list[Instance]:

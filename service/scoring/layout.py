@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from models.family import Prediction
+from models.family import Array
 from models.predictor import Predictor
+from service.scoring.answers import Answers
 from service.scoring.source import RowError
 
 PREFIX = "prediction_"
@@ -38,11 +39,15 @@ class Layout:
         texts = [pa.field(name, pa.string()) for name in self.errors]
         return pa.schema([*self.carried, *self.fields.values(), *texts])
 
-    def results(self, answers: Sequence[Prediction | RowError]) -> list[pa.Array]:
+    def results(self, answers: Answers) -> list[pa.Array]:
         """The columns that are not the input's, of a part's answers."""
-        good = [None if isinstance(answer, RowError) else answer for answer in answers]
+        if answers.are_many and answers.many is not None:
+            columns = [_lists(answers.many[name], field.type) for name, field in self.fields.items()]
+            return [*columns, *(pa.nulls(answers.count, pa.string()) for _ in self.errors)]
+        all_of_them = [*answers]
+        good = [None if isinstance(answer, RowError) else answer for answer in all_of_them]
         columns = [_column([one and one[name] for one in good], field.type) for name, field in self.fields.items()]
-        bad = [answer if isinstance(answer, RowError) else None for answer in answers]
+        bad = [answer if isinstance(answer, RowError) else None for answer in all_of_them]
         columns.append(pa.array([one and one.code for one in bad], pa.string()))
         columns.append(pa.array([one and one.reason for one in bad], pa.string()))
         columns.append(pa.array([(one and one.place) or None for one in bad], pa.string()))
@@ -87,6 +92,15 @@ def arrow_type(value: Any) -> pa.DataType:
     if isinstance(value, list):
         return pa.list_(arrow_type(value[0]))
     return pa.array([value]).type
+
+
+def _lists(values: Array, kind: pa.DataType) -> pa.Array:
+    """Rows of an array as numbers, or as lists of as many numbers each."""
+    if values.ndim == 1:
+        return pa.array(values, kind)
+    rows, length = values.shape
+    offsets = np.arange(0, (rows + 1) * length, length, dtype=np.int32)
+    return pa.ListArray.from_arrays(offsets, np.ascontiguousarray(values).ravel(), type=kind)
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:

@@ -11,6 +11,7 @@ import orjson
 import pyarrow as pa
 
 from models.bodies import to_json
+from service.scoring.answers import Answers
 from service.scoring.layout import Layout
 from service.scoring.source import Cut, RowError, Rows
 from service.scoring.spec import Spec
@@ -32,7 +33,7 @@ class Scored:
     cut: Cut
     source: Rows
     layout: Layout
-    answers: list[Any]
+    answers: Answers
 
     @property
     def rows(self) -> int:
@@ -42,7 +43,7 @@ class Scored:
     @property
     def errors(self) -> int:
         """How many of them are error rows."""
-        return sum(isinstance(answer, RowError) for answer in self.answers)
+        return self.answers.errors
 
     def write(self, file: BinaryIO) -> None:
         """The part's bytes."""

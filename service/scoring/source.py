@@ -10,7 +10,9 @@ from models.errors import Fault, HttpError
 from service.scoring.spec import Spec
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 MAX_TOLD = 8
 
@@ -60,6 +62,14 @@ class Rows(Protocol):
 
         Raises:
             HttpError: If it asks nothing that can be understood.
+        """
+        ...
+
+    def numbers(self, field: str) -> "NDArray[np.float64] | None":
+        """The one field that is read, of all rows, ``(rows, values)``.
+
+        ``None`` if others are read too, or if it has no numbers or not equally many; NaN, or anything that no instance
+        may have, in rows that must be read one by one.
         """
         ...
 

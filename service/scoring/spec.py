@@ -8,6 +8,7 @@ import msgspec
 
 from models.errors import DataError
 from models.manifest import Manifest
+from models.registry import find_card
 from service.scoring.storage import is_local, local_path
 
 INPUTS = {
@@ -20,6 +21,9 @@ COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 # Formats that may stand compressed: they are read from the beginning to the end.
 STREAMED = frozenset({"jsonl", "csv", "conllu", "tar"})
 
+# About a second's work on one core; the smaller, the evener the shares of several.
+ROWS, BULK_ROWS = 1024, 16384
+
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What one run may choose.
@@ -30,7 +34,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         keep: Keys of a JSON line that are not the model's and travel to the output; a table's columns always do.
         id: One more of them, which the output shows as a column of its own.
         delimiter: What stands between the cells of a CSV file; empty: a tab for ``.tsv``, else a comma.
-        part_rows: Most rows in a part.
+        part_rows: Most rows in a part; none: as the model's card has it.
         part_bytes: A part ends with the row that makes it this large.
     """
 
@@ -38,8 +42,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     keep: tuple[str, ...] = ()
     id: str | None = None
     delimiter: str = ""
-    part_rows: int = 4096
+    part_rows: int | None = None
     part_bytes: int = 8 * 2**20
+
+    @property
+    def most_rows(self) -> int:
+        """``part_rows``, decided."""
+        return self.part_rows or ROWS
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,6 +92,10 @@ def make_spec(
         DataError: If a name tells no format.
     """
     found, compression = _input_format(source, input_format)
+    options = options or Options()
+    if options.part_rows is None:
+        bulk = find_card(manifest.family, manifest.task).bulk
+        options = msgspec.structs.replace(options, part_rows=ROWS if bulk is None else BULK_ROWS)
     return Spec(
         model=manifest.tag,
         manifest_digest=manifest.digest,
@@ -92,7 +105,7 @@ def make_spec(
         input_format=found,
         compression=compression,
         output_format=output_format or _format(target, OUTPUTS),
-        options=options or Options(),
+        options=options,
     )
 
 

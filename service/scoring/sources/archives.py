@@ -58,7 +58,7 @@ class ZipSource:
         first = index = total = 0
         for place, member in enumerate(self._members):
             total += min(MAX_ROW_BYTES, max(member.file_size, member.compress_size))
-            if place + 1 - first >= options.part_rows or total >= options.part_bytes:
+            if place + 1 - first >= options.most_rows or total >= options.part_bytes:
                 yield self._cut(index, first, place + 1, [digests, tail])
                 index, first, total = index + 1, place + 1, 0
         if first < len(self._members) or not index:
@@ -123,7 +123,7 @@ class TarSource:
                 for name, offset, length, digest in _members(archive):
                     members.append([name, offset, length, digest])
                     size += length
-                    if len(members) >= options.part_rows or size >= options.part_bytes:
+                    if len(members) >= options.most_rows or size >= options.part_bytes:
                         yield _cut(index, first, members)
                         index, first, size, members = index + 1, first + len(members), 0, []
             blocks.drain()

@@ -79,11 +79,11 @@ class ArrowSource:
         for number, batch in enumerate(self._all()):
             start, each = 0, max(1, batch.nbytes // max(1, batch.num_rows))
             while start < batch.num_rows:
-                room = min(options.part_rows - rows, max(1, (options.part_bytes - size) // each))
+                room = min(options.most_rows - rows, max(1, (options.part_bytes - size) // each))
                 taken = min(room, batch.num_rows - start)
                 pieces.append(_Piece(number, start, taken))
                 start, rows, size = start + taken, rows + taken, size + taken * each
-                if rows >= options.part_rows or size >= options.part_bytes or taken == room:
+                if rows >= options.most_rows or size >= options.part_bytes or taken == room:
                     yield self._cut(index, first, pieces, digests)
                     index, first, rows, size, pieces = index + 1, first + rows, 0, 0, []
         if pieces or not index:

@@ -107,6 +107,9 @@ class ConlluRows:
         pairs = (line[1:].partition("=") for line in lines if line.startswith("#"))
         return {key.strip(): value.strip() for key, _, value in pairs}
 
+    def numbers(self, field: str) -> None:
+        """None: these are read one by one."""
+
     def table(self) -> pa.Table:
         """What the comments ``sent_id`` and ``text`` say."""
         comments = [self._comments(row) for row in range(self.count)]

@@ -57,7 +57,7 @@ class Cutter:
 
     def _fill(self, start: int, ends: Places) -> int:
         """How many of the next rows go into the part that is open."""
-        room = self._options.part_rows - self._rows
+        room = self._options.most_rows - self._rows
         missing = self._options.part_bytes - (self._place + self._tail_bytes - self._first)
         by_size = int(np.searchsorted(ends, start + max(1, missing))) + 1
         return max(1, min(len(ends), room, by_size))
@@ -71,7 +71,7 @@ class Cutter:
         self._rows += rows
 
     def _is_full(self) -> bool:
-        enough = self._rows >= self._options.part_rows or self._place - self._first >= self._options.part_bytes
+        enough = self._rows >= self._options.most_rows or self._place - self._first >= self._options.part_bytes
         return enough or self._is_long
 
     def _keep(self, rest: bytes) -> Iterator[Cut]:

@@ -48,6 +48,9 @@ class FileRows:
             raise content
         return self._reader.card.instance(**{self._reader.field: content})
 
+    def numbers(self, field: str) -> None:
+        """None: these are read one by one."""
+
     def table(self) -> pa.Table:
         """The files' names."""
         names = [name.encode(errors="replace").decode() for name in self._names]

@@ -37,7 +37,7 @@ class FolderSource:
             names.append(name)
             lines.append(line)
             size += length
-            if len(names) >= options.part_rows or size >= options.part_bytes:
+            if len(names) >= options.most_rows or size >= options.part_bytes:
                 yield _cut(index, first, names, lines)
                 index, first, size, names, lines = index + 1, first + len(names), 0, [], []
         if names or not index:

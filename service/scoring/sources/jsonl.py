@@ -142,6 +142,9 @@ class JsonlRows:
             raise BodyTooLarge(f"a line is longer than {MAX_ROW_BYTES} bytes")
         return self._source.instance(line)
 
+    def numbers(self, field: str) -> None:
+        """None: these are read one by one."""
+
     def table(self) -> "pa.Table":
         """The line as it is, after its id where one is asked for."""
         import pyarrow as pa

@@ -50,7 +50,7 @@ class ParquetSource:
         meta, options = self._parquet.metadata, self._spec.options
         groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
         size = sum(group.total_byte_size for group in groups)
-        rows = max(1, min(options.part_rows, options.part_bytes * meta.num_rows // max(1, size)))
+        rows = max(1, min(options.most_rows, options.part_bytes * meta.num_rows // max(1, size)))
         firsts, total = [], 0
         for group in groups:
             firsts.append(total)

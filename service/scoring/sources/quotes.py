@@ -40,6 +40,14 @@ class Quotes:
         outside: Places = ends[np.searchsorted(quotes, ends) % 2 == 0]
         return outside
 
+    def is_plain(self, text: bytes) -> bool:
+        """Whether quotes stand only where a writer of CSV puts them, and all are closed."""
+        if b'"' not in text:
+            return True
+        units: NDArray[np.uint8] = np.frombuffer(text, np.uint8)
+        quotes = np.flatnonzero(units == QUOTE)
+        return len(quotes) % 2 == 0 and not self._is_strange(units, quotes)
+
     def _is_strange(self, units: NDArray[np.uint8], quotes: Places) -> bool:
         """Whether a quote opens or closes in the middle of a cell."""
         opening, closing = quotes[::2], quotes[1::2]

@@ -1,6 +1,10 @@
 """Rows of a table with types: Parquet and Arrow."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from models.registry import find_card
 from service.scoring.sources.columns import Field, document, resolve
@@ -54,6 +58,15 @@ class TableRows:
         cells = {place: self._cells(place)[row] for field in self._reader.fields for place in field.columns}
         return self._reader.document.read(document(self._reader.fields, cells))
 
+    def numbers(self, field: str) -> "NDArray[np.float64] | None":
+        """Columns of whole or floating numbers, or one of lists that are equally long."""
+        (found, *others) = self._reader.fields
+        if others or found.name != field:
+            return None
+        if not found.is_vector:
+            return _lists(self._table.column(found.columns[0]))
+        return stack([self._table.column(place) for place in found.columns])
+
     def table(self) -> "pa.Table":
         """All of it."""
         return self._table
@@ -61,3 +74,36 @@ class TableRows:
     def lines(self) -> list[bytes] | None:
         """None: these are no lines."""
         return None
+
+
+def stack(columns: Sequence["pa.ChunkedArray"]) -> "NDArray[np.float64] | None":
+    """Columns of numbers side by side, ``(rows, columns)``; a missing one is NaN."""
+    import pyarrow as pa
+
+    if not all(_is_number(column.type) for column in columns):
+        return None
+    numbers = np.empty((len(columns[0]), len(columns)))
+    for place, column in enumerate(columns):
+        values = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+        numbers[:, place] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return numbers
+
+
+def _is_number(kind: "pa.DataType") -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(kind) or pa.types.is_float64(kind) or pa.types.is_float32(kind))
+
+
+def _lists(column: "pa.ChunkedArray") -> "NDArray[np.float64] | None":
+    import pyarrow as pa
+
+    if not pa.types.is_list(column.type) or not _is_number(column.type.value_type) or not len(column):
+        return None
+    lists = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    lengths = np.diff(lists.offsets.to_numpy())
+    if lists.null_count or lengths.min() != lengths.max() or not lengths[0]:
+        return None
+    values = lists.flatten().cast(pa.float64(), safe=False)
+    numbers: NDArray[np.float64] = values.to_numpy(zero_copy_only=False).reshape(len(lists), -1)
+    return numbers

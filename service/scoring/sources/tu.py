@@ -115,9 +115,9 @@ class TuSource:
             raise DataError(
                 self._file("graph_indicator").name, found="other graph numbers", expected="1 and up, without gaps"
             )
-        outside = ((bonds < 0) | (bonds >= atoms)).any(axis=1)
-        apart = outside.copy()
-        apart[~outside] = graph[bonds[~outside, 0]] != graph[bonds[~outside, 1]]
+        is_outside = np.any((bonds < 0) | (bonds >= atoms), axis=1)
+        ends = graph[np.where(is_outside[:, None], 0, bonds)] if atoms else bonds
+        apart = is_outside | (ends[:, 0] != ends[:, 1])
         if apart.any():
             row = int(apart.argmax())
             found = f"{bonds[row, 0] + 1}, {bonds[row, 1] + 1}"
@@ -128,7 +128,7 @@ class TuSource:
     def cuts(self) -> Iterator[Cut]:
         """Parts of equally many graphs."""
         digest, self._graphs = self._load()
-        total, rows = len(self._graphs.atoms) - 1, self._spec.options.part_rows
+        total, rows = len(self._graphs.atoms) - 1, self._spec.options.most_rows
         for index, first in enumerate(range(0, max(1, total), rows)):
             yield Cut(index=index, first_row=first, rows=min(rows, total - first), digest=digest, place={})
         self.digest = digest
@@ -165,6 +165,9 @@ class TuRows:
         pairs = np.sort(bonds[links[number] : links[number + 1]], axis=1)
         pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
         return self._source.instance(labels[atoms[number] : atoms[number + 1]], pairs.tolist())
+
+    def numbers(self, field: str) -> None:
+        """None: these are read one by one."""
 
     def table(self) -> pa.Table:
         """The graphs' numbers in the files, from 1."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ Open = Callable[[str], Predictor]
 class Job:
     """A finished job."""
 
-    scorer: Scorer
+    scorer: Any
     parts: list[bytes]
     output: bytes
     errors: int
@@ -64,6 +64,7 @@ def run(shipped: Open, shipped_session: Callable[[str], Session], tmp_path: Path
         alone: bool = False,
         predictor: Predictor | None = None,
         input_format: str = "",
+        one_by_one: bool = False,
         **options: Any,
     ) -> Job:
         if content is not None:
@@ -71,7 +72,10 @@ def run(shipped: Open, shipped_session: Callable[[str], Session], tmp_path: Path
             source.write_bytes(content)
         manifest = shipped_session(model).manifest
         spec = make_spec(manifest, str(source), f"out.{to}", Options(**options), input_format=input_format)
-        scorer = Scorer(spec, Device.CPU, predictor=predictor or shipped(model))
+        predictor = predictor or shipped(model)
+        if one_by_one:
+            predictor = replace(predictor, card=replace(predictor.card, bulk=None))
+        scorer = Scorer(spec, Device.CPU, predictor=predictor)
         out, parts, errors = BytesIO(), [], 0
         assembly = Assembly(spec, out)
         for cut in [*scorer.source.cuts()]:

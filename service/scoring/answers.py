@@ -1,0 +1,47 @@
+"""The answers of one part: an object for each row, or arrays for many."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.family import Array
+from service.scoring.source import RowError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What each row got.
+
+    Attributes:
+        count: How many rows.
+        single: The prediction, or the error, of rows that were read one by one.
+        places: Of each row, where it stands in ``many``; -1 if it does not.
+        many: The predictions' fields, each with its rows as the first axis.
+    """
+
+    count: int
+    single: Mapping[int, Any]
+    places: NDArray[np.int64] | None = None
+    many: Mapping[str, Array] | None = None
+
+    @property
+    def errors(self) -> int:
+        """How many rows have no prediction."""
+        return sum(isinstance(answer, RowError) for answer in self.single.values())
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[row] for row in range(self.count))
+
+    def __getitem__(self, row: int) -> Any:
+        if self.many is None or self.places is None or row in self.single:
+            return self.single[row]
+        place = self.places[row]
+        return {name: values[place] for name, values in self.many.items()}
+
+    @property
+    def are_many(self) -> bool:
+        """Whether no row was read by itself."""
+        return self.many is not None and not self.single
