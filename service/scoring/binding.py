@@ -2,6 +2,7 @@
 
 import hashlib
 from io import BufferedReader
+from pathlib import Path
 
 from service.scoring.assignment import Assignment, Cut
 from service.scoring.disk import Disk, Writer
@@ -12,14 +13,20 @@ from service.scoring.workspace import Workspace
 class Binding:
     """An output on its way: aside, in order, from the first part; a crash throws it away.
 
+    Args:
+        assignment: What it is to be.
+        path: Where it is put together.
+        workspace: Where its parts are.
+        disk: Where it is written.
+
     Attributes:
         next: The number of the part that comes next.
     """
 
-    def __init__(self, assignment: Assignment, workspace: Workspace, disk: Disk) -> None:
+    def __init__(self, assignment: Assignment, path: Path, workspace: Workspace, disk: Disk) -> None:
         self.next = 0
         self._workspace = workspace
-        self._file = Writer(disk, workspace.output)
+        self._file = Writer(disk, path)
         try:
             self._assembly = assignment.assembly(self._file)
         except BaseException:

@@ -15,6 +15,7 @@ import click
 from models.errors import InputChanged, Interrupted, JobError, JobHeld, LecternError, NoSpace, TooManyErrors
 from models.session import Device, has_cuda
 from service.scoring.asked import Asked, ask, ask_again
+from service.scoring.assignment import Assignment
 from service.scoring.disk import Disk
 from service.scoring.job import Job, Terms
 from service.scoring.ledger import Ledger
@@ -24,6 +25,7 @@ from service.scoring.progress import Bar, Lines, Quiet, Stop, Watch
 from service.scoring.questions import as_json, ask_status, estimate, verify
 from service.scoring.spec import Options
 from service.scoring.workspace import Workspace, default_folder
+from service.settings import settings
 
 FAILED, INTERRUPTED = 1, 130
 EXITS: dict[type[LecternError], int] = {
@@ -163,7 +165,7 @@ def plan(model: str, source: str, out: str, workers: int | None, **options: Any)
     names = {name: options.pop(name) for name in ("input_format", "output_format")}
     with failing(Path(out), Quiet()):
         asked = ask(model, source, out, make_options(**options), **names)
-        count = workers or default_workers(asked)
+        count = workers or default_workers()
         found = estimate(asked, count)
     click.echo(f"{found.rows:,} rows in {found.parts:,} parts; about {found.seconds:,.1f} s with {count} workers")
 
@@ -190,15 +192,16 @@ def find_asked(out: Path, work: Path) -> Asked:
     return ask_again(as_json(manifest.spec).encode())
 
 
-def default_workers(asked: Asked) -> int:
+def default_workers() -> int:
     """One process per core, but one for a GPU."""
-    has_gpu = asked.device is Device.CUDA or (asked.device is Device.AUTO and has_cuda())
+    device = settings().device
+    has_gpu = device is Device.CUDA or (device is Device.AUTO and has_cuda())
     return 1 if has_gpu else len(os.sched_getaffinity(0))
 
 
 def carry_out(
     out: Path,
-    find: Callable[[Path], Asked],
+    find: Callable[[Path], Assignment],
     *,
     workers: int | None,
     work: Path | None,
@@ -223,7 +226,7 @@ def carry_out(
             watch=watch,
             stop=stop,
         )
-        count = workers or default_workers(asked)
+        count = workers or default_workers()
         manifest, was_undone = job.run(lambda aside: Pool(asked, workers=count, row_seconds=row_timeout, aside=aside))
     say_done(out, watch, manifest, was_undone=was_undone)
 

@@ -77,7 +77,6 @@ class Job:
                 self._clear()
                 return done, False
             with self._locked() as lock:
-                self.workspace.sweep()
                 return self._run(lock, open_scorers), True
 
     def _run(self, lock: Lock, open_scorers: OpenScorers) -> Manifest:

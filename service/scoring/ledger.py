@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS job (
 CREATE TABLE IF NOT EXISTS part (
     number INTEGER PRIMARY KEY, cut BLOB, rows INTEGER, digest TEXT, bytes INTEGER, errors INTEGER, runner INTEGER
 );
+CREATE TABLE IF NOT EXISTS runner (number INTEGER PRIMARY KEY, stamp TEXT);
 CREATE TABLE IF NOT EXISTS fault (part INTEGER, row INTEGER, code TEXT, reason TEXT, PRIMARY KEY (part, row));
 """
 # What SQLite says when it cannot write: a full disk, a quota, or a limit on the size of files.
@@ -102,11 +103,20 @@ class Ledger:
             self._rows.execute("DELETE FROM part")
             yield Plan(self._rows)
 
-    def begin(self) -> int:
-        """The number of this runner: it alone may write from now on."""
+    def begin(self, stamp: str) -> frozenset[str]:
+        """One more runner: it alone may write from now on.
+
+        Args:
+            stamp: What it marks its files with.
+
+        Returns:
+            The stamps of those before it.
+        """
         with self._transaction():
+            stamps = frozenset(row[0] for row in self._rows.execute("SELECT stamp FROM runner"))
             (self._runner,) = self._rows.execute("UPDATE job SET runner = runner + 1 RETURNING runner").fetchone()
-        return self._runner
+            self._rows.execute("INSERT INTO runner VALUES (?, ?)", (self._runner, stamp))
+        return stamps
 
     def record(self, parts: Iterable[Done]) -> None:
         """Parts that are in their places, whole."""

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
-from pathlib import Path
+from secrets import token_hex
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -18,6 +18,7 @@ from service.scoring.lock import Lock
 from service.scoring.output import FORMAT, Manifest, to_bytes
 from service.scoring.planning import read_through
 from service.scoring.progress import Progress
+from service.scoring.workspace import Whole, whole
 
 if TYPE_CHECKING:
     from service.scoring.job import Job
@@ -65,7 +66,9 @@ class Run:
 
     def __init__(self, job: "Job", ledger: Ledger, lock: Lock, entry: Entry, mark: str) -> None:
         self._job, self._ledger, self._lock, self._entry, self._mark = job, ledger, lock, entry, mark
-        self._runner = ledger.begin()
+        self._stamp = token_hex(4)
+        self._output = job.workspace.output(self._stamp)
+        self._take_over(ledger.begin(self._stamp))
         totals = ledger.totals()
         self._rows, self._errors = totals.rows, totals.errors
         self._looked = monotonic()
@@ -73,10 +76,19 @@ class Run:
         self._first: tuple[float, int] | None = None
         self._asked, self._again = -1, deque[Cut]()
 
+    def _take_over(self, stamps: frozenset[str]) -> None:
+        """What workers of earlier runners had finished is done; what they had only begun is thrown away."""
+        for found in self._job.workspace.find_whole(stamps):
+            cut, done = self._ledger.part(found.number)
+            if done is None:
+                self._job.workspace.adopt(found.number, found.path)
+                self._ledger.record([as_done(found, cut.rows)])
+        self._job.workspace.sweep()
+
     def to_the_end(self, open_scorers: OpenScorers) -> Manifest:
         """Score what is not done, put the output together, commit it, clear up."""
         self._check_errors()
-        binding = Binding(self._job.assignment, self._job.workspace, self._job.disk)
+        binding = Binding(self._job.assignment, self._output, self._job.workspace, self._job.disk)
         try:
             with open_scorers(self._aside) as scorers:
                 while binding.next < self._entry.parts:
@@ -86,7 +98,7 @@ class Run:
             binding.abandon()
             # It may fill the disk, and is made anew in any case.
             with suppress(OSError):
-                self._job.disk.remove(self._job.workspace.output)
+                self._job.disk.remove(self._output)
             raise
         return self._commit(digest, size)
 
@@ -118,7 +130,8 @@ class Run:
             if isinstance(result, Blame):
                 self._ledger.blame(result)
                 continue
-            self._job.workspace.adopt(result.number, Path(self._aside(result.number)))
+            found = whole(self._aside(result.number), result.errors, result.digest)
+            self._job.workspace.adopt(result.number, found)
             self._ledger.record([result])
             self._rows += result.rows
             self._errors += result.errors
@@ -146,7 +159,7 @@ class Run:
         return {blame.row: RowError(code=blame.code, reason=blame.reason) for blame in self._ledger.blames(number)}
 
     def _aside(self, number: int) -> str:
-        return str(self._job.workspace.aside(number, self._runner))
+        return str(self._job.workspace.aside(number, self._stamp))
 
     def _check_errors(self) -> None:
         most = self._job.terms.max_errors
@@ -180,7 +193,7 @@ class Run:
 
     def _commit(self, digest: str, size: int) -> Manifest:
         """The manifest gets its place; then, once, the output."""
-        job = self._job
+        job, path = self._job, self._job.workspace.manifest(self._stamp)
         self._look_at_input(0.0)
         manifest = Manifest(
             format=FORMAT,
@@ -195,12 +208,17 @@ class Run:
             parts=[*self._ledger.digests()],
             stack=job.assignment.stack(),
         )
-        with Writer(job.disk, job.workspace.manifest) as file:
+        with Writer(job.disk, path) as file:
             file.write(to_bytes(manifest))
             file.finish()
         self._lock.confirm()
         if not (self._entry.overwrites or job.terms.overwrites) and job.output.exists():
             raise JobError(f"{job.output.path} appeared meanwhile and is not this job's; --overwrite replaces it")
-        job.output.commit(job.workspace.output, job.workspace.manifest)
+        job.output.commit(self._output, path)
         job.workspace.clear()
         return manifest
+
+
+def as_done(found: Whole, rows: int) -> Done:
+    """A part that an earlier runner's worker finished."""
+    return Done(number=found.number, rows=rows, errors=found.errors, digest=found.digest, size=found.size, seconds=0.0)

@@ -17,6 +17,7 @@ import msgspec
 from models.errors import InputChanged, JobError, LecternError, NoSpace
 from service.scoring.assignment import Assignment, Cut, Done, RowError, Scored, Scorer
 from service.scoring.disk import Disk, Writer, is_full
+from service.scoring.workspace import whole
 
 _PR_SET_PDEATHSIG = 1
 # Of the rows that are not asked about when a single one is; nobody reads it.
@@ -111,6 +112,7 @@ def score(scorer: Scorer, order: Order, disk: Disk, begin: Callable[[int], None]
         if order.only is not None:
             return Survived()
         digest, size = _write(scored, Path(order.aside), disk)
+        disk.rename(Path(order.aside), whole(order.aside, scored.errors, digest))
     except (LecternError, OSError) as error:
         return _stopped(error)
     except Exception as error:  # the border of a row: it is tried again, and in the end the row is to blame

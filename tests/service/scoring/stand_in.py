@@ -198,7 +198,7 @@ def write_rows(path: Path, rows: int, planted: Mapping[int, str] | None = None) 
     return b"answers\n" + b"".join(b"%d\n" % (2 * row + 1) for row in range(rows)) + b"end\n"
 
 
-def end(pid: int) -> None:
+def gone(pid: int) -> None:
     """A process is gone."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)

@@ -97,7 +97,7 @@ def test_points_are_all_kinds(folders: Callable[[], Path]) -> None:
     write_rows(folder / "in", ROWS)
     found = Counter(points(run, folder))
     parts = ROWS // PART_ROWS
-    assert found["rename"] == parts + 2  # and the output, and the manifest
+    assert found["rename"] == 2 * parts + 2  # whole, then in its place; and the output, and the manifest
     assert found["sync"] == found["create"] == parts + 2
     assert min(found["write"], found["sync_folder"]) >= parts + 2
 
