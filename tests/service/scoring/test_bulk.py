@@ -1,6 +1,6 @@
 """A million rows of numbers at once: the very bytes of rows read one by one, whatever stands in a cell."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.errors import DataError
 from models.registry import CARDS
 from models.session import Device
-from service.scoring.scored import Scored
 from service.scoring.scorer import Scorer
-from service.scoring.sources.csv_rows import CsvRows
+from service.scoring.sources.csv_rows import CsvReader, CsvRows
 from service.scoring.spec import Options, make_spec
 
 Run = Callable[..., Any]
@@ -29,50 +29,85 @@ ODD = [
     "007", "1 2", "true", '"7"', '"', "\0", "\x07", "12345678901234567890", "123456789012345678901234567890", "1e-400",
     "9007199254740993", "\r", "7\r", "1f", "1d3", "1e+2", "--1", "+-1", "∞", "1.0.0", "''",
 ]  # fmt: skip
-CELL = st.sampled_from(ODD) | st.text(alphabet="0123456789+-.eE nai_\t", max_size=6) | st.integers(0, 10**9).map(str)
+CELL = st.sampled_from(ODD) | st.text(alphabet="0123456789+-.eE nai_\t", max_size=6)
+QUOTED = [
+    '"a,b"',
+    '"a\r\nb"',
+    '"a ""b"""',
+    '""',
+    'a"b',
+    '"a"b',
+    '"7"',
+    '" 7"',
+    '"-0"',
+    "é",
+    "a\u2028b",
+    "\ufeff",
+    "x" * 3000,
+]
+Part = tuple[bytes, int]
 
 
-def part_of(shipped: Any, manifest: Any, path: Path, *, bulk: bool, to: str) -> tuple[bytes, Scored]:
-    predictor = shipped("viewcount")
-    if not bulk:
-        predictor = replace(predictor, card=replace(predictor.card, bulk=None))
-    spec = make_spec(manifest, str(path), f"out.{to}", Options(part_rows=1000))
-    scorer, file = Scorer(spec, Device.CPU, predictor=predictor), BytesIO()
-    (cut,) = scorer.source.cuts()
-    scored = scorer.score(cut)
-    scored.write(file)
-    return file.getvalue(), scored
+class Both:
+    """A part scored at once and one by one."""
+
+    def __init__(self, shipped: Any, manifest: Any, path: Path) -> None:
+        self.predictor, self.manifest, self.path = shipped("viewcount"), manifest, path
+
+    def part(self, to: str, *, at_once: bool) -> Part | str:
+        """Its bytes and how many errors; or what is wrong with the input."""
+        predictor = self.predictor
+        with pytest.MonkeyPatch.context() as patch:
+            if not at_once:
+                predictor = replace(predictor, card=replace(predictor.card, bulk=None))
+                patch.setattr(CsvReader, "at_once", lambda *_: None)
+            spec = make_spec(self.manifest, str(self.path), f"out.{to}", Options(part_rows=1000))
+            try:
+                scorer, file = Scorer(spec, Device.CPU, predictor=predictor), BytesIO()
+                (cut,) = scorer.source.cuts()
+                scored = scorer.score(cut)
+                scored.write(file)
+            except DataError as error:
+                return str(error)
+        return file.getvalue(), scored.errors
+
+    def agree(self, rows: list[list[str]], line_end: str, forms: Sequence[str] = ("jsonl", "csv", "arrow")) -> None:
+        """Write the rows, and compare every output."""
+        header = ",".join(["name", *(f"views_{day}" for day in range(1, DAYS + 1))])
+        self.path.write_text(line_end.join([header, *(",".join(row) for row in rows), ""]), newline="")
+        for to in forms:
+            assert self.part(to, at_once=True) == self.part(to, at_once=False)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    odd=st.lists(st.tuples(st.integers(0, 5), st.integers(0, DAYS), CELL), max_size=4),
-    line_end=st.sampled_from(["\n", "\r\n"]),
-    ragged=st.sampled_from([None, None, 0, 3]),
-)
-@pytest.mark.parametrize("to", ["jsonl", "csv", "arrow"])
-def test_any_cells(
-    to: str, odd: Any, line_end: str, ragged: int | None, shipped: Any, shipped_session: Any, tmp_path: Path
-) -> None:
-    """Whatever text stands where, the whole output is that of rows read one by one."""
-    cells = [[f"n{row}", *(str(row * 100 + day) for day in range(DAYS))] for row in range(6)]
-    for row, place, text in odd:
-        cells[row][place] = text
-    if ragged is not None:
-        cells[ragged] = cells[ragged][:-1]
-    header = ",".join(["name", *(f"views_{day}" for day in range(1, DAYS + 1))])
-    path = tmp_path / "in.csv"
-    path.write_text(line_end.join([header, *(",".join(row) for row in cells), ""]), newline="")
-    manifest = shipped_session("viewcount").manifest
-    try:
-        slow, one_by_one = part_of(shipped, manifest, path, bulk=False, to=to)
-    except Exception as error:  # a quote that swallows the rest: both say so
-        with pytest.raises(type(error)):
-            part_of(shipped, manifest, path, bulk=True, to=to)
-        return
-    fast, at_once = part_of(shipped, manifest, path, bulk=True, to=to)
-    assert at_once.answers.errors == one_by_one.answers.errors
-    assert fast == slow
+def plain_rows(count: int) -> list[list[str]]:
+    return [[f"n{row}", *(str(row * 100 + day) for day in range(DAYS))] for row in range(count)]
+
+
+@pytest.fixture
+def both(shipped: Any, shipped_session: Any, tmp_path: Path) -> Both:
+    return Both(shipped, shipped_session("viewcount").manifest, tmp_path / "in.csv")
+
+
+@pytest.mark.parametrize("text", [*ODD, *QUOTED])
+def test_any_cell(text: str, both: Both) -> None:
+    """A text as the only strange one of its part, where a number or a name is expected."""
+    for place in (0, 1, DAYS):
+        rows = plain_rows(4)
+        rows[2][place] = text
+        both.agree(rows, "\r\n" if place else "\n")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_cells(data: Any, both: Both) -> None:
+    """Any texts together, and rows of any length."""
+    rows = plain_rows(5)
+    for row in rows:
+        if data.draw(st.booleans()):
+            row[data.draw(st.sampled_from([0, 1, 7, DAYS]))] = data.draw(CELL | st.sampled_from(QUOTED))
+    if data.draw(st.booleans()):
+        rows[3] = rows[3][: data.draw(st.integers(1, DAYS + 1))]
+    both.agree(rows, data.draw(st.sampled_from(["\n", "\r\n"])))
 
 
 def test_most_rows_are_answered_at_once(run: Run, shipped: Any, monkeypatch: pytest.MonkeyPatch) -> None:
