@@ -203,8 +203,11 @@ class Ledger:
         try:
             yield
         except sqlite3.Error as error:
-            if getattr(error, "sqlite_errorcode", None) in UNWRITABLE:
+            code = getattr(error, "sqlite_errorcode", None)
+            if code in UNWRITABLE:
                 raise NoSpace(f"the ledger cannot be written: {error}") from error
+            if code == sqlite3.SQLITE_BUSY:
+                raise JobHeld("another runner is writing to the ledger of this job, and does not end") from error
             raise JobError(
                 f"the ledger {self._path} cannot be used: {error}; without it the job begins anew"
             ) from error

@@ -43,9 +43,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     digest: str = ""
 
 
+def seal(manifest: Manifest) -> Manifest:
+    """The manifest with its digest filled in."""
+    return msgspec.structs.replace(manifest, digest=_digest(manifest))
+
+
 def to_bytes(manifest: Manifest) -> bytes:
-    """Canonical JSON with the digest filled in."""
-    return _canonical(msgspec.structs.replace(manifest, digest=_digest(manifest)))
+    """Canonical JSON."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1) + b"\n"
 
 
 def read_manifest(path: Path) -> Manifest | None:
@@ -61,17 +66,13 @@ def read_manifest(path: Path) -> Manifest | None:
         return None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise JobError(f"{path}: not a manifest: {error}") from error
-    if manifest.digest != _digest(manifest) or _canonical(manifest) != content:
+    if manifest.digest != _digest(manifest) or to_bytes(manifest) != content:
         raise JobError(f"{path}: its bytes are not those its digest was made of")
     return manifest
 
 
 def _digest(manifest: Manifest) -> str:
-    return hashlib.sha256(_canonical(msgspec.structs.replace(manifest, digest=""))).hexdigest()
-
-
-def _canonical(manifest: Manifest) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1) + b"\n"
+    return hashlib.sha256(to_bytes(msgspec.structs.replace(manifest, digest=""))).hexdigest()
 
 
 class Output:

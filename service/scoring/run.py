@@ -15,7 +15,7 @@ from service.scoring.binding import Binding
 from service.scoring.disk import Writer
 from service.scoring.ledger import Entry, Ledger
 from service.scoring.lock import Lock
-from service.scoring.output import FORMAT, Manifest, to_bytes
+from service.scoring.output import FORMAT, Manifest, seal, to_bytes
 from service.scoring.planning import read_through
 from service.scoring.progress import Progress
 from service.scoring.workspace import Whole, whole
@@ -195,18 +195,20 @@ class Run:
         """The manifest gets its place; then, once, the output."""
         job, path = self._job, self._job.workspace.manifest(self._stamp)
         self._look_at_input(0.0)
-        manifest = Manifest(
-            format=FORMAT,
-            job=self._entry.id,
-            identity=self._entry.identity,
-            spec=msgspec.json.decode(self._entry.spec),
-            input_sha256=self._entry.input_digest,
-            sha256=digest,
-            bytes=size,
-            rows=self._entry.rows,
-            errors=self._errors,
-            parts=[*self._ledger.digests()],
-            stack=job.assignment.stack(),
+        manifest = seal(
+            Manifest(
+                format=FORMAT,
+                job=self._entry.id,
+                identity=self._entry.identity,
+                spec=msgspec.json.decode(self._entry.spec),
+                input_sha256=self._entry.input_digest,
+                sha256=digest,
+                bytes=size,
+                rows=self._entry.rows,
+                errors=self._errors,
+                parts=[*self._ledger.digests()],
+                stack=job.assignment.stack(),
+            )
         )
         with Writer(job.disk, path) as file:
             file.write(to_bytes(manifest))

@@ -63,6 +63,18 @@ def wait_for(parts: int, folder: Path, seconds: float = 30) -> None:
         time.sleep(0.01)
 
 
+def stop_between_commits(process: "subprocess.Popen[str]", journal: Path) -> None:
+    """Stop a runner while it is not writing to its ledger: SQLite's own lock would keep others away too."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.001)
+        if not journal.exists() or not journal.stat().st_size:
+            return
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.02)
+
+
 def end(process: "subprocess.Popen[str]") -> tuple[int, str]:
     """Exit status and everything said."""
     said, _ = process.communicate(timeout=60)
@@ -158,7 +170,7 @@ def test_a_runner_whose_job_was_taken_over(start: Start, tmp_path: Path) -> None
     """Only its lock is removed, and another runner goes on: the first one is fenced off before its next commit."""
     want, first = write_rows(tmp_path / "in", ROWS), start("--seconds", 0.2)
     wait_for(3, tmp_path)
-    first.send_signal(signal.SIGSTOP)
+    stop_between_commits(first, tmp_path / ".out.job" / "ledger.sqlite-journal")
     (tmp_path / ".out.job" / "lock").unlink()
     second = start("--seconds", 0.2)
     wait_for(8, tmp_path)

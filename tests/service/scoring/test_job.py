@@ -1,0 +1,292 @@
+"""When a job does nothing, goes on, or is refused, and what its ledger and manifest say."""
+
+import hashlib
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.crashes.disks import Crash, CrashingDisk
+from models.errors import DataError, InputChanged, Interrupted, JobError, JobHeld, NoSpace, TooManyErrors
+from service.scoring import ledger as ledgers
+from service.scoring.assignment import Blame, Source
+from service.scoring.disk import Disk
+from service.scoring.job import Job, Terms
+from service.scoring.ledger import Ledger
+from service.scoring.lock import Lock, find_holder
+from service.scoring.output import Manifest, Output, read_manifest
+from service.scoring.progress import Progress, Stop
+from service.scoring.workspace import Workspace, default_folder
+from tests.service.scoring.stand_in import Doubling, Here, write_rows
+
+ROWS = 400
+Run = Callable[..., tuple[Manifest, bool]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """One runner in this process."""
+
+    def begin(asked: Doubling | None = None, disk: Disk | None = None, **more: Any) -> tuple[Manifest, bool]:
+        asked, disk, out = asked or Doubling(tmp_path / "in"), disk or Disk(), tmp_path / "out"
+        terms = Terms(**{name: more.pop(name) for name in ("max_errors", "overwrites", "mixes") if name in more})
+        workspace = Workspace(default_folder(out), disk)
+        job = Job(assignment=asked, output=Output(out, disk), workspace=workspace, disk=disk, terms=terms, **more)
+        return job.run(lambda aside: Here(asked, disk, aside))
+
+    return begin
+
+
+def crash(run: Run, at: int = 60, **more: Any) -> None:
+    """Leave an unfinished job behind."""
+    with pytest.raises(Crash):
+        run(disk=CrashingDisk(at), **more)
+
+
+def test_done_is_done(run: Run, tmp_path: Path) -> None:
+    """A job that is done with the same input, model and options and a whole output: nothing is touched."""
+    want = write_rows(tmp_path / "in", ROWS)
+    first, was_undone = run()
+    assert was_undone
+    before = (tmp_path / "out").stat()
+    assert run(overwrites=True) == (first, False)
+    assert run() == (first, False)
+    assert (tmp_path / "out").stat() == before
+    assert (tmp_path / "out").read_bytes() == want
+
+
+def test_manifest(run: Run, tmp_path: Path) -> None:
+    """It holds the digests of the input, of every part and of the output, and its own; one flipped byte is found."""
+    write_rows(tmp_path / "in", ROWS, {5: "bad"})
+    manifest, _ = run()
+    assert manifest == read_manifest(tmp_path / "out.manifest.json")
+    assert manifest.sha256 == hashlib.sha256((tmp_path / "out").read_bytes()).hexdigest()
+    assert manifest.input_sha256 == hashlib.sha256((tmp_path / "in").read_bytes()).hexdigest()
+    assert (manifest.rows, manifest.errors, manifest.bytes) == (ROWS, 1, (tmp_path / "out").stat().st_size)
+    assert [(part["rows"], part["errors"]) for part in manifest.parts] == [(50, 1)] + [(50, 0)] * 7
+    content = (tmp_path / "out.manifest.json").read_bytes()
+    for place in range(0, len(content), 37):
+        (tmp_path / "out.manifest.json").write_bytes(content[:place] + b"~" + content[place + 1 :])
+        with pytest.raises(JobError):
+            read_manifest(tmp_path / "out.manifest.json")
+
+
+@pytest.mark.parametrize("damage", ["other output", "damaged output", "changed input", "damaged manifest"])
+def test_what_is_there_is_not_replaced(damage: str, run: Run, tmp_path: Path) -> None:
+    """A file in the output's place that this job did not make from this input stays, unless it is told to overwrite."""
+    want = write_rows(tmp_path / "in", ROWS)
+    if damage == "other output":
+        (tmp_path / "out").write_text("mine")
+    else:
+        run()
+        place = {"damaged output": "out", "changed input": "in", "damaged manifest": "out.manifest.json"}[damage]
+        with (tmp_path / place).open("ab") as file:
+            file.write(b"7\n")
+    before = (tmp_path / "out").read_bytes()
+    with pytest.raises(JobError, match=r"--overwrite replaces it|not a manifest"):
+        run()
+    assert (tmp_path / "out").read_bytes() == before
+    assert not default_folder(tmp_path / "out").exists()
+    assert run(overwrites=True)[1]
+    assert (tmp_path / "out").read_bytes() == (want if damage != "changed input" else want[:-4] + b"15\nend\n")
+
+
+def test_overwriting_is_remembered(run: Run, tmp_path: Path) -> None:
+    """A job that may overwrite may still do so when it is resumed; until its end the old file stays."""
+    want = write_rows(tmp_path / "in", ROWS)
+    (tmp_path / "out").write_text("old")
+    crash(run, overwrites=True)
+    assert (tmp_path / "out").read_text() == "old"
+    run()
+    assert (tmp_path / "out").read_bytes() == want
+
+
+def test_another_file_appears_meanwhile(run: Run, tmp_path: Path) -> None:
+    """It is not replaced either."""
+    write_rows(tmp_path / "in", ROWS)
+    with pytest.raises(JobError, match="appeared meanwhile"):
+        run(watch=Writing(tmp_path / "out", at=200))
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+class Writing:
+    """Writes a file when so many rows are done."""
+
+    def __init__(self, path: Path, at: int) -> None:
+        self._path, self._at = path, at
+
+    def tell(self, progress: Progress) -> None:
+        if progress.rows == self._at and progress.rows_total:
+            self._path.write_text("mine")
+
+
+def test_another_job_s_folder(run: Run, tmp_path: Path) -> None:
+    """An unfinished job with other options is neither gone on with nor thrown away."""
+    want = write_rows(tmp_path / "in", ROWS)
+    crash(run)
+    with pytest.raises(JobError, match="another job is unfinished in"):
+        run(Doubling(tmp_path / "in", 20))
+    run()
+    assert (tmp_path / "out").read_bytes() == want
+
+
+def test_other_versions(run: Run, tmp_path: Path) -> None:
+    """A job does not go on with other versions, or on another machine, unless it is told that this is well."""
+    write_rows(tmp_path / "in", ROWS)
+    crash(run)
+    with pytest.raises(JobError, match="bytes may differ"):
+        run(Doubling(tmp_path / "in", versions="2"))
+    assert run(Doubling(tmp_path / "in", versions="2"), mixes=True)[0].stack == {"stand-in": "2"}
+
+
+def test_changed_input(run: Run, tmp_path: Path) -> None:
+    """What is resumed must be the same input; the same bytes at another time, or from another place, are."""
+    want = write_rows(tmp_path / "in", ROWS)
+    crash(run)
+    write_rows(tmp_path / "in", ROWS + 1)
+    with pytest.raises(InputChanged):
+        run()
+    shutil.move(tmp_path / "in", tmp_path / "moved")
+    write_rows(tmp_path / "moved", ROWS)
+    run(Doubling(tmp_path / "moved"))
+    assert (tmp_path / "out").read_bytes() == want
+
+
+def test_touched_input(run: Run, tmp_path: Path) -> None:
+    """A new time without new bytes, while the job runs, is no change."""
+    want = write_rows(tmp_path / "in", ROWS)
+    run(watch=Touching(tmp_path / "in"))
+    assert (tmp_path / "out").read_bytes() == want
+
+
+class Touching:
+    """Touches a file at every look."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def tell(self, progress: Progress) -> None:
+        self._path.touch()
+
+
+def test_too_many_errors(run: Run, tmp_path: Path) -> None:
+    """More error rows than allowed stop the job; with a larger limit it goes on, and nothing is scored twice."""
+    write_rows(tmp_path / "in", ROWS, dict.fromkeys((3, 160, 161, 390), "bad"))
+    asked = Doubling(tmp_path / "in", log=tmp_path / "log")
+    with pytest.raises(TooManyErrors, match="3 error rows in 200 rows, more than --max-errors 2"):
+        run(asked, max_errors=2)
+    with pytest.raises(TooManyErrors):
+        run(asked, max_errors=2)
+    assert not (tmp_path / "out").exists()
+    assert run(asked, max_errors=4)[0].errors == 4
+    assert (tmp_path / "log").read_text().split() == [str(part) for part in range(8)]
+
+
+@pytest.mark.parametrize("damage", ["gone", "flipped", "cut"])
+def test_damaged_part(damage: str, run: Run, tmp_path: Path) -> None:
+    """A part whose bytes are not those that were noted is found, and scored again."""
+    want = write_rows(tmp_path / "in", ROWS)
+    crash(run)
+    part = default_folder(tmp_path / "out") / "parts" / "000002"
+    content = part.read_bytes()
+    part.unlink()
+    if damage != "gone":
+        part.write_bytes(content[:-1] + (b"X" if damage == "flipped" else b""))
+    run()
+    assert (tmp_path / "out").read_bytes() == want
+
+
+def test_ledger_that_is_lost_or_damaged(run: Run, tmp_path: Path) -> None:
+    """Without its ledger a job begins anew; a ledger that cannot be read is said, not guessed at."""
+    want = write_rows(tmp_path / "in", ROWS)
+    crash(run)
+    ledger = default_folder(tmp_path / "out") / "ledger.sqlite"
+    ledger.write_bytes(b"no ledger" * 1000)
+    with pytest.raises(JobError, match="without it the job begins anew"):
+        run()
+    ledger.unlink()
+    run()
+    assert (tmp_path / "out").read_bytes() == want
+
+
+def test_full_ledger(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite finds no space: paused as by any other file, and nothing half-noted."""
+    want, connect = write_rows(tmp_path / "in", ROWS), sqlite3.connect
+
+    def connect_small(*args: Any, **options: Any) -> sqlite3.Connection:
+        rows = connect(*args, **options)
+        rows.execute("PRAGMA max_page_count = 8")
+        return rows
+
+    crash(run, 0)
+    with monkeypatch.context() as small:
+        small.setattr(ledgers.sqlite3, "connect", connect_small)
+        with pytest.raises(NoSpace):
+            run(Doubling(tmp_path / "in", 1))
+    assert (tmp_path / "out").exists() is False
+    run()
+    assert (tmp_path / "out").read_bytes() == want
+
+
+def test_what_never_began_leaves_nothing(run: Run, tmp_path: Path) -> None:
+    """An input that cannot be read, and a job that is stopped while its rows are counted."""
+
+    class Unreadable(Doubling):
+        def source(self) -> Source:
+            raise DataError("in", found="nothing", expected="rows")
+
+    write_rows(tmp_path / "in", ROWS)
+    with pytest.raises(DataError):
+        run(Unreadable(tmp_path / "in"))
+    stop = Stop()
+    stop.is_requested = True
+    with pytest.raises(Interrupted):
+        run(stop=stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_ledger_lets_only_the_latest_runner_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fencing: once another has begun, the one before can note nothing; nor can anybody while one never ends."""
+    asked, path = Doubling(tmp_path / "in"), tmp_path / "ledger"
+    write_rows(tmp_path / "in", ROWS)
+    monkeypatch.setattr(ledgers, "BUSY_SECONDS", 0.1)
+    with Ledger(path) as first, Ledger(path) as second:
+        with first.planning() as plan:
+            for cut in asked.source().cuts():
+                plan.add(cut)
+            plan.close(
+                ledgers.Entry(
+                    id="1", identity="1", spec=b"{}", input_digest="", rows=1, parts=1, stack="", overwrites=False
+                )
+            )
+        assert first.begin("a") == frozenset()
+        assert second.begin("b") == {"a"}
+        blame = Blame(part=0, row=1, code="runner_failed", reason="")
+        with pytest.raises(JobHeld, match="another runner has begun"):
+            first.blame(blame)
+        second.blame(blame)
+        assert first.blames(0) == [blame]
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(JobHeld, match="does not end"):
+            second.forget(0)
+        other.close()
+
+
+def test_lock(tmp_path: Path) -> None:
+    """One holder; who it is can be seen; a lock file that was replaced is noticed."""
+    lock = Lock(tmp_path / "lock")
+    assert "process" in str(find_holder(tmp_path / "lock"))
+    with pytest.raises(JobHeld, match="process"):
+        Lock(tmp_path / "lock")
+    lock.confirm()
+    (tmp_path / "lock").unlink()
+    (tmp_path / "lock").touch()
+    with pytest.raises(JobHeld, match="taken away"):
+        lock.confirm()
+    lock.release()
+    assert find_holder(tmp_path / "lock") is None
+    assert find_holder(tmp_path / "none") is None
