@@ -17,6 +17,7 @@ MEDIA_TYPES = {
     OutputFormat.JSONL: b"application/jsonl",
     OutputFormat.CSV: b"text/csv; charset=utf-8",
     OutputFormat.PARQUET: b"application/vnd.apache.parquet",
+    OutputFormat.ARROW: b"application/vnd.apache.arrow.file",
 }
 _RANGE = re.compile(rb"bytes=(\d{0,18})-(\d{0,18})")
 

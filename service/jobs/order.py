@@ -13,6 +13,7 @@ T = TypeVar("T")
 
 # Arguments of a process cannot hold a NUL.
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]*$")]
+Delimiter = Annotated[str, Meta(min_length=1, max_length=1, pattern=r"^[^\x00\r\n]$")]
 Tag = Annotated[
     str,
     Meta(
@@ -28,6 +29,7 @@ class OutputFormat(StrEnum):
     JSONL = "jsonl"
     CSV = "csv"
     PARQUET = "parquet"
+    ARROW = "arrow"
 
 
 class UploadFormat(StrEnum):
@@ -35,6 +37,7 @@ class UploadFormat(StrEnum):
 
     JSONL = "jsonl"
     CSV = "csv"
+    TSV = "tsv"
     PARQUET = "parquet"
     ARROW = "arrow"
     CONLLU = "conllu"
@@ -47,16 +50,22 @@ class UploadFormat(StrEnum):
     CONLLU_GZ = "conllu.gz"
     CONLLU_ZST = "conllu.zst"
     TAR_GZ = "tar.gz"
+    TAR_ZST = "tar.zst"
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How to read and to score; each has the name and the meaning of the command line's."""
+    """How to read and to score; each means what the command line's does."""
 
-    column: Annotated[
+    columns: Annotated[
         dict[Name, Name], Meta(max_length=64, description="Field of an instance to the input's column that holds it.")
     ] = {}
-    id_column: Annotated[Name | None, Meta(description="The column that names each row.")] = None
-    explain: Annotated[bool, Meta(description="With explanations, of models that give them.")] = False
+    keep: Annotated[
+        tuple[Name, ...], Meta(max_length=64, description="Keys of a JSON line that travel to the output.")
+    ] = ()
+    id_column: Annotated[Name | None, Meta(description="The column that the output shows beside each prediction.")] = (
+        None
+    )
+    delimiter: Annotated[Delimiter | None, Meta(description="Between the cells of a CSV file.")] = None
     part_rows: Annotated[Annotated[int, Meta(ge=1, le=10**7)] | None, Meta(description="Most rows of a part.")] = None
     part_bytes: Annotated[Annotated[int, Meta(ge=1024, le=2**31)] | None, Meta(description="Most bytes of a part.")] = (
         None
@@ -67,11 +76,11 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
 
     def arguments(self) -> list[str]:
         """For the command line; a value never stands alone, where it could look like an option."""
-        given = [f"--column={field}={column}" for field, column in self.column.items()]
-        given += ["--explain"] if self.explain else []
-        numbers = {"id-column": self.id_column, "part-rows": self.part_rows, "part-bytes": self.part_bytes}
-        numbers["max-errors"] = self.max_errors
-        return given + [f"--{name}={value}" for name, value in numbers.items() if value is not None]
+        given = [f"--column={field}={column}" for field, column in self.columns.items()]
+        given += [f"--keep={key}" for key in self.keep]
+        single = {"id-column": self.id_column, "delimiter": self.delimiter, "part-rows": self.part_rows}
+        single |= {"part-bytes": self.part_bytes, "max-errors": self.max_errors}
+        return given + [f"--{name}={value}" for name, value in single.items() if value is not None]
 
 
 class Order(Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,13 +101,13 @@ class UploadOrder(Struct, frozen=True, forbid_unknown_fields=True):
     format: Annotated[UploadFormat, Meta(description="Of the body.")]
     output_format: OutputFormat = OutputFormat.JSONL
     id_column: Annotated[Name | None, Meta(description="The column that names each row.")] = None
-    explain: bool = False
+    delimiter: Annotated[Delimiter | None, Meta(description="Between the cells of a CSV file.")] = None
     max_errors: Annotated[int, Meta(ge=0)] | None = None
 
     @property
     def options(self) -> Options:
         """Those that a query can hold."""
-        return Options(id_column=self.id_column, explain=self.explain, max_errors=self.max_errors)
+        return Options(id_column=self.id_column, delimiter=self.delimiter, max_errors=self.max_errors)
 
 
 def read_order(body: bytes) -> Order:

@@ -24,13 +24,14 @@ def test_done(make_yard: Callable[..., Yard]) -> None:
     yard = make_yard(jobs_workers=3)
 
     async def work() -> None:
-        options = Options(column={"text": "--a b"}, id_column="-x", max_errors=0, explain=True)
+        options = Options(columns={"text": "--a b"}, id_column="-x", max_errors=0, keep=("k",))
         identity = yard.submit("a", "error", f"wait {yard.gate}", options=options)
         async with yard.led():
             job = await yard.until_rows(identity, 2)
             assert (job.state, job.rows_total, job.errors, job.seconds_left) == (State.RUNNING, 3, 1, 1.0)
             assert yard.runs(identity) == [
-                "run double:1 --progress json --workers 3 --column=text=--a b --explain --id-column=-x --max-errors=0"
+                "run double:1 --progress json --workers 3 --row-timeout 600"
+                " --column=text=--a b --keep=k --id-column=-x --max-errors=0"
             ]
             yard.gate.touch()
             job = await yard.until(identity, State.DONE)

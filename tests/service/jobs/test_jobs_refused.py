@@ -23,7 +23,7 @@ BAD: list[tuple[dict[str, Any], int, str, list[Any]]] = [
     ({"options": {"strange": 1}}, 422, "invalid_request", ["options"]),
     ({"options": {"part_rows": 0}}, 422, "invalid_request", ["options", "part_rows"]),
     ({"options": {"id_column": "a\x00b"}}, 422, "invalid_request", ["options", "id_column"]),
-    ({"options": {"column": {"a": "x" * 201}}}, 422, "invalid_request", ["options", "column"]),
+    ({"options": {"columns": {"a": "x" * 201}}}, 422, "invalid_request", ["options", "columns"]),
 ]
 
 
