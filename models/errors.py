@@ -46,6 +46,7 @@ The whole tree::
     ├── JobError                     a batch job cannot go on; what it has done stays done
     │   ├── TooManyErrors            more error rows than it was allowed
     │   ├── JobHeld                  another runner has it
+    │   ├── StackChanged             other versions, or another machine, than it began with
     │   ├── NoSpace                  paused: nothing more can be written
     │   └── Interrupted              paused: somebody asked
     └── SettingsError                an environment variable
@@ -359,6 +360,12 @@ class JobHeld(JobError):
     """Another runner works on this job."""
 
     code = "job_held"
+
+
+class StackChanged(JobError):
+    """The job began with other versions, or on another machine; the bytes may differ."""
+
+    code = "stack_changed"
 
 
 class NoSpace(JobError):

@@ -37,18 +37,6 @@ def shipped_tags() -> dict[str, str]:
     return found
 
 
-def hold_to_trust() -> None:
-    """From now on this process opens no model that no key of ``LECTERN_TRUSTED_KEYS`` signed, if there are such keys.
-
-    Every process that serves or scores comes by here before it opens a model.
-
-    Raises:
-        DataError: If one of those keys is none.
-    """
-    if settings().trusted_keys:
-        trust_only(read_keys(settings().trusted_entries))
-
-
 def find_models(wanted: Iterable[str]) -> list[Served]:
     """The models asked for (none: every model in the repository), found in the model store.
 
@@ -61,7 +49,9 @@ def find_models(wanted: Iterable[str]) -> list[Served]:
         ArtifactUntrusted: If no key of ``LECTERN_TRUSTED_KEYS`` signed it, and there are such keys.
         DataError: If one of those keys is none.
     """
-    hold_to_trust()
+    # Every process that serves or scores comes by here before it opens a model; what it opens later is held to it too.
+    if settings().trusted_keys:
+        trust_only(read_keys(settings().trusted_entries))
     shipped, chosen = shipped_tags(), {name: f"{name}:{live.version}" for name, live in read_live().items()}
     tags = [entry if ":" in entry else (shipped | chosen).get(entry, f"{entry}:latest") for entry in wanted]
     served = [find_version(tag) for tag in tags or (chosen.get(name, tag) for name, tag in shipped.items())]

@@ -63,18 +63,11 @@ class Asked:
         return open_source(self.asked)
 
     def scorer(self) -> Scorer:
-        """The model, open; its certificate is the one that was asked for."""
-        from models.predictor import open_predictor
-        from models.session import open_artifact
-        from service.catalog import hold_to_trust
+        """The model, open, and the input."""
         from service.scoring.scorer import Scorer as FormatScorer
 
         # The store itself is not asked: that takes half a second, and the folder is known.
-        hold_to_trust()
-        session = open_artifact(self.folder, self.device)
-        if session.manifest.digest != self.asked.manifest_digest:
-            raise ArtifactMismatch(f"{self.asked.model}: not the model that the job was begun with")
-        return FormatScorer(self.asked, self.device, open_predictor(session))
+        return FormatScorer(self.asked, self.device, folder=self.folder)
 
     def assembly(self, file: BinaryIO) -> Assembly:
         """The output."""

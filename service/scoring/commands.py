@@ -51,9 +51,7 @@ FORMAT_OPTIONS: list[Callable[[Command], Command]] = [
     click.option("--keep", multiple=True, metavar="KEY", help="A key of a JSON line that travels to the output."),
     click.option("--id-column", "id", metavar="NAME", help="A column that the output shows beside each prediction."),
     click.option("--delimiter", default="", help="Between the cells of a CSV file."),
-    click.option(
-        "--part-rows", type=click.IntRange(1), default=Options().part_rows, show_default=True, help="Of a part."
-    ),
+    click.option("--part-rows", type=click.IntRange(1), help="Of a part; by default as many as suit the model."),
     click.option(
         "--part-bytes", type=click.IntRange(1), default=Options().part_bytes, show_default=True, help="Of a part."
     ),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from models.errors import InputChanged, JobError
+from models.errors import InputChanged, JobError, StackChanged
 from service.scoring.assignment import Assignment, Cut, Source
 from service.scoring.ledger import Entry, Ledger
 from service.scoring.progress import Progress
@@ -20,6 +20,7 @@ def make_plan(job: "Job", ledger: Ledger) -> tuple[Entry, str]:
 
     Raises:
         JobError: If the ledger is another job's.
+        StackChanged: If versions or machine are not those it began with.
         InputChanged: If the input is not what it was then.
     """
     mark, entry = job.assignment.mark(), ledger.read()
@@ -30,7 +31,7 @@ def make_plan(job: "Job", ledger: Ledger) -> tuple[Entry, str]:
         raise JobError(f"another job is unfinished in {folder}: resume it, or remove that folder")
     stack = stack_of(job.assignment)
     if entry.stack != stack and not job.terms.mixes:
-        raise JobError(f"begun with {entry.stack}, here is {stack}: bytes may differ; --mix goes on nevertheless")
+        raise StackChanged(f"begun with {entry.stack}, here is {stack}: bytes may differ; --mix goes on nevertheless")
     if read_through(job) != entry.input_digest:
         raise InputChanged(f"the input is not what it was when this job began; to score it as it is, remove {folder}")
     return entry, mark

@@ -6,7 +6,6 @@ more. Workers that somebody killed or stopped are no row's fault, and cost nothi
 """
 
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
@@ -17,18 +16,8 @@ import msgspec
 
 from models.errors import JobError
 from service.scoring.assignment import Assignment, Blame, Cut, Done, RowError
-from service.scoring.worker import (
-    KINDS,
-    READ_REPORT,
-    Began,
-    Broke,
-    Order,
-    Ready,
-    Report,
-    Stopped,
-    Survived,
-    work,
-)
+from service.scoring.process import Trial, Worker
+from service.scoring.worker import KINDS, READ_REPORT, Began, Broke, Order, Ready, Report, Stopped, Survived
 
 # The next part lies in the pipe while one is scored: nobody waits for this process.
 ORDERS_EACH = 2
@@ -47,40 +36,6 @@ REASONS = {
     DIED: "the process that scores ended at this row, twice",
     STOOD_STILL: "the process that scores gave no answer for this row in the time it had, twice",
 }
-
-
-class Trial(msgspec.Struct, kw_only=True):
-    """A part on its way, and what was tried with it.
-
-    Attributes:
-        fruitless: Tries in a row that ended without telling anything.
-        suspect: The row at which the last one ended.
-    """
-
-    cut: Cut
-    known: dict[int, RowError]
-    alone: bool = False
-    suspect: int | None = None
-    fruitless: int = 0
-
-
-class Worker:
-    """One process, seen from here."""
-
-    def __init__(self, assignment: Assignment, context: Any) -> None:
-        self.pipe, end = context.Pipe()
-        self.process = context.Process(target=work, args=(end, assignment, os.getpid()), daemon=True)
-        self.process.start()
-        end.close()
-        self.is_ready, self.since = False, monotonic()
-        self.row: int | None = None
-        self.orders: deque[Trial] = deque()
-
-    def end(self) -> None:
-        """It is gone when this returns, even if it was stopped."""
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
 
 
 class Pool:
@@ -147,7 +102,7 @@ class Pool:
             assert isinstance(pipe, Connection)
             yield from self._listen(by_pipe[pipe])
         for worker in [*self._workers]:
-            if monotonic() - worker.since > self._limit(worker):
+            if worker.silence() > self._limit(worker):
                 yield from self._lose(worker, STOOD_STILL)
         self._hand_out()
 
@@ -156,7 +111,7 @@ class Pool:
         try:
             while worker.pipe.poll():
                 report = READ_REPORT.decode(worker.pipe.recv_bytes())
-                worker.since = monotonic()
+                worker.heard()
                 if isinstance(report, Broke):
                     yield from self._lose(worker, DIED)
                     return
@@ -232,7 +187,8 @@ class Pool:
 
     def _send(self, worker: Worker, trial: Trial) -> None:
         if not worker.orders and worker.is_ready:
-            worker.since, worker.row = monotonic(), None
+            worker.heard()
+            worker.row = None
         worker.orders.append(trial)
         order = Order(
             cut=trial.cut,

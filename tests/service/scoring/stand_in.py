@@ -118,6 +118,10 @@ def answer(words: list[str]) -> str:
             time.sleep(SECONDS_FOR_EVER)
         case ["raise"]:
             raise ValueError("nobody foresaw this")
+        case ["burn", seconds]:
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+            while time.thread_time() < float(seconds):
+                pass
         case ["signal", number, "unless", path] if not Path(path).exists():
             Path(path).touch()
             os.kill(os.getpid(), int(number))

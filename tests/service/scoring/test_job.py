@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.crashes.disks import Crash, CrashingDisk
-from models.errors import DataError, InputChanged, Interrupted, JobError, JobHeld, NoSpace, TooManyErrors
+from models.errors import DataError, InputChanged, Interrupted, JobError, JobHeld, NoSpace, StackChanged, TooManyErrors
 from service.scoring import ledger as ledgers
 from service.scoring.assignment import Blame, Source
 from service.scoring.disk import Disk
@@ -137,7 +137,7 @@ def test_other_versions(run: Run, tmp_path: Path) -> None:
     """A job does not go on with other versions, or on another machine, unless it is told that this is well."""
     write_rows(tmp_path / "in", ROWS)
     crash(run)
-    with pytest.raises(JobError, match="bytes may differ"):
+    with pytest.raises(StackChanged, match="bytes may differ"):
         run(Doubling(tmp_path / "in", versions="2"))
     assert run(Doubling(tmp_path / "in", versions="2"), mixes=True)[0].stack == {"stand-in": "2"}
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -168,3 +170,21 @@ def test_absence_is_nobody_s_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run(Doubling(tmp_path / "in", 50, seconds=0.6, log=log), tmp_path, row_seconds=1.0, watch=Sleeper())
     assert (tmp_path / "out").read_bytes() == want
     assert sorted(log.read_text().split()) == ["0", "1"]
+
+
+def test_a_starved_worker_does_not_stand_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that wants to compute, and is not let, is no hang: a busy machine makes no error rows."""
+    monkeypatch.setattr(pools, "UNMEASURED", 1.0)
+    write_rows(tmp_path / "in", 10, {4: "burn 0.4"})
+    core = min(os.sched_getaffinity(0))
+    busy = f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+    others = [subprocess.Popen([sys.executable, "-c", busy]) for _ in range(5)]
+    began = time.monotonic()
+    try:
+        run(Doubling(tmp_path / "in"), tmp_path, workers=1, row_seconds=0.5)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert time.monotonic() - began > 0.8  # it was starved indeed
+    assert errors_of(tmp_path / "out") == {4: "! burn"}
