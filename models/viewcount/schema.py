@@ -19,6 +19,7 @@ WINDOW_DAYS = 56
 MAX_HORIZON_DAYS = 28
 HORIZON_DAYS = 7
 MAX_FAULTS = 8
+BLOCK_ROWS = 512
 
 Views = Annotated[
     list[Annotated[float, Meta(ge=0, le=MAX_VIEWS_PER_DAY)]],
@@ -83,8 +84,14 @@ def accept(views: NDArray[np.float64], assets: Assets) -> NDArray[np.bool_]:
     """Which rows of ``(rows, days)`` are within the bounds of the types and whole; of NaN neither is true."""
     if not WINDOW_DAYS <= views.shape[1] <= MAX_DAYS:
         return np.zeros(len(views), np.bool_)
-    is_good = (views >= 0) & (views <= MAX_VIEWS_PER_DAY) & (np.rint(views) == views)
-    good: NDArray[np.bool_] = is_good.all(axis=1)
+    good = np.empty(len(views), np.bool_)
+    for start in range(0, len(views), BLOCK_ROWS):  # all at once it waits for memory, four times as long
+        block = views[start : start + BLOCK_ROWS]
+        if block.min() >= 0 and block.max() <= MAX_VIEWS_PER_DAY and (np.rint(block) == block).all():
+            good[start : start + BLOCK_ROWS] = True
+        else:
+            is_good = (block >= 0) & (block <= MAX_VIEWS_PER_DAY) & (np.rint(block) == block)
+            good[start : start + BLOCK_ROWS] = is_good.all(axis=1)
     return good
 
 

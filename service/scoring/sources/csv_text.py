@@ -80,13 +80,12 @@ class CsvSource:
         skipped, rest, row = self._start, b"", 0
         cutter = Cutter(self._spec.options, self._start)
         for block in self._pass.blocks():
-            chunk = rest + block[min(skipped, len(block)) :]
-            skipped -= min(skipped, len(block))
-            ends = self._quotes.ends(chunk)
-            end = int(ends[-1]) if len(ends) else 0
+            if skipped:
+                skipped, block = skipped - min(skipped, len(block)), block[skipped:]
+            ends = self._quotes.ends_after(rest, block)
             row += len(ends)
-            yield from cutter.add(chunk[:end], ends)
-            rest = chunk[end:]
+            yield from cutter.add(block, ends)
+            rest = block[int(ends[-1]) :] if len(ends) else rest + block
             if len(rest) > MAX_ROW_BYTES:
                 reason = f"more than {MAX_ROW_BYTES} bytes (is a quote never closed?)"
                 raise DataError(self._spec.source, row=row + 1, found=reason, expected="shorter rows")
@@ -94,7 +93,6 @@ class CsvSource:
         if b"\n" in last and self._quotes.is_open(last):
             expected = "a closing quote: rows cannot be told apart after it"
             raise DataError(self._spec.source, row=row + 1, found="a quote that is never closed", expected=expected)
-        yield from cutter.add(rest, self._quotes.ends(b""))
         yield from cutter.end(is_row=lambda tail: bool(tail.strip(b"\r\n")))
 
     def read(self, cut: Cut) -> CsvRows:

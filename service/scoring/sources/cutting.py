@@ -45,11 +45,11 @@ class Cutter:
             block: The next bytes.
             ends: Places in the block after each end of a row, ascending.
         """
-        start, number = 0, 0
+        view, start, number = memoryview(block), 0, 0
         while number < len(ends):
             taken = 1 if self._is_long else self._fill(start, ends[number:])
             end = int(ends[number + taken - 1])
-            self._take(block[start:end] if start or end < len(block) else block, taken)
+            self._take(view[start:end], taken)
             start, number = end, number + taken
             if self._is_full():
                 yield self._close()
@@ -62,7 +62,7 @@ class Cutter:
         by_size = int(np.searchsorted(ends, start + max(1, missing))) + 1
         return max(1, min(len(ends), room, by_size))
 
-    def _take(self, piece: bytes, rows: int) -> None:
+    def _take(self, piece: bytes | memoryview, rows: int) -> None:
         for part in self._tail:
             self._hash.update(part)
         self._hash.update(piece)

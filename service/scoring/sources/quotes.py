@@ -31,7 +31,15 @@ class Quotes:
         ends = line_ends(text)
         if b'"' in text:
             ends = self._outside(text, units, ends)
-        return _without_blanks(units, ends)
+        return _without_blanks(text, ends, 0)
+
+    def ends_after(self, rest: bytes, block: bytes) -> Places:
+        """The same in a block after the beginning of a row, which the block goes on with."""
+        if b'"' in block or b'"' in rest:
+            return self.ends(rest + block) - len(rest)
+        if not rest.strip(b"\r\n"):
+            return _without_blanks(rest + block, line_ends(rest + block), 0) - len(rest)
+        return _without_blanks(block, line_ends(block), -len(rest))
 
     def _outside(self, text: bytes, units: NDArray[np.uint8], ends: Places) -> Places:
         quotes = np.flatnonzero(units == QUOTE)
@@ -71,10 +79,13 @@ class Quotes:
         return b'"' in row and self._row.fullmatch(row + b"\n") is None
 
 
-def _without_blanks(units: NDArray[np.uint8], ends: Places) -> Places:
-    lengths = np.diff(ends, prepend=0)
+def _without_blanks(text: bytes, ends: Places, start: int) -> Places:
+    """Ends of rows without those of blank lines; the first row begins at ``start``."""
+    lengths = np.diff(ends, prepend=start)
     if lengths.min(initial=3) > 2:
         return ends
+    units = np.frombuffer(text, np.uint8)
     is_blank = (lengths == 1) | ((lengths == 2) & (units[ends - 2] == RETURN))
+    is_blank[:1] &= start == 0  # what a block goes on with is no blank line
     found: Places = ends[~is_blank]
     return found

@@ -136,22 +136,35 @@ CELLS = st.text(alphabet=['"', ",", "\n", "\r", "a"], max_size=6)
 
 
 @settings(max_examples=400, deadline=None)
-@given(text=st.text(alphabet=['"', ",", "\n", "a"], max_size=40), block=st.integers(1, 9))
-def test_rows_end_where_python_says(text: str, block: int) -> None:
+@given(text=st.text(alphabet=['"', ",", "\n", "a"], max_size=40), size=st.integers(1, 9))
+def test_rows_end_where_python_says(text: str, size: int) -> None:
     """Python's own reader finds the same rows in any text of quotes, commas and line feeds, however it is cut."""
     quotes, data, rest, rows = Quotes(b","), text.encode(), b"", []
-    for start in range(0, len(data), block):
-        rest += data[start : start + block]
-        begin = 0
-        for end in quotes.ends(rest).tolist():
-            rows.append(rest[begin:end])
-            begin = end
-        rest = rest[begin:]
+    for start in range(0, len(data), size):
+        block, begin = data[start : start + size], 0
+        for end in quotes.ends_after(rest, block).tolist():
+            rows.append(rest + block[begin:end])
+            rest, begin = b"", end
+        rest += block[begin:]
     found = [next(csv.reader([row.decode().lstrip("\n")])) for row in rows]
     expected = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     if rest.strip(b"\n"):
         expected.pop()
     assert found == expected
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_blank_lines_wherever_a_block_ends(line_end: bytes) -> None:
+    """A line end is blank or not by what stands before it, also in the block before."""
+    data = b"a" + line_end * 3 + b"b\r" + line_end + b'"c"' + line_end + line_end + b"d" + line_end
+    for size in range(1, len(data)):
+        quotes, rest, rows = Quotes(b","), b"", 0
+        for start in range(0, len(data), size):
+            block = data[start : start + size]
+            ends = quotes.ends_after(rest, block)
+            rows += len(ends)
+            rest = block[int(ends[-1]) :] if len(ends) else rest + block
+        assert rows == 4
 
 
 @settings(max_examples=200, deadline=None)
