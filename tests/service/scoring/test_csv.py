@@ -165,6 +165,7 @@ def test_blank_lines_wherever_a_block_ends(line_end: bytes) -> None:
             rows += len(ends)
             rest = block[int(ends[-1]) :] if len(ends) else rest + block
         assert rows == 4
+    assert Quotes(b",").ends_after(b"a", b"\nb\r").tolist() == [1]
 
 
 @settings(max_examples=200, deadline=None)
