@@ -8,6 +8,7 @@ import ctypes
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import monotonic
@@ -84,6 +85,12 @@ def work(pipe: Connection, assignment: Assignment, parent: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
+    # The runner is gone: so is the reason to be here.
+    with suppress(EOFError, ConnectionError):
+        _serve(assignment, pipe)
+
+
+def _serve(assignment: Assignment, pipe: Connection) -> None:
     def say(report: Report) -> None:
         pipe.send_bytes(msgspec.msgpack.encode(report))
 
@@ -94,10 +101,7 @@ def work(pipe: Connection, assignment: Assignment, parent: int) -> None:
         return
     say(Ready())
     while True:
-        try:
-            order = READ_ORDER.decode(pipe.recv_bytes())
-        except EOFError:
-            return
+        order = READ_ORDER.decode(pipe.recv_bytes())
         say(score(scorer, order, Disk(), lambda row: say(Began(row=row))))
 
 

@@ -1,38 +1,135 @@
 """The command line over a shipped model: run, resume, status, verify, plan, and how each says no."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.models import ModelStore
 from click.testing import CliRunner, Result
 
 from export.store import install
-from models.datasets import REPOSITORY
 from service.scoring.commands import EXITS, HELP, main
 
 ROWS = 60
 Call = Callable[..., Result]
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A model store with the tagger."""
-    home = tmp_path_factory.mktemp("store")
-    folder = next((REPOSITORY / "models").glob("*/trained/tagging"))
-    environment = {**os.environ, "BENTOML_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
-    code = f"from pathlib import Path; from export.store import install; install(Path({str(folder)!r}))"
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, cwd=REPOSITORY, capture_output=True)
-    yield home
-
-
-def write(path: Path, rows: int = ROWS) -> None:
-    """Sentences; one of them makes no sense."""
-    lines = [json.dumps({"tokens": ["a", "dog", "saw"] * (row % 5 + 1)}) for row in range(rows)]
+@pytest.fixture
+def call(tmp_path: Path, shipped_folder: Callable[[str], Path]) -> Iterator[Call]:
+    """Calls a command where the tagger is in the store, and ``in.jsonl`` holds sentences, one of which is none."""
+    lines = [json.dumps({"tokens": ["a", "dog", "saw"] * (row % 5 + 1)}) for row in range(ROWS)]
     lines[7] = '{"tokens": ["a", 5]}'
-    path.write_text("".join(f"{line}\n" for line in lines))
+    (tmp_path / "in.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    (tmp_path / "store").mkdir()
+
+    def run(*words: Any) -> Result:
+        return CliRunner().invoke(main, [str(word) for word in words])
+
+    with BentoMLContainer.model_store.patch(ModelStore(tmp_path / "store")):
+        install(shipped_folder("tagging"))
+        yield run
+
+
+def started(call: Call, folder: Path, *options: Any) -> Result:
+    """The usual job."""
+    words = ("run", "tagging", folder / "in.jsonl", folder / "out.parquet", "--part-rows", 20, "--workers", 1)
+    return call(*words, *options)
+
+
+def test_run_and_look(call: Call, tmp_path: Path) -> None:
+    """A job is run, found done, looked at and verified; whatever changed afterwards is named."""
+    out = tmp_path / "out.parquet"
+    first = started(call, tmp_path)
+    assert (first.exit_code, first.stdout) == (0, f"60 rows, 1 error rows: {out}\n")
+    assert started(call, tmp_path).stdout == f"nothing to do, this job is done: 60 rows, 1 error rows: {out}\n"
+    assert call("resume", out).stdout.startswith("nothing to do")
+    assert call("status", out).stdout == "done: 60 of 60 rows, 3 of 3 parts, 1 error rows\n"
+    assert json.loads(call("status", out, "--json").stdout)["state"] == "done"
+    whole = call("verify", out)
+    assert (whole.exit_code, whole.stdout.count(": equal: ")) == (0, 3)
+    for changed, name in ((out, "output"), (tmp_path / "in.jsonl", "input")):
+        content = changed.read_bytes()
+        changed.write_bytes(content[:-3] + b"x" + content[-2:])
+        found = call("verify", out)
+        assert (found.exit_code, f"{name}: DIFFERS" in found.stdout, found.stdout.count("DIFFERS")) == (1, True, 1)
+        changed.write_bytes(content)
+    manifest = tmp_path / "out.parquet.manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"rows": 60', b'"rows": 61'))
+    assert call("verify", out).exit_code == 1
+
+
+def test_pause_and_resume(call: Call, tmp_path: Path) -> None:
+    """More errors than allowed: exit 3 and how to go on; status says the same; resume ends it."""
+    out = tmp_path / "out.parquet"
+    stopped = started(call, tmp_path, "--max-errors", 0)
+    how = f"go on with: python -m service.scoring resume {out}\n"
+    assert stopped.exit_code == 3
+    assert stopped.stderr == f"lectern: 1 error rows in 20 rows, more than --max-errors 0; {how}"
+    looked = call("status", out)
+    assert looked.stdout == f"paused: 20 of 60 rows, 1 of 3 parts, 1 error rows\nnobody works on it; {how}"
+    assert call("resume", out, "--max-errors", 1, "--workers", 1).exit_code == 0
+    assert call("verify", out).exit_code == 0
+
+
+def test_work_folder_elsewhere(call: Call, tmp_path: Path) -> None:
+    """A job may be worked on in another folder; the command that resumes says so."""
+    work, out = tmp_path / "work", tmp_path / "out.parquet"
+    stopped = started(call, tmp_path, "--work", work, "--max-errors", 0)
+    assert f"resume {out} --work {work}" in stopped.stderr
+    assert call("status", out).exit_code == 1
+    assert call("resume", out, "--work", work, "--workers", 1).exit_code == 0
+    assert not work.exists()
+
+
+def test_plan(call: Call, tmp_path: Path) -> None:
+    """Rows, parts and a time; nothing is written."""
+    before = sorted(tmp_path.iterdir())
+    found = call("plan", "tagging", tmp_path / "in.jsonl", "--part-rows", 20, "--workers", 2)
+    assert found.exit_code == 0
+    assert found.stdout.startswith("60 rows in 3 parts; about 0.")
+    assert found.stdout.endswith(" s with 2 workers\n")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["run", "no-such", "in.jsonl", "out.parquet"], 1, "model no-such:latest is not in the model store"),
+        (["run", "tagging", "none.jsonl", "out.parquet"], 1, "expected"),
+        (["run", "tagging", "in.jsonl", "out.xyz"], 1, "a name that ends with"),
+        (["run", "tagging", "in.jsonl", "out.parquet", "--column", "x"], 2, "expected FIELD=NAME"),
+        (["run", "tagging", "in.jsonl"], 2, "Missing argument 'OUT'"),
+        (["run", "tagging", "in.jsonl", "out.parquet", "--workers", "0"], 2, "--workers"),
+        (["resume", "out.parquet"], 1, "there is no unfinished job of"),
+        (["status", "out.parquet"], 1, "there is no job of"),
+        (["verify", "out.parquet"], 1, "there is no"),
+    ],
+)
+def test_refusals(words: list[str], code: int, sentence: str, call: Call, tmp_path: Path) -> None:
+    """What cannot be done is said in a sentence, before anything is written."""
+    before = sorted(path for path in tmp_path.iterdir() if path.name != "store")
+    found = call(*(tmp_path / word if "." in word else word for word in words))
+    assert found.exit_code == code
+    assert sentence in found.stderr
+    assert sorted(path for path in tmp_path.iterdir() if path.name != "store") == before
+
+
+def test_quiet_and_lines(call: Call, tmp_path: Path) -> None:
+    """Quiet says nothing; for a scheduler the last line says how it ended."""
+    refused = started(call, tmp_path, "--progress", "json", "--max-errors", 0)
+    assert json.loads(refused.stderr.splitlines()[-1]) == {
+        "event": "failed",
+        "code": "too_many_errors",
+        "reason": "1 error rows in 20 rows, more than --max-errors 0",
+    }
+    quiet = started(call, tmp_path, "--quiet")
+    assert (quiet.exit_code, quiet.output) == (0, "")
+
+
+def test_exit_statuses_are_documented() -> None:
+    """The help names every exit status."""
+    assert all(re.search(rf"\b{code}\b", HELP) for code in EXITS.values())
