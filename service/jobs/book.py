@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from enum import StrEnum
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import msgspec
@@ -104,6 +105,8 @@ class Book:
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        # SQLite sleeps where it finds the file locked; the threads of one process need not.
+        self._turn = Lock()
         with self._open() as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(_TABLE)
@@ -125,7 +128,7 @@ class Book:
     @contextmanager
     def _change(self, synchronous: str = "FULL") -> Iterator[sqlite3.Connection]:
         """One transaction that nobody else's comes between."""
-        with self._open(synchronous) as connection:
+        with self._turn, self._open(synchronous) as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -245,10 +248,11 @@ class Book:
             wanted = {found for (found,) in connection.execute(query, (msgspec.json.encode(identities).decode(),))}
         return [identity for identity in identities if identity not in wanted]
 
-    def forget(self, ended_before: float) -> None:
-        """Forget what ended before a time, seconds since 1970."""
+    def forget(self, ended_before: float) -> list[str]:
+        """Forget what ended before a time, seconds since 1970; which that was."""
         with self._change() as connection:
-            connection.execute("DELETE FROM jobs WHERE ended < ?", (ended_before,))
+            found = connection.execute("DELETE FROM jobs WHERE ended < ? RETURNING id", (ended_before,)).fetchall()
+        return [identity for (identity,) in found]
 
 
 def same(job: Job, payload: str) -> Job:

@@ -9,10 +9,11 @@ import fcntl
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from time import monotonic, time
 
-from models.errors import HttpError
+from models.errors import HttpError, UnknownJob
 from service.jobs.book import Book, Job, State
 from service.jobs.place import Place
 from service.jobs.result import Result, result_of
@@ -103,7 +104,7 @@ class Foreman:
 
     async def _begin(self) -> None:
         for identity in [identity for identity, task in self._tasks.items() if task.done()]:
-            self._tasks.pop(identity).result()  # what it could not write down is begun anew
+            self._tasks.pop(identity)
         self._rests = {identity: until for identity, until in self._rests.items() if until > monotonic()}
         while len(self._tasks) < self.settings.jobs_running:
             job = await asyncio.to_thread(self.book.next, [*self._tasks, *self._rests])
@@ -126,11 +127,14 @@ class Foreman:
             tell("job_started", run.job)
             saving = asyncio.create_task(self._save(run))
             await self._end(run, await self._outcome(run))
+            await asyncio.to_thread(self._clear, identity)
+        except Exception:  # the process border: what could not be written down is begun anew, after the others
+            self._rests[identity] = monotonic() + TROUBLE_SECONDS
+            logger.exception("job %s was not looked after", identity, extra={"event": "jobs_failed", "job": identity})
         finally:
             if saving is not None:
                 saving.cancel()
             self.runs.pop(identity, None)
-        await asyncio.to_thread(self._clear, identity)
 
     async def _outcome(self, run: Run) -> Ending:
         try:
@@ -138,6 +142,8 @@ class Foreman:
         except HttpError as error:
             reason = error.faults[0].reason if error.faults else str(error)
             return Ending(State.FAILED, error.code, reason)
+        except FileNotFoundError:  # cancelled and forgotten at once
+            return Ending(State.FAILED, "job_failed", "the job's files are gone")
 
     async def _save(self, run: Run) -> None:
         """Write the progress down whenever there is some."""
@@ -198,16 +204,26 @@ class Foreman:
         if state in (None, State.CANCELLED, State.FAILED):
             self.place.remove(identity)
         elif state is State.DONE:
+            self._keep_output(identity)
+
+    def _keep_output(self, identity: str) -> None:
+        with suppress(UnknownJob):  # forgotten a moment ago
             self.place.keep_output(self.book.get(identity, None))
 
     def _sweep(self) -> None:
-        self.book.forget(time() - self.settings.jobs_keep_seconds)
+        """Clear away what was left when somebody died in the middle of it, or has been kept long enough."""
+        for identity in self.book.forget(time() - self.settings.jobs_keep_seconds):
+            self.place.remove(identity)
         states = self.book.states()
         for identity, is_given_up in self.place.folders().items():
             known = states.get(identity)
             is_over = known in (State.CANCELLED, State.FAILED) or (known is None and is_given_up)
-            if is_over and identity not in self.runs:
+            if identity in self.runs:
+                continue
+            if is_over:
                 self.place.remove(identity)
+            elif known is State.DONE:
+                self._keep_output(identity)
 
 
 def _progress(event: Event) -> dict[str, object]:

@@ -6,6 +6,7 @@ Whatever words a caller names an input by, nothing outside the root is read, and
 import os
 import shutil
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from time import time
@@ -108,11 +109,12 @@ class Place:
     def keep_output(self, job: Job) -> None:
         """Of a job that is done only the result stays."""
         kept = self.output(job)
-        for entry in os.scandir(self.folder(job.id)):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-            elif Path(entry.path) != kept:
-                os.unlink(entry.path)
+        with suppress(FileNotFoundError):  # it has just been forgotten
+            for entry in os.scandir(self.folder(job.id)):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                elif Path(entry.path) != kept:
+                    os.unlink(entry.path)
 
     def folders(self) -> dict[str, bool]:
         """The jobs that have a folder, each with whether nothing has been written to it for long."""

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -217,15 +216,15 @@ class Run:
 
     def _plain(self, reason: str | None, source: Path) -> str | None:
         """The child's sentence with our places called by the names that the caller knows."""
-        names: dict[str, Any] = {
+        names = {
             str(source): self.job.input or "the upload",
             str(self.place.output(self.job)): "the result",
             str(self.place.folder(self.job.id)): "the job",
-            str(self.place.state): "the service",
+            str(self.place.state.parent): "the service",
             str(self.place.root): "the storage root",
         }
-        for path, name in names.items():
-            reason = reason and reason.replace(path, name)
+        for path in sorted(names, key=len, reverse=True):
+            reason = reason and reason.replace(path, names[path])
         return reason
 
 
