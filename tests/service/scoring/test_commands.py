@@ -102,6 +102,7 @@ def test_plan(call: Call, tmp_path: Path) -> None:
         (["run", "tagging", "none.jsonl", "out.parquet"], 1, "expected"),
         (["run", "tagging", "in.jsonl", "out.xyz"], 1, "a name that ends with"),
         (["run", "tagging", "in.jsonl", "out.parquet", "--column", "x"], 2, "expected FIELD=NAME"),
+        (["resume", "s3://bucket/out"], 2, "is no path of this machine"),
         (["run", "tagging", "in.jsonl"], 2, "Missing argument 'OUT'"),
         (["run", "tagging", "in.jsonl", "out.parquet", "--workers", "0"], 2, "--workers"),
         (["resume", "out.parquet"], 1, "there is no unfinished job of"),
