@@ -54,9 +54,9 @@ def main(only: str, trials: int, seed: int) -> None:
     for name, tally, seconds in hold_all(only.split(","), trials, seed):
         is_met = is_met and tally.is_met
         click.echo(
-            f"{'ok ' if tally.is_met else 'RED'} {name}: {tally.trials} trials, {tally.kills} runners killed at work, "
+            f"{'ok ' if tally.is_met else 'RED'} {name}: {tally.trials} trials, {tally.kills} runners killed, "
             f"{tally.twice} trials killed again, {tally.workers_killed} workers killed; "
-            f"{tally.differences} differences, {tally.partial} partial, {tally.left} left something; "
+            f"{tally.differences} differences, {tally.failed} failed, {tally.partial} partial, {tally.left} untidy; "
             f"{tally.repeated} parts begun again, too many in {tally.too_often} trials; {seconds:.0f} s"
         )
     sys.exit(0 if is_met else 1)

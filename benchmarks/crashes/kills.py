@@ -77,6 +77,7 @@ class Tally:
         kills: How many runners were killed at work.
         twice: How many trials were killed again.
         workers_killed: How many single workers were killed besides.
+        failed: Runners that ended by themselves, and not well.
         differences: Trials whose output had another sha256.
         repeated: Parts that were begun again, over all trials.
         too_often: Trials in which they were more than one per worker that was killed, by itself or with its runner.
@@ -88,6 +89,7 @@ class Tally:
     kills: int = 0
     twice: int = 0
     workers_killed: int = 0
+    failed: int = 0
     differences: int = 0
     repeated: int = 0
     too_often: int = 0
@@ -97,7 +99,7 @@ class Tally:
     @property
     def is_met(self) -> bool:
         """Whether every promise held."""
-        return not (self.differences or self.partial or self.left or self.too_often)
+        return not (self.failed or self.differences or self.partial or self.left or self.too_often)
 
 
 def run_job(asked: Assignment, out: Path, workers: int) -> None:
@@ -117,7 +119,7 @@ def _runner(asked: Assignment, out: Path, workers: int) -> None:
     run_job(asked, out, workers)
 
 
-def attempt(asked: Assignment, out: Path, workers: int, kill: Callable[[int], None] | None) -> bool:
+def attempt(asked: Assignment, out: Path, workers: int, kill: Callable[[int], None] | None, tally: Tally) -> bool:
     """Run, and kill meanwhile.
 
     Returns:
@@ -129,8 +131,8 @@ def attempt(asked: Assignment, out: Path, workers: int, kill: Callable[[int], No
         kill(process.pid)
     process.join()
     if process.exitcode not in (0, -signal.SIGKILL):
-        raise RuntimeError(f"a runner ended with {process.exitcode}")
-    return process.exitcode != 0
+        tally.failed += 1
+    return process.exitcode == -signal.SIGKILL
 
 
 class Killer:
@@ -170,13 +172,13 @@ def hold(asked: Asked, folder: Path, name: str, *, trials: int, workers: int = 2
         _clear(out, log)
         # A little beyond its end too: the last operations are the delicate ones.
         killer, kills, before = Killer(draw, seconds * 1.1, tally), 0, tally.workers_killed
-        kills += attempt(asked, out, workers, killer)
+        kills += attempt(asked, out, workers, killer, tally)
         tally.partial += _is_partial(out, want)
         if draw.random() < AGAIN:
-            kills += attempt(asked, out, workers, killer)
+            kills += attempt(asked, out, workers, killer, tally)
             tally.twice += 1
             tally.partial += _is_partial(out, want)
-        attempt(asked, out, workers, None)
+        attempt(asked, out, workers, None, tally)
         tally.differences += _sha256(out) != want
         tally.left += default_folder(out).exists()
         tally.kills += kills
@@ -191,7 +193,7 @@ def _undisturbed(asked: Asked, out: Path, workers: int) -> tuple[float, str]:
     for _ in range(2):
         _clear(out, out.with_name("log"))
         began = time.monotonic()
-        attempt(asked, out, workers, None)
+        attempt(asked, out, workers, None, Tally())
     return time.monotonic() - began, _sha256(out)
 
 

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -44,6 +44,11 @@ class Asked:
     def identity(self) -> bytes:
         """The spec without the input's address: the input's bytes count, not where they lie."""
         return to_bytes(msgspec.structs.replace(self.asked, source=""))
+
+    def in_parts_of(self, rows: int) -> "Asked":
+        """The same in parts of so many rows: another job."""
+        options = msgspec.structs.replace(self.asked.options, part_rows=rows)
+        return replace(self, asked=msgspec.structs.replace(self.asked, options=options))
 
     def stack(self) -> dict[str, str]:
         """Versions, and the type of processor."""

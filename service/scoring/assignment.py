@@ -19,6 +19,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     Attributes:
         number: Which one.
+        name: Its file's.
         errors: How many of its rows are error rows.
         digest: sha256 of its file.
         size: The file's, in bytes.
@@ -26,6 +27,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """
 
     number: int
+    name: str
     rows: int
     errors: int
     digest: str

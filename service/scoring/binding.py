@@ -42,7 +42,7 @@ class Binding:
         cut, done = ledger.part(self.next)
         assert done is not None, "it is added when it is done"
         try:
-            with self._workspace.part(self.next).open("rb") as part:
+            with self._workspace.part(done.name).open("rb") as part:
                 if not _has(part, done.digest):
                     return cut
                 self._assembly.add(part)

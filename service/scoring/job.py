@@ -8,18 +8,19 @@ once; then the work folder goes. Whoever begins again after any of these steps c
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from secrets import token_hex
 
 import msgspec
 
 from models.errors import JobError, LecternError, NoSpace
 from service.scoring.assignment import Assignment
 from service.scoring.disk import Disk, is_full
-from service.scoring.ledger import Ledger
+from service.scoring.ledger import Entry, Ledger
 from service.scoring.lock import Lock
 from service.scoring.output import Manifest, Output
 from service.scoring.planning import identity_of, make_plan, read_through
 from service.scoring.progress import Quiet, Stop, Watch
-from service.scoring.run import OpenScorers, Run
+from service.scoring.run import OpenScorers, Run, Scorers
 from service.scoring.workspace import Workspace
 
 
@@ -82,16 +83,22 @@ class Job:
     def _run(self, lock: Lock, open_scorers: OpenScorers) -> Manifest:
         with Ledger(self.workspace.ledger) as ledger:
             self.workspace.settle()
-            try:
-                entry, mark = make_plan(self, ledger)
-            except LecternError:
-                # What never began leaves nothing behind.
-                if ledger.read() is None:
-                    self.workspace.clear()
-                raise
-            if not entry.overwrites:
-                self._refuse_other_output()
-            return Run(self, ledger, lock, entry, mark).to_the_end(open_scorers)
+            stamp = token_hex(4)
+            with open_scorers(lambda number: str(self.workspace.aside(number, stamp))) as scorers:
+                entry, mark = self._plan(ledger, scorers)
+                return Run(self, ledger, lock, stamp, entry, mark).to_the_end(scorers)
+
+    def _plan(self, ledger: Ledger, scorers: Scorers) -> tuple[Entry, str]:
+        try:
+            entry, mark = make_plan(self, ledger, scorers.expect)
+        except LecternError:
+            # What never began leaves nothing behind.
+            if ledger.read() is None:
+                self.workspace.clear()
+            raise
+        if not entry.overwrites:
+            self._refuse_other_output()
+        return entry, mark
 
     def _find_done(self) -> Manifest | None:
         """The manifest, if this very job is done and its output is whole; ``None`` if there is work to do."""

@@ -4,8 +4,9 @@ The journal is a rollback journal, truncated at each commit, with full syncs. A 
 two per part, but it needs memory shared by all readers: ``status`` on another machine, on a network file system or on
 a full disk could not read it. A part takes a tenth of a second or more to score and two milliseconds to note.
 
-Nothing hangs on the last commits lasting. A part is renamed into its place before it is noted here: without the note
-it is scored again, to the same bytes. A note without the part's bytes is found when the part is read for assembly.
+Nothing hangs on the last commits lasting. A part has its name, and its folder is synced, before it is noted here:
+without the note it is taken over by what its name says, or scored again to the same bytes. A note without the part's
+bytes is found when the part is read for assembly.
 """
 
 import sqlite3
@@ -26,7 +27,7 @@ CREATE TABLE IF NOT EXISTS job (
     parts INTEGER, stack TEXT, runner INTEGER, overwrites INTEGER
 );
 CREATE TABLE IF NOT EXISTS part (
-    number INTEGER PRIMARY KEY, cut BLOB, rows INTEGER, digest TEXT, bytes INTEGER, errors INTEGER, runner INTEGER
+    number INTEGER PRIMARY KEY, cut BLOB, rows INTEGER, digest TEXT, bytes INTEGER, errors INTEGER, name TEXT
 );
 CREATE TABLE IF NOT EXISTS runner (number INTEGER PRIMARY KEY, stamp TEXT);
 CREATE TABLE IF NOT EXISTS fault (part INTEGER, row INTEGER, code TEXT, reason TEXT, PRIMARY KEY (part, row));
@@ -122,8 +123,8 @@ class Ledger:
         """Parts that are in their places, whole."""
         with self._fenced():
             self._rows.executemany(
-                "UPDATE part SET digest = ?, bytes = ?, errors = ?, runner = ? WHERE number = ?",
-                [(part.digest, part.size, part.errors, self._runner, part.number) for part in parts],
+                "UPDATE part SET digest = ?, bytes = ?, errors = ?, name = ? WHERE number = ?",
+                [(part.digest, part.size, part.errors, part.name, part.number) for part in parts],
             )
 
     def forget(self, number: int) -> None:
@@ -154,13 +155,15 @@ class Ledger:
         """A part, and what was noted when it was done."""
         with self._translated():
             cut, *noted = self._rows.execute(
-                "SELECT cut, digest, bytes, errors FROM part WHERE number = ?", (number,)
+                "SELECT cut, digest, bytes, errors, name FROM part WHERE number = ?", (number,)
             ).fetchone()
-        digest, size, errors = noted
+        digest, size, errors, name = noted
         found = msgspec.json.decode(cut, type=Cut)
         if digest is None:
             return found, None
-        return found, Done(number=number, rows=found.rows, errors=errors, digest=digest, size=size, seconds=0.0)
+        return found, Done(
+            number=number, name=name, rows=found.rows, errors=errors, digest=digest, size=size, seconds=0.0
+        )
 
     def digests(self) -> Iterator[dict[str, Any]]:
         """Every part's rows, errors and digest, in order."""

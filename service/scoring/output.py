@@ -1,5 +1,6 @@
 """The output of a job and its manifest, side by side: there is none, or all of it."""
 
+import glob
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import msgspec
 
 from models.errors import JobError
 from service.scoring.disk import Disk
+from service.scoring.workspace import aside_name
 
 FORMAT = 1
 
@@ -89,6 +91,23 @@ class Output:
     def manifest_path(self) -> Path:
         """Beside it."""
         return self.path.with_name(f"{self.path.name}.manifest.json")
+
+    def aside(self, what: str, stamp: str, workspace: Path) -> Path:
+        """Where ``output`` or ``manifest`` is put together: in the work folder, or, if that is elsewhere, beside it."""
+        name = aside_name(what, stamp)
+        if workspace.stat().st_dev == self.path.parent.stat().st_dev:
+            return workspace / name
+        return self.path.with_name(f"{self._hidden}{name}")
+
+    def sweep(self) -> None:
+        """Throw away what an earlier runner left beside it."""
+        for what in ("output", "manifest"):
+            for path in self.path.parent.glob(glob.escape(self._hidden) + aside_name(what, "*")):
+                self._disk.remove(path)
+
+    @property
+    def _hidden(self) -> str:
+        return f".{self.path.name}.job."
 
     def exists(self) -> bool:
         """Whether something is in its place."""

@@ -1,7 +1,7 @@
 """The plan of a job: its parts, and whether what is asked now is what was asked when it began."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from service.scoring.job import Job
 
 
-def make_plan(job: "Job", ledger: Ledger) -> tuple[Entry, str]:
+def make_plan(job: "Job", ledger: Ledger, expect: Callable[[int], None]) -> tuple[Entry, str]:
     """The job as it was planned, now or by an earlier runner, and the input's mark from before it was read.
+
+    Args:
+        job: Whose plan it is.
+        ledger: Where it is noted.
+        expect: Told how many parts are coming, as they are counted.
 
     Raises:
         JobError: If the ledger is another job's.
@@ -25,24 +30,26 @@ def make_plan(job: "Job", ledger: Ledger) -> tuple[Entry, str]:
     """
     mark, entry = job.assignment.mark(), ledger.read()
     if entry is None:
-        return _plan_anew(job, ledger), mark
+        return _plan_anew(job, ledger, expect), mark
     folder = job.workspace.folder
     if entry.identity != identity_of(job.assignment):
         raise JobError(f"another job is unfinished in {folder}: resume it, or remove that folder")
     stack = stack_of(job.assignment)
     if entry.stack != stack and not job.terms.mixes:
         raise StackChanged(f"begun with {entry.stack}, here is {stack}: bytes may differ; --mix goes on nevertheless")
+    expect(entry.parts - ledger.totals().parts)
     if read_through(job) != entry.input_digest:
         raise InputChanged(f"the input is not what it was when this job began; to score it as it is, remove {folder}")
     return entry, mark
 
 
-def _plan_anew(job: "Job", ledger: Ledger) -> Entry:
+def _plan_anew(job: "Job", ledger: Ledger, expect: Callable[[int], None]) -> Entry:
     source, rows, parts = job.assignment.source(), 0, 0
     with ledger.planning() as plan:
         for cut in _told(job, source):
             plan.add(cut)
             rows, parts = rows + cut.rows, parts + 1
+            expect(parts)
         entry = Entry(
             id=hashlib.sha256(job.assignment.identity + source.digest.encode()).hexdigest(),
             identity=identity_of(job.assignment),

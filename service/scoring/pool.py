@@ -85,6 +85,11 @@ class Pool:
         """Numbers of the parts that are being scored at this moment."""
         return {worker.orders[0].cut.index for worker in self._workers if worker.orders}
 
+    def expect(self, parts: int) -> None:
+        """So many parts are coming: processes take a second to begin, and may do so before the parts are counted."""
+        while len(self._workers) < min(parts, self._most):
+            self._workers.append(Worker(self._assignment, self._context))
+
     def submit(self, cut: Cut, known: dict[int, RowError]) -> None:
         """One more part."""
         self._again.append(Trial(cut=cut, known=known))
@@ -179,8 +184,8 @@ class Pool:
         while self._again:
             worker = min(self._workers, key=lambda each: len(each.orders), default=None)
             if (worker is None or worker.orders) and len(self._workers) < self._most:
-                worker = Worker(self._assignment, self._context)
-                self._workers.append(worker)
+                self.expect(len(self._workers) + 1)
+                worker = self._workers[-1]
             if worker is None or len(worker.orders) >= ORDERS_EACH:
                 return
             self._send(worker, self._again.popleft())

@@ -1,6 +1,7 @@
 """What can be asked about a job without working on it: how far it is, whether its output is whole, how long it is."""
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -9,7 +10,6 @@ import msgspec
 
 from models.errors import JobError
 from service.scoring.asked import Asked, read_spec
-from service.scoring.assignment import Cut, RowError, Scorer
 from service.scoring.disk import Disk
 from service.scoring.ledger import Ledger, Totals
 from service.scoring.lock import find_holder
@@ -17,7 +17,7 @@ from service.scoring.output import Output
 from service.scoring.source import open_source
 from service.scoring.workspace import Workspace
 
-SAMPLE_ROWS = 256
+SAMPLE_ROWS = 1024
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,27 +114,19 @@ class Estimate(NamedTuple):
 
 
 def estimate(asked: Asked, workers: int) -> Estimate:
-    """How many rows and parts, and how long, by scoring a few rows of the first part twice."""
+    """How many rows and parts, and how long, by scoring the first rows as a small part of their own, twice."""
     rows = parts = 0
-    first: Cut | None = None
     for cut in asked.source().cuts():
-        rows, parts, first = rows + cut.rows, parts + 1, first or cut
-    if first is None or not first.rows:
+        rows, parts = rows + cut.rows, parts + 1
+    if not rows:
         return Estimate(rows, parts, 0.0)
-    scorer = asked.scorer()
-    _seconds(scorer, first, SAMPLE_ROWS)  # the first time is slower: nothing is warm
-    sample = min(SAMPLE_ROWS, first.rows)
-    reading, scoring = _seconds(scorer, first, 0), _seconds(scorer, first, sample)
-    each = max(0.0, scoring - reading) / sample
-    return Estimate(rows, parts, (each + reading / first.rows) * rows / workers)
-
-
-def _seconds(scorer: Scorer, cut: Cut, count: int) -> float:
-    """How long the first rows of a part take, and all that is done for a part whatever its rows."""
-    skipped = RowError(code="skipped", reason="not asked")
-    started = perf_counter()
-    scorer.score(cut, known=dict.fromkeys(range(min(count, cut.rows), cut.rows), skipped))
-    return perf_counter() - started
+    small = asked.in_parts_of(SAMPLE_ROWS)
+    first, scorer = next(iter(small.source().cuts())), small.scorer()
+    for _ in range(2):  # the first time is slower: nothing is warm
+        started = perf_counter()
+        scorer.score(first).write(BytesIO())
+        seconds = perf_counter() - started
+    return Estimate(rows, parts, seconds / first.rows * rows / workers)
 
 
 def as_json(value: Any) -> str:

@@ -1,15 +1,16 @@
 """From a plan to an output: what a runner does between taking a job and clearing up after it."""
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
-from secrets import token_hex
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
-from models.errors import InputChanged, JobError, TooManyErrors
+from models.errors import InputChanged, JobError, LecternError, TooManyErrors
 from service.scoring.assignment import Blame, Cut, Done, RowError
 from service.scoring.binding import Binding
 from service.scoring.disk import Writer
@@ -18,7 +19,7 @@ from service.scoring.lock import Lock
 from service.scoring.output import FORMAT, Manifest, seal, to_bytes
 from service.scoring.planning import read_through
 from service.scoring.progress import Progress
-from service.scoring.workspace import Whole, whole
+from service.scoring.workspace import Name, read_name
 
 if TYPE_CHECKING:
     from service.scoring.job import Job
@@ -41,6 +42,10 @@ class Scorers(Protocol):
         """Numbers of the parts that are being scored at this moment."""
         ...
 
+    def expect(self, parts: int) -> None:
+        """So many parts are coming."""
+        ...
+
     def submit(self, cut: Cut, known: dict[int, RowError]) -> None:
         """One more part."""
         ...
@@ -60,14 +65,15 @@ class Run:
         job: What it works on.
         ledger: What is done of it.
         lock: What keeps others away.
+        stamp: What its files are marked with.
         entry: The plan.
         mark: How the input looked from outside before it was read.
     """
 
-    def __init__(self, job: "Job", ledger: Ledger, lock: Lock, entry: Entry, mark: str) -> None:
+    def __init__(self, job: "Job", ledger: Ledger, lock: Lock, stamp: str, entry: Entry, mark: str) -> None:
         self._job, self._ledger, self._lock, self._entry, self._mark = job, ledger, lock, entry, mark
-        self._stamp = token_hex(4)
-        self._output = job.workspace.output(self._stamp)
+        self._stamp = stamp
+        self._output = job.output.aside("output", stamp, job.workspace.folder)
         self._take_over(ledger.begin(self._stamp))
         totals = ledger.totals()
         self._rows, self._errors = totals.rows, totals.errors
@@ -78,24 +84,33 @@ class Run:
 
     def _take_over(self, stamps: frozenset[str]) -> None:
         """What workers of earlier runners had finished is done; what they had only begun is thrown away."""
-        for found in self._job.workspace.find_whole(stamps):
-            cut, done = self._ledger.part(found.number)
-            if done is None:
-                self._job.workspace.adopt(found.number, found.path)
-                self._ledger.record([as_done(found, cut.rows)])
-        self._job.workspace.sweep()
+        workspace = self._job.workspace
+        for path in workspace.files():
+            name = read_name(path.name)
+            noted = self._ledger.part(name.number)[1] if name and name.stamp in stamps else None
+            if noted is not None and noted.name == path.name:
+                continue
+            if noted is None and name and name.stamp in stamps and sha256_of(path) == name.digest:
+                workspace.settle_parts()
+                self._ledger.record([as_done(name, path)])
+            else:
+                workspace.remove(path)
+        workspace.sweep()
+        self._job.output.sweep()
 
-    def to_the_end(self, open_scorers: OpenScorers) -> Manifest:
+    def to_the_end(self, scorers: Scorers) -> Manifest:
         """Score what is not done, put the output together, commit it, clear up."""
         self._check_errors()
         binding = Binding(self._job.assignment, self._output, self._job.workspace, self._job.disk)
         try:
-            with open_scorers(self._aside) as scorers:
-                while binding.next < self._entry.parts:
-                    self._turn(scorers, binding)
+            while binding.next < self._entry.parts:
+                self._turn(scorers, binding)
             digest, size = binding.finish()
-        except BaseException:
+        except BaseException as error:
             binding.abandon()
+            # Whoever took the job away may have removed what the workers were at: then that is the reason.
+            if isinstance(error, LecternError):
+                self._lock.confirm()
             # It may fill the disk, and is made anew in any case.
             with suppress(OSError):
                 self._job.disk.remove(self._output)
@@ -124,14 +139,13 @@ class Run:
             self._again.append(damaged)
 
     def _take(self, scorers: Scorers, seconds: float) -> None:
-        """Keep what comes within this time: in its place first, noted then."""
+        """Keep what comes within this time: its name first, noted then."""
         for result in scorers.results(seconds):
             self._lock.confirm()
             if isinstance(result, Blame):
                 self._ledger.blame(result)
                 continue
-            found = whole(self._aside(result.number), result.errors, result.digest)
-            self._job.workspace.adopt(result.number, found)
+            self._job.workspace.settle_parts()
             self._ledger.record([result])
             self._rows += result.rows
             self._errors += result.errors
@@ -157,9 +171,6 @@ class Run:
 
     def _known(self, number: int) -> dict[int, RowError]:
         return {blame.row: RowError(code=blame.code, reason=blame.reason) for blame in self._ledger.blames(number)}
-
-    def _aside(self, number: int) -> str:
-        return str(self._job.workspace.aside(number, self._stamp))
 
     def _check_errors(self) -> None:
         most = self._job.terms.max_errors
@@ -193,7 +204,8 @@ class Run:
 
     def _commit(self, digest: str, size: int) -> Manifest:
         """The manifest gets its place; then, once, the output."""
-        job, path = self._job, self._job.workspace.manifest(self._stamp)
+        job = self._job
+        path = job.output.aside("manifest", self._stamp, job.workspace.folder)
         self._look_at_input(0.0)
         manifest = seal(
             Manifest(
@@ -221,6 +233,20 @@ class Run:
         return manifest
 
 
-def as_done(found: Whole, rows: int) -> Done:
-    """A part that an earlier runner's worker finished."""
-    return Done(number=found.number, rows=rows, errors=found.errors, digest=found.digest, size=found.size, seconds=0.0)
+def as_done(name: Name, path: Path) -> Done:
+    """A part that an earlier runner's worker finished, and nobody noted."""
+    return Done(
+        number=name.number,
+        name=path.name,
+        rows=0,
+        errors=name.errors,
+        digest=name.digest,
+        size=path.stat().st_size,
+        seconds=0.0,
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

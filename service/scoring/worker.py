@@ -106,7 +106,7 @@ def _serve(assignment: Assignment, pipe: Connection) -> None:
 
 
 def score(scorer: Scorer, order: Order, disk: Disk, begin: Callable[[int], None] | None = None) -> Report:
-    """Carry out one order: the part lies aside, synced, or the report says why it does not."""
+    """Carry out one order: the part is synced and has its name, or the report says why it does not."""
     started, known = monotonic(), order.known
     if order.only is not None:
         known = dict.fromkeys(range(order.cut.rows), _SKIPPED)
@@ -115,14 +115,17 @@ def score(scorer: Scorer, order: Order, disk: Disk, begin: Callable[[int], None]
         scored = scorer.score(order.cut, known=known, alone=order.alone, begin=begin if order.alone else None)
         if order.only is not None:
             return Survived()
-        digest, size = _write(scored, Path(order.aside), disk)
-        disk.rename(Path(order.aside), whole(order.aside, scored.errors, digest))
+        aside = Path(order.aside)
+        digest, size = _write(scored, aside, disk)
+        place = whole(aside, scored.errors, digest)
+        disk.rename(aside, place)
     except (LecternError, OSError) as error:
         return _stopped(error)
     except Exception as error:  # the border of a row: it is tried again, and in the end the row is to blame
         return Broke(reason=f"{type(error).__name__}: {error}")
     return Done(
         number=order.cut.index,
+        name=place.name,
         rows=scored.rows,
         errors=scored.errors,
         digest=digest,

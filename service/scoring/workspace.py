@@ -1,7 +1,5 @@
 """The work folder of a job: where its parts lie until they are the output."""
 
-import hashlib
-from collections.abc import Iterator, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -12,14 +10,30 @@ LEDGER, PARTS, LOCK = "ledger.sqlite", "parts", "lock"
 ASIDE = ".aside"
 
 
-class Whole(NamedTuple):
-    """A part's file under the name its worker gave it."""
+def aside_name(what: str, stamp: str) -> str:
+    """What a runner calls something that is not finished."""
+    return f"{what}.{stamp}{ASIDE}"
 
-    path: Path
+
+class Name(NamedTuple):
+    """What a part's file is called once it is whole: whoever finds it can see whose it is, and that it is that.
+
+    Attributes:
+        stamp: The runner's whose worker wrote it.
+    """
+
     number: int
+    stamp: str
     errors: int
     digest: str
-    size: int
+
+
+def read_name(name: str) -> Name | None:
+    """What a file's name says; ``None`` if it was not finished."""
+    if name.endswith(ASIDE):
+        return None
+    number, stamp, errors, digest = name.split(".")
+    return Name(int(number), stamp, int(errors), digest)
 
 
 class Workspace:
@@ -42,30 +56,17 @@ class Workspace:
         """The lock's file."""
         return self.folder / LOCK
 
-    def output(self, stamp: str) -> Path:
-        """Where a runner puts the output together: two runners never write the same file."""
-        return self.folder / f"output.{stamp}{ASIDE}"
-
-    def manifest(self, stamp: str) -> Path:
-        """Where a runner writes the manifest."""
-        return self.folder / f"manifest.{stamp}{ASIDE}"
-
-    def part(self, number: int) -> Path:
-        """A part's place, once it is whole."""
-        return self.folder / PARTS / f"{number:06d}"
+    def part(self, name: str) -> Path:
+        """Where a part's file is."""
+        return self.folder / PARTS / name
 
     def aside(self, number: int, stamp: str) -> Path:
-        """Where a runner's workers write a part."""
-        return self.folder / PARTS / f"{number:06d}.{stamp}{ASIDE}"
+        """Where a runner's workers write a part: two runners never write the same file."""
+        return self.folder / PARTS / aside_name(f"{number:06d}", stamp)
 
-    def find_whole(self, stamps: Set[str]) -> Iterator[Whole]:
-        """Parts that workers of these runners had finished, and nobody had noted; what is damaged is left out."""
-        for path in sorted((self.folder / PARTS).glob(f"*{ASIDE}.*")):
-            number, stamp, _, errors, digest = path.name.split(".")
-            with path.open("rb") as file:
-                if stamp in stamps and hashlib.file_digest(file, "sha256").hexdigest() == digest:
-                    size = path.stat().st_size
-                    yield Whole(path=path, number=int(number), errors=int(errors), digest=digest, size=size)
+    def files(self) -> list[Path]:
+        """Everything where parts are, finished or not."""
+        return sorted((self.folder / PARTS).iterdir())
 
     def prepare(self) -> None:
         """The folders are there, and outlast a power loss."""
@@ -78,14 +79,17 @@ class Workspace:
         """The ledger's own name outlasts a power loss."""
         self._disk.sync_folder(self.folder)
 
-    def adopt(self, number: int, found: Path) -> None:
-        """A part that is written and synced gets its place."""
-        self._disk.rename(found, self.part(number))
+    def settle_parts(self) -> None:
+        """Names that parts were given outlast a power loss."""
         self._disk.sync_folder(self.folder / PARTS)
 
+    def remove(self, path: Path) -> None:
+        """Throw one file away."""
+        self._disk.remove(path)
+
     def sweep(self) -> None:
-        """Throw away what was not finished."""
-        for path in (*self.folder.glob(f"*{ASIDE}*"), *self.folder.glob(f"{PARTS}/*{ASIDE}*")):
+        """Throw away an output and a manifest that were not finished."""
+        for path in self.folder.glob(f"*{ASIDE}"):
             self._disk.remove(path)
 
     def clear(self) -> None:
@@ -103,9 +107,9 @@ class Workspace:
             self._disk.remove_folder(self.folder)
 
 
-def whole(aside: str, errors: int, digest: str) -> Path:
-    """What a worker calls a part when its file is whole: whoever finds it can see what it is, and that it is that."""
-    return Path(f"{aside}.{errors}.{digest}")
+def whole(aside: Path, errors: int, digest: str) -> Path:
+    """What a worker calls a part when its file is whole."""
+    return aside.with_name(f"{aside.name.removesuffix(ASIDE)}.{errors}.{digest}")
 
 
 def default_folder(output: Path) -> Path:

@@ -180,6 +180,9 @@ class Here:
     def running(self) -> set[int]:
         return {cut.index for cut, _ in list(self._waiting)[:1]}
 
+    def expect(self, parts: int) -> None:
+        return
+
     def submit(self, cut: Cut, known: dict[int, RowError]) -> None:
         self._waiting.append((cut, known))
 

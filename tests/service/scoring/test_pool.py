@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -42,7 +43,12 @@ def errors_of(out: Path) -> dict[int, str]:
 
 def children() -> list[psutil.Process]:
     """This process's worker processes."""
-    return [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it may end meanwhile
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def test_exactly_the_poisonous_rows_are_error_rows(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ import os
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,13 +65,15 @@ def wait_for(parts: int, folder: Path, seconds: float = 30) -> None:
         time.sleep(0.01)
 
 
-def stop_between_commits(process: "subprocess.Popen[str]", journal: Path) -> None:
+def stop_between_commits(process: "subprocess.Popen[str]", ledger: Path) -> None:
     """Stop a runner while it is not writing to its ledger: SQLite's own lock would keep others away too."""
     while True:
         process.send_signal(signal.SIGSTOP)
         while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
             time.sleep(0.001)
-        if not journal.exists() or not journal.stat().st_size:
+        with closing(sqlite3.connect(ledger, timeout=0, isolation_level=None)) as rows, suppress(sqlite3.Error):
+            rows.execute("BEGIN IMMEDIATE")
+            rows.execute("ROLLBACK")
             return
         process.send_signal(signal.SIGCONT)
         time.sleep(0.02)
@@ -107,8 +111,8 @@ def test_interrupted(number: signal.Signals, start: Start, tmp_path: Path) -> No
     assert time.monotonic() - asked < 3
     assert (code, said.count("\n")) == (130, 1)
     assert f"go on with: python -m service.scoring resume {tmp_path / 'out'}" in said
-    noted = len(list((tmp_path / ".out.job" / "parts").glob("??????")))
-    assert noted >= 4  # what was begun was brought to its end
+    noted = len(list((tmp_path / ".out.job" / "parts").glob("*.*.*.*")))
+    assert noted >= 2  # what was begun was brought to its end
     assert end(start())[0] == 0
     assert (tmp_path / "out").read_bytes() == want
     assert len(begun(tmp_path)) <= PARTS + 2
@@ -155,14 +159,14 @@ def test_a_runner_whose_job_was_taken_away(start: Start, tmp_path: Path) -> None
     """Stopped, its work folder removed, the job done by another: when it goes on it changes nothing, and says so."""
     want, first = write_rows(tmp_path / "in", ROWS), start("--seconds", 0.2)
     wait_for(3, tmp_path)
-    first.send_signal(signal.SIGSTOP)
+    os.killpg(first.pid, signal.SIGSTOP)
     shutil.rmtree(tmp_path / ".out.job")
     assert end(start())[0] == 0
-    before = (tmp_path / "out").stat(), (tmp_path / "out.manifest.json").stat()
-    first.send_signal(signal.SIGCONT)
+    before = [(tmp_path / name).stat().st_mtime_ns for name in ("out", "out.manifest.json")]
+    os.killpg(first.pid, signal.SIGCONT)
     code, said = end(first)
     assert code in (1, 5), said
-    assert ((tmp_path / "out").stat(), (tmp_path / "out.manifest.json").stat()) == before
+    assert [(tmp_path / name).stat().st_mtime_ns for name in ("out", "out.manifest.json")] == before
     assert (tmp_path / "out").read_bytes() == want
 
 
@@ -170,7 +174,7 @@ def test_a_runner_whose_job_was_taken_over(start: Start, tmp_path: Path) -> None
     """Only its lock is removed, and another runner goes on: the first one is fenced off before its next commit."""
     want, first = write_rows(tmp_path / "in", ROWS), start("--seconds", 0.2)
     wait_for(3, tmp_path)
-    stop_between_commits(first, tmp_path / ".out.job" / "ledger.sqlite-journal")
+    stop_between_commits(first, tmp_path / ".out.job" / "ledger.sqlite")
     (tmp_path / ".out.job" / "lock").unlink()
     second = start("--seconds", 0.2)
     wait_for(8, tmp_path)
