@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from service.scoring.spec import Spec
 
 # Readers skip and share out row groups; far smaller ones cost more than they hold.
-GROUP_ROWS = 2**16
-GROUP_BYTES = 64 * 2**20
+GROUP_ROWS = 2**15
+GROUP_BYTES = 32 * 2**20
 COPY_BYTES = 2**20
 
 
