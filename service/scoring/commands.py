@@ -19,6 +19,7 @@ from service.scoring.assignment import Assignment
 from service.scoring.disk import Disk
 from service.scoring.job import Job, Terms
 from service.scoring.ledger import Ledger
+from service.scoring.options import FORMAT_OPTIONS, OUT, RUN_OPTIONS, WORK, WORKERS, having
 from service.scoring.output import Manifest, Output
 from service.scoring.pool import Pool
 from service.scoring.progress import Bar, Lines, Quiet, Stop, Watch
@@ -42,54 +43,6 @@ Exit status: 0 done; 1 failed; 2 the command line makes no sense; 3 more error r
 4 the input was changed; 5 another runner has the job; 6 paused, no space; 130 paused by Ctrl-C or SIGTERM.
 After 3, 5, 6 and 130, and after a crash, resume goes on where it was.
 """
-
-Command = Callable[..., Any]
-FORMAT_OPTIONS: list[Callable[[Command], Command]] = [
-    click.option(
-        "--column", "columns", multiple=True, metavar="FIELD=NAME", help="Where a field stands, if elsewhere."
-    ),
-    click.option("--keep", multiple=True, metavar="KEY", help="A key of a JSON line that travels to the output."),
-    click.option("--id-column", "id", metavar="NAME", help="A column that the output shows beside each prediction."),
-    click.option("--delimiter", default="", help="Between the cells of a CSV file."),
-    click.option("--part-rows", type=click.IntRange(1), help="Of a part; by default as many as suit the model."),
-    click.option(
-        "--part-bytes", type=click.IntRange(1), default=Options().part_bytes, show_default=True, help="Of a part."
-    ),
-    click.option("--input-format", default="", help="If the input's name does not tell it."),
-    click.option("--output-format", default="", help="If the output's name does not tell it."),
-]
-WORKERS = click.option(
-    "--workers", type=click.IntRange(1, 256), help="Processes; one per core by default, one on a GPU."
-)
-WORK = click.option(
-    "--work", type=click.Path(path_type=Path, file_okay=False), help="Work folder; beside OUT by default."
-)
-RUN_OPTIONS: list[Callable[[Command], Command]] = [
-    WORKERS,
-    WORK,
-    click.option(
-        "--max-errors", type=click.IntRange(0), help="Stop when there are more error rows; no limit by default."
-    ),
-    click.option(
-        "--row-timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds for one row."
-    ),
-    click.option("--overwrite", is_flag=True, help="Replace a file that is in the place of OUT."),
-    click.option("--mix", is_flag=True, help="Go on with other versions, or on another CPU, than the job began with."),
-    click.option("--quiet", is_flag=True, help="Say nothing but why it stopped."),
-    click.option("--progress", type=click.Choice(["bar", "json"]), default="bar", help="For people, or line by line."),
-]
-OUT = click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
-
-
-def having(options: list[Callable[[Command], Command]]) -> Callable[[Command], Command]:
-    """Several options at once."""
-
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
 
 
 @click.group(help=HELP)

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from service.scoring.commands import RUN_OPTIONS, carry_out, having
+from service.scoring.commands import carry_out
+from service.scoring.options import RUN_OPTIONS, having
 from tests.service.scoring.stand_in import Doubling
 
 

@@ -1,0 +1,74 @@
+"""What the command line of batch scoring takes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from service.scoring.spec import Options
+from service.scoring.storage import is_local
+
+Command = Callable[..., Any]
+FORMAT_OPTIONS: list[Callable[[Command], Command]] = [
+    click.option(
+        "--column", "columns", multiple=True, metavar="FIELD=NAME", help="Where a field stands, if elsewhere."
+    ),
+    click.option("--keep", multiple=True, metavar="KEY", help="A key of a JSON line that travels to the output."),
+    click.option("--id-column", "id", metavar="NAME", help="A column that the output shows beside each prediction."),
+    click.option("--delimiter", default="", help="Between the cells of a CSV file."),
+    click.option("--part-rows", type=click.IntRange(1), help="Of a part; by default as many as suit the model."),
+    click.option(
+        "--part-bytes", type=click.IntRange(1), default=Options().part_bytes, show_default=True, help="Of a part."
+    ),
+    click.option("--input-format", default="", help="If the input's name does not tell it."),
+    click.option("--output-format", default="", help="If the output's name does not tell it."),
+]
+WORKERS = click.option(
+    "--workers", type=click.IntRange(1, 256), help="Processes; one per core by default, one on a GPU."
+)
+WORK = click.option(
+    "--work", type=click.Path(path_type=Path, file_okay=False), help="Work folder; beside OUT by default."
+)
+RUN_OPTIONS: list[Callable[[Command], Command]] = [
+    WORKERS,
+    WORK,
+    click.option(
+        "--max-errors", type=click.IntRange(0), help="Stop when there are more error rows; no limit by default."
+    ),
+    click.option(
+        "--row-timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds for one row."
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace a file that is in the place of OUT."),
+    click.option("--mix", is_flag=True, help="Go on with other versions, or on another CPU, than the job began with."),
+    click.option("--quiet", is_flag=True, help="Say nothing but why it stopped."),
+    click.option("--progress", type=click.Choice(["bar", "json"]), default="bar", help="For people, or line by line."),
+]
+
+
+class LocalFile(click.Path):
+    """A path of this machine: a rename is what commits an output."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path.
+
+        Raises:
+            BadParameter: If it is the address of something else.
+        """
+        if not is_local(str(value)):
+            self.fail(f"{value} is no path of this machine; write to one and copy it", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+OUT = click.argument("out", type=LocalFile(path_type=Path, dir_okay=False))
+
+
+def having(options: list[Callable[[Command], Command]]) -> Callable[[Command], Command]:
+    """Several options at once."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
