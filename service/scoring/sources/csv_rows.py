@@ -88,7 +88,7 @@ class CsvReader:
         parse = arrow_csv.ParseOptions(delimiter=self.cells.delimiter, newlines_in_values=b'"' in text)
         read = arrow_csv.ReadOptions(**self._read, block_size=len(text) + 1)
         try:
-            table = arrow_csv.read_csv(io.BytesIO(text), read, parse, self._convert)
+            table = arrow_csv.read_csv(pa.BufferReader(text), read, parse, self._convert)
         except pa.ArrowException:
             return None
         if table.num_rows != rows:
