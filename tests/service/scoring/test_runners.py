@@ -21,6 +21,8 @@ import pytest
 from models.datasets import REPOSITORY
 from tests.service.scoring.stand_in import write_rows
 
+pytestmark = pytest.mark.e2e
+
 ROWS, PARTS = 1000, 20
 Start = Callable[..., "subprocess.Popen[str]"]
 
