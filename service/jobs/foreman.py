@@ -17,7 +17,7 @@ from models.errors import HttpError, UnknownJob
 from service.jobs.book import Book, Job, State
 from service.jobs.place import Place
 from service.jobs.result import Result, result_of
-from service.jobs.run import Ending, Event, Run
+from service.jobs.run import STACK_CHANGED, Ending, Event, Run
 from service.metrics import count_job
 from service.settings import Settings
 
@@ -175,6 +175,8 @@ class Foreman:
             values |= {"ended": time(), "seconds_left": None}
             count_job("failed", run.progress.rows, run.progress.errors)
         else:
+            if ending.code == STACK_CHANGED:
+                await asyncio.to_thread(self.place.begin_anew, job.id)
             self._rests[job.id] = monotonic() + REST_SECONDS[state]
         await asyncio.to_thread(self.book.change, job.id, values)
         tell(f"job_{state}", job, code=ending.code, reason=ending.reason, words=ending.words)

@@ -106,6 +106,12 @@ class Place:
         """Nothing of a job stays."""
         shutil.rmtree(self.folder(identity), ignore_errors=True)
 
+    def begin_anew(self, identity: str) -> None:
+        """Nothing stays of what was done of a job."""
+        for entry in os.scandir(self.folder(identity)):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+
     def keep_output(self, job: Job) -> None:
         """Of a job that is done only the result stays."""
         kept = self.output(job)

@@ -24,15 +24,14 @@ PAUSE_SECONDS = 10.0
 HELD_SECONDS, HELD_TURNS = 6.0, 60
 MOST_LINE_BYTES = 2**20
 LAST_WORDS = 20
-# By the clock on the wall. Who computes only where nobody else would may stand for long on a busy machine, and a row is
-# at fault only if it never came to an end.
-ROW_SECONDS = 600
 # Of no use to a child, or not to be known by it.
 HIDDEN = frozenset(("LECTERN_KEYS", "LECTERN_KEYS_FILE", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"))
 LOCK = "running.lock"
 
 # The exit codes of ``python -m service.scoring``.
 DONE, TOO_MANY_ERRORS, CHANGED, HELD, FULL, INTERRUPTED = 0, 3, 4, 5, 6, 130
+# Begun before an upgrade: what is done of it is not what would be done now.
+STACK_CHANGED = "stack_changed"
 CODES = {TOO_MANY_ERRORS: "too_many_errors", CHANGED: "input_changed"}
 
 
@@ -130,8 +129,7 @@ class Run:
 
     async def _start(self, source: Path, lock: int) -> Process:
         arguments = ["run", self.job.model, str(source), str(self.place.output(self.job))]
-        options = ["--progress", "json", "--workers", str(self.workers), "--row-timeout", str(ROW_SECONDS)]
-        options += self.job.options.arguments()
+        options = ["--progress", "json", "--workers", str(self.workers), *self.job.options.arguments()]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "service.jobs.child", str(os.getpid()), str(lock), *self.command, *arguments, *options),
@@ -212,6 +210,8 @@ class Run:
         if status < 0 or status > 128:
             return Ending(State.RUNNING, "job_died", f"the job's process was ended by signal {_number(status)}")
         code = CODES.get(status) or self.last.code or "job_failed"
+        if code == STACK_CHANGED:
+            return Ending(State.PAUSED, code, reason, words=words)
         return Ending(State.FAILED, code, reason or "the job could not be run", words=words)
 
     def _plain(self, reason: str | None, source: Path) -> str | None:

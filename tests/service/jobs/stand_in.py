@@ -25,7 +25,7 @@ def say(event: str, **more: object) -> None:
 
 
 def leave(code: int, reason: str, event: str = "failed") -> None:
-    say(event, reason=reason, code=None)
+    say(event, reason=reason, code=reason if reason == "stack_changed" else None)
     os._exit(code)
 
 

@@ -4,20 +4,15 @@ import asyncio
 import hashlib
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from time import time
-from typing import Any
 
 import pytest
 
-from models.datasets import REPOSITORY
 from service.jobs import run as run_module
-from service.jobs.book import Job, State
+from service.jobs.book import State
 from service.jobs.order import Options
-from service.jobs.place import GIVEN_UP_SECONDS
 from tests.service.jobs.yard import Yard, run
 
 pytestmark = pytest.mark.timeout(60)
@@ -34,8 +29,7 @@ def test_done(make_yard: Callable[..., Yard]) -> None:
             job = await yard.until_rows(identity, 2)
             assert (job.state, job.rows_total, job.errors, job.seconds_left) == (State.RUNNING, 3, 1, 1.0)
             assert yard.runs(identity) == [
-                "run double:1 --progress json --workers 3 --row-timeout 600"
-                " --column=text=--a b --keep=k --id-column=-x --max-errors=0"
+                "run double:1 --progress json --workers 3 --column=text=--a b --keep=k --id-column=-x --max-errors=0"
             ]
             yard.gate.touch()
             job = await yard.until(identity, State.DONE)
@@ -223,6 +217,7 @@ def test_failed(line: str, state: State, code: str, reason: str, make_yard: Call
         ("once 6 no space left", (State.PAUSED_NO_SPACE,)),
         ("once 5 held", (State.PAUSED,)),
         ("once 130 stopped", (State.PAUSED,)),
+        ("once 1 stack_changed", (State.PAUSED,)),
     ],
 )
 def test_goes_on_later(line: str, states: tuple[State, ...], make_yard: Callable[..., Yard]) -> None:
@@ -231,10 +226,13 @@ def test_goes_on_later(line: str, states: tuple[State, ...], make_yard: Callable
 
     async def work() -> None:
         identity = yard.submit("a", line, "b")
+        (parts := yard.place.folder(identity) / "parts").mkdir()
         async with yard.led():
             rested = await yard.until(identity, *states)
+            are_kept = parts.exists()
             job = await yard.until(identity, State.DONE)
-        assert rested.code == {6: "no_space", 5: "job_held"}.get(int(line.split()[1]))
+        assert rested.code == {6: "no_space", 5: "job_held", 1: "stack_changed"}.get(int(line.split()[1]))
+        assert are_kept == (rested.code != "stack_changed")
         assert (job.code, job.reason) == (None, None)
         assert yard.place.output(job).read_text() == "0 a\n1 once\n2 b\n"
 
@@ -255,82 +253,3 @@ def test_the_input_is_gone(make_yard: Callable[..., Yard]) -> None:
                 assert job.reason == "no such file or folder below the storage root"
 
     run(work)
-
-
-def test_the_book_cannot_be_written(make_yard: Callable[..., Yard], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A result that could not be written down is written down later."""
-    yard = make_yard()
-    change, failures = yard.book.change, [True]
-
-    def fails_once(identity: str, values: Any, **more: Any) -> bool:
-        if values.get("state") is State.DONE and failures:
-            failures.pop()
-            raise OSError("no")
-        return change(identity, values, **more)
-
-    monkeypatch.setattr(yard.book, "change", fails_once)
-
-    async def work() -> None:
-        identity = yard.submit("a")
-        async with yard.led():
-            job = await yard.until(identity, State.DONE)
-        assert not failures
-        assert job.rows == 1
-
-    run(work)
-
-
-def test_one_bad_job_stops_no_other(make_yard: Callable[..., Yard], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job that cannot be looked after for a reason nobody thought of waits; the others run."""
-    yard = make_yard()
-    output, bad = yard.place.output, []
-
-    def fails(place: Any, job: Job) -> Path:
-        if job.id in bad:
-            raise ZeroDivisionError
-        return output.__func__(place, job)  # type: ignore[attr-defined, no-any-return]
-
-    monkeypatch.setattr(type(yard.place), "output", fails)
-
-    async def work() -> None:
-        bad.append(yard.submit("a"))
-        other = yard.submit("b")
-        async with yard.led():
-            await yard.until(other, State.DONE)
-            assert not yard.job(bad[0]).is_finished
-            waiting = bad.pop()
-            await yard.until(waiting, State.DONE)
-
-    run(work)
-
-
-def test_cleared_away(make_yard: Callable[..., Yard]) -> None:
-    """What nobody needs goes: results that were kept long enough, leavings of who died, uploads given up."""
-    yard = make_yard(jobs_keep_seconds=1000)
-    old, done, waiting, upload, given_up = (yard.submit("a") for _ in range(5))
-    now = time()
-    for identity, ended in ((old, now - 1001), (done, now - 999)):
-        values = {"state": State.DONE, "ended": ended, "output_bytes": 0}
-        yard.book.change(identity, values)
-        yard.place.output(yard.job(identity)).touch()
-        (yard.place.folder(identity) / "parts").mkdir()
-        (yard.place.folder(identity) / "running.lock").touch()
-    for identity in (upload, given_up):
-        yard.book.cancel(identity, None, now)
-        yard.book.cancel(identity, None, now)
-    long_ago = now - GIVEN_UP_SECONDS - 60
-    os.utime(yard.place.folder(given_up), (long_ago, long_ago))
-    yard.foreman()._sweep()
-    assert sorted(yard.place.folders()) == sorted([done, waiting, upload])
-    assert os.listdir(yard.place.folder(done)) == ["output.csv"]
-    assert {job.id for job in yard.book.all(None, 9)} == {done, waiting}
-
-
-def test_whoever_started_it_is_gone() -> None:
-    """A child whose parent died before it could be watched does not begin."""
-    lock = os.open(os.devnull, os.O_RDONLY)
-    command = [sys.executable, "-m", "service.jobs.child", "1", str(lock), sys.executable, "-c", "print('begun')"]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
-    os.close(lock)
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert "gone" in ended.stderr
