@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
+from service.jobs import download
+
 pytestmark = pytest.mark.timeout(60)
 NOBODY = "0" * 32
 
@@ -140,8 +142,15 @@ def test_an_empty_result(run: Any, serve: Any, root: Path, api: Any) -> None:
     run(work)
 
 
-def test_who_leaves_a_download(run: Any, serve: Any, root: Path, api: Any) -> None:
+def test_who_leaves_a_download(run: Any, serve: Any, root: Path, api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller that goes away in the middle stops the reading."""
+    read, parts = download._read, []
+
+    async def count(*arguments: Any) -> bytes:
+        parts.append(arguments)
+        return await read(*arguments)
+
+    monkeypatch.setattr(download, "_read", count)
 
     async def work() -> None:
         async with serve(jobs_root=str(root)) as live:
@@ -153,6 +162,7 @@ def test_who_leaves_a_download(run: Any, serve: Any, root: Path, api: Any) -> No
             client.reset()
             await live.until(lambda: not live.state.connections)
             await live.until(lambda: not live.state.tasks)
+            assert 0 < len(parts) < 100 * len(CONTENT) // download.PART_BYTES // 2
 
     run(work)
 
