@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from models.session import Device, has_cuda
 from service.scoring.asked import Asked, ask, ask_again
 from service.scoring.assignment import Assignment
 from service.scoring.disk import Disk
-from service.scoring.job import Job, Terms
+from service.scoring.job import Job, Terms, of_disk
 from service.scoring.ledger import Ledger
 from service.scoring.options import FORMAT_OPTIONS, OUT, RUN_OPTIONS, WORK, WORKERS, having
 from service.scoring.output import Manifest, Output
@@ -25,6 +26,7 @@ from service.scoring.pool import Pool
 from service.scoring.progress import Bar, Lines, Quiet, Stop, Watch
 from service.scoring.questions import as_json, ask_status, estimate, verify
 from service.scoring.spec import Options
+from service.scoring.storage import is_local, local_path
 from service.scoring.workspace import Workspace, default_folder
 from service.settings import settings
 
@@ -60,7 +62,14 @@ def run(model: str, source: str, out: Path, **options: Any) -> None:
     """Score every row of IN with MODEL into OUT; goes on where an earlier run stopped."""
     formats = {name: options.pop(name) for name in ("columns", "keep", "id", "delimiter", "part_rows", "part_bytes")}
     names = {name: options.pop(name) for name in ("input_format", "output_format")}
-    carry_out(out, lambda work: ask(model, source, str(out), make_options(**formats), **names), **options)
+
+    def find(_: Path) -> Asked:
+        asked = ask(model, source, str(out), make_options(**formats), **names)
+        if is_local(asked.asked.source) and out.exists() and out.samefile(local_path(asked.asked.source)):
+            raise JobError(f"{out} is the input itself; give the output another name")
+        return asked
+
+    carry_out(out, find, **options)
 
 
 @main.command()
@@ -194,9 +203,18 @@ def say_done(out: Path, watch: Watch, manifest: Manifest, *, was_undone: bool) -
 
 
 def resuming(out: Path, work: Path | None = None) -> str:
-    """The command that goes on with a job."""
-    more = f" --work {shlex.quote(str(work))}" if work else ""
-    return f"python -m service.scoring resume {shlex.quote(str(out))}{more}"
+    """The command that goes on with a job, to be typed where this one was."""
+    more = ["--work", str(work)] if work else []
+    return shlex.join([interpreter(), "-m", "service.scoring", "resume", str(out), *more])
+
+
+def interpreter() -> str:
+    """What to call the Python that runs this: ``python`` may be none, or one that knows nothing of scoring."""
+    found = shutil.which("python")
+    if found is not None and Path(found).absolute() == Path(sys.executable):
+        return "python"
+    own = Path(sys.executable)
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
 
 
 @contextmanager
@@ -204,8 +222,8 @@ def failing(out: Path, watch: Watch, work: Path | None = None) -> Iterator[None]
     """Errors end the process with their exit status, and one sentence."""
     try:
         yield
-    except (LecternError, KeyboardInterrupt) as found:
-        error = Interrupted("stopped at once") if isinstance(found, KeyboardInterrupt) else found
+    except (LecternError, OSError, KeyboardInterrupt) as found:
+        error = _as_ours(found)
         is_paused = isinstance(error, Interrupted | NoSpace)
         if isinstance(watch, Bar):
             watch.close()
@@ -220,6 +238,12 @@ def failing(out: Path, watch: Watch, work: Path | None = None) -> Iterator[None]
             )
             click.echo(f"lectern: {error}{more}", err=True)
         sys.exit(EXITS.get(type(error), FAILED))
+
+
+def _as_ours(error: LecternError | OSError | KeyboardInterrupt) -> LecternError:
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("stopped at once")
+    return of_disk(error) if isinstance(error, OSError) else error
 
 
 @contextmanager

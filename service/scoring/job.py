@@ -103,6 +103,8 @@ class Job:
     def _find_done(self) -> Manifest | None:
         """The manifest, if this very job is done and its output is whole; ``None`` if there is work to do."""
         if not self.output.exists():
+            if not (self.terms.overwrites or self.workspace.ledger.exists()):
+                self.output.manifest()  # a file of that name that is no manifest is somebody's own
             return None
         manifest = self._read_manifest()
         if manifest is not None and read_through(self) == manifest.input_sha256:
@@ -136,6 +138,9 @@ class Job:
 
     @contextmanager
     def _locked(self) -> Iterator[Lock]:
+        for folder in (self.output.path.parent, self.workspace.folder.parent):
+            if not folder.is_dir():
+                raise JobError(f"there is no folder {folder} to write to; make it first")
         self.workspace.prepare()
         lock = Lock(self.workspace.lock)
         try:
@@ -149,6 +154,12 @@ def _space_told() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if is_full(error):
-            raise NoSpace(f"no space left to write to: {error}") from error
-        raise JobError(f"{type(error).__name__}: {error}") from error
+        raise of_disk(error) from error
+
+
+def of_disk(error: OSError) -> JobError:
+    """What an error of the machine means for a job, in a sentence."""
+    where, what = f"{error.filename}: " if error.filename else "", (error.strerror or str(error)).lower()
+    if is_full(error):
+        return NoSpace(f"{where}{what}")
+    return JobError(f"{where}{what}")

@@ -6,10 +6,17 @@ from typing import Any
 
 import click
 
-from service.scoring.spec import Options
-from service.scoring.storage import is_local
+from service.scoring.spec import FOLDERS, INPUTS, OUTPUTS, Options
+from service.scoring.storage import is_local, local_path
 
 Command = Callable[..., Any]
+
+
+def _or_nothing(_context: click.Context, _option: click.Parameter, value: str | None) -> str:
+    """An option that is not given is an empty text."""
+    return value or ""
+
+
 FORMAT_OPTIONS: list[Callable[[Command], Command]] = [
     click.option(
         "--column", "columns", multiple=True, metavar="FIELD=NAME", help="Where a field stands, if elsewhere."
@@ -21,8 +28,18 @@ FORMAT_OPTIONS: list[Callable[[Command], Command]] = [
     click.option(
         "--part-bytes", type=click.IntRange(1), default=Options().part_bytes, show_default=True, help="Of a part."
     ),
-    click.option("--input-format", default="", help="If the input's name does not tell it."),
-    click.option("--output-format", default="", help="If the output's name does not tell it."),
+    click.option(
+        "--input-format",
+        type=click.Choice(sorted({*INPUTS.values(), *FOLDERS})),
+        callback=_or_nothing,
+        help="If the input's name does not tell it.",
+    ),
+    click.option(
+        "--output-format",
+        type=click.Choice(sorted({*OUTPUTS.values()})),
+        callback=_or_nothing,
+        help="If the output's name does not tell it.",
+    ),
 ]
 WORKERS = click.option(
     "--workers", type=click.IntRange(1, 256), help="Processes; one per core by default, one on a GPU."
@@ -57,7 +74,7 @@ class LocalFile(click.Path):
         """
         if not is_local(str(value)):
             self.fail(f"{value} is no path of this machine; write to one and copy it", param, ctx)
-        return super().convert(value, param, ctx)
+        return super().convert(local_path(str(value)), param, ctx)
 
 
 OUT = click.argument("out", type=LocalFile(path_type=Path, dir_okay=False))

@@ -67,9 +67,9 @@ def read_manifest(path: Path) -> Manifest | None:
     except FileNotFoundError:
         return None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise JobError(f"{path}: not a manifest: {error}") from error
+        raise JobError(f"{path} is not a manifest ({error}); `run --overwrite` replaces it and its output") from error
     if manifest.digest != _digest(manifest) or to_bytes(manifest) != content:
-        raise JobError(f"{path}: its bytes are not those its digest was made of")
+        raise JobError(f"{path} was changed by hand; `run --overwrite` replaces it and its output")
     return manifest
 
 

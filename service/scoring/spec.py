@@ -17,6 +17,7 @@ INPUTS = {
     ".conllu": "conllu", ".tar": "tar", ".tgz": "tar", ".zip": "zip",
 }  # fmt: skip
 OUTPUTS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
+FOLDERS = ("folder", "tu")
 COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 # Formats that may stand compressed: they are read from the beginning to the end.
 STREAMED = frozenset({"jsonl", "csv", "conllu", "tar"})

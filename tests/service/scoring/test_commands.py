@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from bentoml._internal.models import ModelStore
 from click.testing import CliRunner, Result
 
 from export.store import install
-from service.scoring.commands import EXITS, HELP, main
+from service.scoring.commands import EXITS, HELP, interpreter, main, resuming
 
 ROWS = 60
 Call = Callable[..., Result]
@@ -66,7 +68,7 @@ def test_pause_and_resume(call: Call, tmp_path: Path) -> None:
     """More errors than allowed: exit 3 and how to go on; status says the same; resume ends it."""
     out = tmp_path / "out.parquet"
     stopped = started(call, tmp_path, "--max-errors", 0)
-    how = f"go on with: python -m service.scoring resume {out}\n"
+    how = f"go on with: {interpreter()} -m service.scoring resume {out}\n"
     assert stopped.exit_code == 3
     assert stopped.stderr == f"lectern: 1 error rows in 20 rows, more than --max-errors 0; {how}"
     looked = call("status", out)
@@ -102,6 +104,14 @@ def test_plan(call: Call, tmp_path: Path) -> None:
         (["run", "tagging", "none.jsonl", "out.parquet"], 1, "expected"),
         (["run", "tagging", "in.jsonl", "out.xyz"], 1, "a name that ends with"),
         (["run", "tagging", "in.jsonl", "out.parquet", "--column", "x"], 2, "expected FIELD=NAME"),
+        (["run", "tagging", "in.jsonl", "out.parquet", "--input-format", "nope"], 2, "'nope' is not one of"),
+        (["run", "tagging", "in.jsonl", "out.parquet", "--output-format", "nope"], 2, "'nope' is not one of"),
+        (["run", "tagging", "in.jsonl", "none/out.parquet"], 1, "there is no folder"),
+        (["run", "tagging", "in.jsonl", "out.parquet", "--work", "none/work.d"], 1, "none to write to; make it first"),
+        (["run", "tagging", "in.jsonl", "in.jsonl", "--overwrite"], 1, "is the input itself"),
+        (["run", "tagging", "in.jsonl", "link.jsonl", "--overwrite"], 1, "is the input itself"),
+        (["run", "tagging", "in.jsonl", "mine.csv"], 1, "mine.csv.manifest.json is not a manifest"),
+        (["run", "tagging", "in.jsonl", f"{'x' * 250}.parquet"], 1, "file name too long"),
         (["resume", "s3://bucket/out"], 2, "is no path of this machine"),
         (["run", "tagging", "in.jsonl"], 2, "Missing argument 'OUT'"),
         (["run", "tagging", "in.jsonl", "out.parquet", "--workers", "0"], 2, "--workers"),
@@ -112,11 +122,36 @@ def test_plan(call: Call, tmp_path: Path) -> None:
 )
 def test_refusals(words: list[str], code: int, sentence: str, call: Call, tmp_path: Path) -> None:
     """What cannot be done is said in a sentence, before anything is written."""
+    (tmp_path / "link.jsonl").symlink_to("in.jsonl")
+    (tmp_path / "mine.csv.manifest.json").write_text('{"of": "somebody else"}')
     before = sorted(path for path in tmp_path.iterdir() if path.name != "store")
     found = call(*(tmp_path / word if "." in word else word for word in words))
     assert found.exit_code == code
     assert sentence in found.stderr
     assert sorted(path for path in tmp_path.iterdir() if path.name != "store") == before
+
+
+def test_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that resumes runs where it is pasted: with the Python that said it, and a path of any letters."""
+    odd = tmp_path / "sp ace" / 'it\'s "ünï".csv'
+    words = shlex.split(resuming(odd, tmp_path / "a work"))
+    assert words == [interpreter(), *["-m", "service.scoring", "resume"], str(odd), "--work", str(tmp_path / "a work")]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert interpreter() == sys.executable
+    (tmp_path / "python").touch(mode=0o755)
+    assert interpreter() == sys.executable
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
+    assert interpreter() == "python"
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.chdir(Path(sys.executable).parent)
+    assert interpreter() == Path(sys.executable).name
+
+
+def test_file_address(call: Call, tmp_path: Path) -> None:
+    """An output may be named as an address of this machine, as an input may."""
+    out = tmp_path / "out.jsonl"
+    assert call("run", "tagging", f"file://{tmp_path}/in.jsonl", f"file://{out}", "--workers", 1).exit_code == 0
+    assert len(out.read_bytes().splitlines()) == ROWS
 
 
 def test_quiet_and_lines(call: Call, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.crashes.disks import Crash, CrashingDisk, RecordingDisk
 from benchmarks.crashes.power import losses, write_state
-from models.errors import NoSpace
+from models.errors import LecternError, NoSpace
 from service.scoring.disk import Disk
 from service.scoring.job import Job
 from service.scoring.output import Output, read_manifest
@@ -154,7 +154,11 @@ def resume_after_losses(
         if out != want and (is_over or out is not None):
             wrong.append(f"{place}: the output is {'partial' if out is not None else 'lost'}")
             continue
-        run(folder, Disk())
+        try:
+            run(folder, Disk())
+        except LecternError as error:
+            wrong.append(f"{place}: {error}")
+            continue
         if (folder / "out").read_bytes() != want or read_manifest(folder / "out.manifest.json") is None:
             wrong.append(f"{place}: other bytes")
     return trials, wrong
