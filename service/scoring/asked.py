@@ -9,12 +9,12 @@ from typing import BinaryIO
 
 import msgspec
 
-from models.errors import ArtifactMismatch, DataError
+from models.errors import ArtifactMismatch
 from models.session import Device
 from service.scoring.assignment import Assembly, Scorer, Source
 from service.scoring.source import open_source
 from service.scoring.spec import Options, Spec, make_spec, to_bytes
-from service.scoring.storage import is_local, local_path
+from service.scoring.storage import is_local, local_path, remote_mark, unreadable
 from service.settings import settings
 
 # The distributions whose versions decide bytes.
@@ -58,10 +58,7 @@ class Asked:
         """Size, times and inode of the file, or of everything in the folder; of something remote what it says."""
         if is_local(self.asked.source):
             return local_mark(local_path(self.asked.source))
-        import fsspec
-
-        files, path = fsspec.core.url_to_fs(self.asked.source)
-        return str(files.ukey(path))
+        return remote_mark(self.asked.source)
 
     def source(self) -> Source:
         """The input."""
@@ -123,7 +120,7 @@ def local_mark(path: Path) -> str:
             names.sort()
             found += [_mark(Path(folder, name)) for name in sorted(files)]
     except OSError as error:
-        raise DataError(path, found="nothing that can be read", expected="the input") from error
+        raise unreadable(path, error) from error
     return "\n".join(found) if len(found) < 2 else f"{len(found)} {hash_of(found)}"
 
 

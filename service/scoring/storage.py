@@ -1,7 +1,10 @@
 """Bytes at an address: a local path, or anything fsspec knows, as it is or decompressed."""
 
+import errno
 import gzip
 import hashlib
+import os
+import stat
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +17,7 @@ import zstandard
 from models.errors import DataError, InputChanged
 
 BLOCK_BYTES = 2**20
+NO_FILE = "a pipe or a device"
 # What readers of damaged gzip and zstd files raise.
 DAMAGE = (EOFError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile)
 
@@ -36,12 +40,49 @@ def open_stored(address: str) -> Any:
     """
     try:
         if is_local(address):
-            return local_path(address).open("rb")
+            return open_file(local_path(address))
         import fsspec
 
         return fsspec.open(address, "rb").open()
-    except (OSError, ValueError, ImportError) as error:
-        raise DataError(address, found=_reason(error), expected="a file that can be read") from error
+    except Exception as error:  # the border to file systems: each has errors of its own, many no OSError
+        raise unreadable(address, error) from error
+
+
+def remote_mark(address: str) -> str:
+    """What the file system of an address says of it: another mark means that its bytes may be others.
+
+    Raises:
+        DataError: If it says nothing.
+    """
+    try:
+        import fsspec
+
+        files, path = fsspec.core.url_to_fs(address)
+        return str(files.ukey(path))
+    except Exception as error:  # as above
+        raise unreadable(address, error) from error
+
+
+def unreadable(address: Path | str, error: Exception) -> DataError:
+    """The error of an input that cannot be opened."""
+    return DataError(address, found=_reason(error), expected="a file or a folder that can be read")
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A file of this machine, open for reading.
+
+    Raises:
+        OSError: If there is none, or if it is a pipe or a device, which may never say anything, or never end.
+    """
+    # A pipe would be waited for until somebody writes to it.
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(opened).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(opened, "rb")
+    os.close(opened)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, NO_FILE, str(path))
 
 
 def _reason(error: Exception) -> str:
@@ -49,7 +90,9 @@ def _reason(error: Exception) -> str:
         return "nothing"
     if isinstance(error, IsADirectoryError):
         return "a folder"
-    return f"{type(error).__name__}: {error}" if isinstance(error, ImportError | ValueError) else type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return f"{type(error).__name__}: {error}"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from service.scoring.source import Cut
 from service.scoring.sources.cutting import MAX_ROW_BYTES
 from service.scoring.sources.files import SCHEMA, FileReader, FileRows, is_picture, too_large
 from service.scoring.spec import Spec
-from service.scoring.storage import BLOCK_BYTES, is_local, local_path
+from service.scoring.storage import BLOCK_BYTES, is_local, local_path, open_file
 
 OUTSIDE = "a link that leads out of the folder"
 
@@ -134,7 +134,7 @@ class _LocalFiles(_Files):
         path = (self._root / name).resolve()
         if not path.is_relative_to(self._real):
             return None
-        return path.open("rb")
+        return open_file(path)
 
 
 class _RemoteFiles(_Files):

@@ -131,6 +131,26 @@ def test_refusals(words: list[str], code: int, sentence: str, call: Call, tmp_pa
     assert sorted(path for path in tmp_path.iterdir() if path.name != "store") == before
 
 
+@pytest.mark.parametrize("address", ["s3://bucket/in.jsonl", "nonsense://in.jsonl", "http://127.0.0.1:1/in.jsonl"])
+def test_addresses_that_cannot_be_read(
+    address: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a file system's own error is, it is one sentence, and nothing is left behind."""
+
+    class OwnError(Exception):
+        """As botocore's: no OSError."""
+
+    def refuse(_: str) -> None:
+        raise OwnError("no credentials")
+
+    if address.startswith("s3"):
+        monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
+    found = call("run", "tagging", address, tmp_path / "out.jsonl")
+    assert found.exit_code == 1
+    assert found.stderr.startswith(f"lectern: {address}: found ")
+    assert not (tmp_path / ".out.jsonl.job").exists()
+
+
 def test_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command that resumes runs where it is pasted: with the Python that said it, and a path of any letters."""
     odd = tmp_path / "sp ace" / 'it\'s "ünï".csv'

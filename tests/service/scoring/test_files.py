@@ -1,6 +1,7 @@
 """Folders and archives of pictures, CoNLL-U, graphs in the TU format; nothing outside of the input is ever read."""
 
 import io
+import os
 import struct
 import tarfile
 import zipfile
@@ -83,6 +84,20 @@ def test_links(run: Run, tmp_path: Path) -> None:
     assert [line.get("error_reason") for line in job.lines] == [
         None, "the file cannot be read: FileNotFoundError", None, "a link that leads out of the folder",
     ]  # fmt: skip
+
+
+@pytest.mark.timeout(20)
+def test_pipes(run: Run, tmp_path: Path) -> None:
+    """Nobody waits for a pipe: as an input it is refused, in a folder it is an error row."""
+    for name in ("in.jsonl", "in.csv", "in.parquet", "in.jsonl.gz"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(DataError, match="found a pipe or a device, expected a file"):
+            run("tagging", tmp_path / name)
+    with pytest.raises(DataError, match="found a pipe or a device"):
+        run("tagging", Path("/dev/zero"), input_format="jsonl")
+    folder = pack(tmp_path / "in", {"a.png": picture(0)})
+    os.mkfifo(folder / "b.png")
+    assert run("image", folder).codes == [None, "invalid_request"]
 
 
 def test_names_and_links_in_archives(run: Run, tmp_path: Path) -> None:
