@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from models.errors import InputChanged
+from models.errors import DataError, InputChanged
 from service.scoring.storage import BLOCK_BYTES, Pass, open_stored
 
 
@@ -95,6 +95,17 @@ class CheckedFile(io.RawIOBase):
                 raise self._changed()
         self._held = number, block, digest
         return block
+
+    def reason(self, first_row: int, rows: int) -> InputChanged | DataError:
+        """Why some rows could not be read: their blocks changed, or they are what they were and never were right."""
+        self._held = (-1, b"", "")
+        try:
+            for number in self.expected:
+                self._block(int(number))
+        except (InputChanged, OSError):
+            return self._changed()
+        found = f"damaged data in rows {first_row} to {first_row + rows - 1}"
+        return DataError(self._address, found=found, expected="a whole file")
 
     def _changed(self) -> InputChanged:
         return InputChanged(f"{self._address}: changed since it was cut into parts")

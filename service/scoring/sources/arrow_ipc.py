@@ -129,8 +129,8 @@ class ArrowSource:
                 self._is_checked = True
             batches = [self._piece(_Piece(*piece)) for piece in cut.place["pieces"]]
         except (pa.ArrowException, OSError, InputChanged) as error:
-            raise InputChanged(f"{self._spec.source}: changed since it was cut into parts") from error
-        return self._reader.rows(pa.Table.from_batches(batches, self.schema))
+            raise self._file.reason(cut.first_row, cut.rows) from error
+        return self._reader.rows(pa.Table.from_batches(batches, self.schema), cut.first_row)
 
     def _piece(self, piece: _Piece) -> pa.RecordBatch:
         batch = self._batch(piece.batch)

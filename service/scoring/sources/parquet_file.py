@@ -70,8 +70,8 @@ class ParquetSource:
         try:
             pieces = [*self._take(cut.first_row, cut.rows)]
         except (pa.ArrowException, OSError, InputChanged) as error:
-            raise InputChanged(f"{self._spec.source}: changed since it was cut into parts") from error
-        return self._reader.rows(pa.Table.from_batches(pieces, self.schema))
+            raise self._file.reason(cut.first_row, cut.rows) from error
+        return self._reader.rows(pa.Table.from_batches(pieces, self.schema), cut.first_row)
 
     def _take(self, first: int, rows: int) -> Iterator[pa.RecordBatch]:
         if self._row < 0 or first < self._row:

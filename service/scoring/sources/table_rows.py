@@ -1,12 +1,14 @@
 """Rows of a table with types: Parquet and Arrow."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.errors import MalformedRequest
 from models.registry import find_card
+from service.scoring.sources.checking import check
 from service.scoring.sources.columns import Field, document, resolve
 from service.scoring.sources.jsonl import Document
 from service.scoring.spec import Spec
@@ -25,11 +27,15 @@ class TableReader:
         are_numbers = [pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in schema.types]
         card = find_card(spec.family, spec.task)
         self.fields: list[Field] = resolve(schema.names, are_numbers, card, spec.options, spec.source)
-        self.document = Document(spec)
+        self.document, self._address = Document(spec), spec.source
 
-    def rows(self, table: "pa.Table") -> "TableRows":
-        """The rows of a piece."""
-        return TableRows(self, table)
+    def rows(self, table: "pa.Table", first_row: int) -> "TableRows":
+        """The rows of a piece.
+
+        Raises:
+            DataError: If it is damaged.
+        """
+        return TableRows(self, *check(table, self._address, first_row))
 
 
 def check_names(spec: Spec, schema: "pa.Schema") -> None:
@@ -44,8 +50,8 @@ def check_names(spec: Spec, schema: "pa.Schema") -> None:
 class TableRows:
     """A piece of a table."""
 
-    def __init__(self, reader: TableReader, table: "pa.Table") -> None:
-        self._reader, self._table, self.count = reader, table, table.num_rows
+    def __init__(self, reader: TableReader, table: "pa.Table", faults: Mapping[int, str]) -> None:
+        self._reader, self._table, self.count, self._faults = reader, table, table.num_rows, faults
         self._columns: dict[int, list[Any]] = {}
 
     def _cells(self, place: int) -> list[Any]:
@@ -55,6 +61,8 @@ class TableRows:
 
     def instance(self, row: int) -> Any:
         """What the row's cells ask."""
+        if row in self._faults:
+            raise MalformedRequest(self._faults[row])
         cells = {place: self._cells(place)[row] for field in self._reader.fields for place in field.columns}
         return self._reader.document.read(document(self._reader.fields, cells))
 
@@ -63,6 +71,13 @@ class TableRows:
         (found, *others) = self._reader.fields
         if others or found.name != field:
             return None
+        numbers = self._numbers(found)
+        if numbers is not None and self._faults:
+            numbers = numbers.copy()
+            numbers[[*self._faults]] = np.nan
+        return numbers
+
+    def _numbers(self, found: Field) -> "NDArray[np.float64] | None":
         if not found.is_vector:
             return _lists(self._table.column(found.columns[0]))
         return stack([self._table.column(place) for place in found.columns])
