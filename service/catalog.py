@@ -1,18 +1,22 @@
 """Which models are served, and where the BentoML model store keeps them."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-import bentoml
-from bentoml.exceptions import BentoMLException
 
 from models.datasets import REPOSITORY
 from models.errors import ArtifactMissing
 from models.manifest import MANIFEST_FILE, Manifest, from_bytes, read_artifact
 from models.signature import read_keys, trust_only
 from service.live import read_live
-from service.settings import settings
+from service.settings import home, settings
+
+# What BentoML lets a name and a version be; nothing else ever becomes a path.
+_NAME = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
+_LATEST = "latest"
+# What BentoML writes into a model's folder, and takes one without it for no model.
+_MARK = "model.yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +72,27 @@ def find_version(tag: str) -> Served:
         ArtifactMissing: If the store does not hold it.
         ArtifactMismatch: If its bytes are not what export wrote.
     """
-    try:
-        stored = bentoml.models.get(tag)
-    except (BentoMLException, ValueError) as error:
-        raise ArtifactMissing(
-            f"model {tag} is not in the model store; put it there: python -m export install"
-        ) from error
+    folder = find_folder(tag)
+    if folder is None:
+        raise ArtifactMissing(f"model {tag} is not in the model store; put it there: python -m export install")
     # The whole artifact, so that a damaged one ends the start here: in a worker it would be tried again for ever.
-    folder = Path(stored.path_of(MANIFEST_FILE)).parent
     return Served(manifest=read_artifact(folder)[0], folder=folder)
+
+
+def find_folder(tag: str) -> Path | None:
+    """Where the model store keeps a model; ``None`` if it does not.
+
+    Read as BentoML writes it (``models/NAME/VERSION``, and the latest version in ``models/NAME/latest``), but without
+    BentoML, whose import takes half a second: a batch job would spend a third of its start on it.
+    """
+    name, _, version = tag.lower().partition(":")
+    models = home() / "models"
+    if version == _LATEST and _NAME.fullmatch(name):
+        try:
+            version = (models / name / _LATEST).read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+    if not (_NAME.fullmatch(name) and _NAME.fullmatch(version)):
+        return None
+    folder = models / name / version
+    return folder if (folder / _MARK).is_file() else None

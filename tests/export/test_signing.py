@@ -47,10 +47,11 @@ def folder(tmp_path: Path, shipped_folder: Callable[[str], Path]) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Path]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty model store."""
-    place = tmp_path / "store"
-    place.mkdir()
+    place = tmp_path / "store" / "models"
+    place.mkdir(parents=True)
+    monkeypatch.setenv("BENTOML_HOME", str(place.parent))
     with BentoMLContainer.model_store.patch(ModelStore(place)):
         yield place
 

@@ -19,17 +19,18 @@ from export.store import install, shipped_folders
 from models.errors import ArtifactMismatch, ArtifactMissing
 from models.manifest import MANIFEST_FILE, MODEL_FILE, from_bytes, read_artifact, to_bytes
 from models.session import open_artifact
-from service.catalog import find_models, shipped_tags
+from service.catalog import find_models, find_version, shipped_tags
 from service.scoring.__main__ import main as score
 
 Find = Callable[[str], Path]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Path]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty model store; the user's own is never touched."""
-    place = tmp_path / "store"
-    place.mkdir()
+    place = tmp_path / "store" / "models"
+    place.mkdir(parents=True)
+    monkeypatch.setenv("BENTOML_HOME", str(place.parent))
     with BentoMLContainer.model_store.patch(ModelStore(place)):
         yield place
 
@@ -139,6 +140,20 @@ def test_find_served_models(store: Path, folder: Path) -> None:
     assert [model.manifest.tag for model in find_models(["mine", tag])] == ["mine:3.0.0", tag]
     with pytest.raises(ArtifactMissing, match="is not in the model store"):
         find_models([])
+
+
+@pytest.mark.parametrize(
+    "tag", ["../molecule:1", "molecule:../1", "molecule:", ":1", "molecule", "/etc:latest", "a:latest"]
+)
+def test_what_is_no_tag_is_no_path(tag: str, store: Path, folder: Path) -> None:
+    """A tag that BentoML would not take finds nothing, wherever it points to."""
+    install(folder)
+    stored = find_models(["molecule"])[0].folder
+    shutil.copytree(stored, store.parent / "molecule" / "1")
+    shutil.copytree(stored, store / "1")
+    with pytest.raises(ArtifactMissing):
+        find_version(tag)
+    assert find_version(f"{read_artifact(folder)[0].model}:latest").folder == stored
 
 
 def test_two_versions_of_one_model(store: Path, folder: Path) -> None:
