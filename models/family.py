@@ -124,12 +124,14 @@ class Bulk(Generic[AssetsT]):
             the verbs for one.
         feeds: Rows that were accepted to the session's feeds.
         answers: Outputs to the prediction's fields, each with the rows as its first axis.
+        batch: Rows in one micro-batch: nobody waits for the others in it, so it is what the engine likes best.
     """
 
     field: str
     accept: Callable[[Array, AssetsT], Array]
     feeds: Callable[[Array, AssetsT], Feeds]
     answers: Callable[[Outputs, AssetsT], dict[str, Array]]
+    batch: int
 
 
 InstanceT = TypeVar("InstanceT")

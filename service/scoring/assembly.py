@@ -4,8 +4,9 @@ import shutil
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from service.scoring.parquet import are_groups, open_writer
+from service.scoring.row_groups import RowGroups
 from service.scoring.spec import Spec
 
 # Readers skip and share out row groups; far smaller ones cost more than they hold.
@@ -28,9 +29,13 @@ class Assembly:
         self._writer: Any = None
         self._group: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
+        self._whole = RowGroups(file) if are_groups(spec) else None
 
     def add(self, part: BinaryIO) -> None:
         """The next part's bytes."""
+        if self._whole is not None:
+            self._whole.add(part)
+            return
         if self._form in ("jsonl", "csv"):
             shutil.copyfileobj(part, self._file, COPY_BYTES)
             return
@@ -47,11 +52,7 @@ class Assembly:
         self._schema = schema
         if self._form == "arrow":
             return pa.ipc.new_file(self._file, schema)
-        # Bytes of one rank beside each other: numbers take four fifths of the space, and half of the time.
-        texts, floats = _columns(schema)
-        return pq.ParquetWriter(
-            self._file, schema, compression="snappy", use_dictionary=texts, use_byte_stream_split=floats
-        )
+        return open_writer(self._file, schema)
 
     def _flush(self) -> None:
         if self._rows:
@@ -64,20 +65,8 @@ class Assembly:
 
     def close(self) -> None:
         """Write what is left, and the end."""
+        if self._whole is not None:
+            self._whole.close()
         if self._writer is not None:
             self._flush()
             self._writer.close()
-
-
-def _columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
-    """The columns that are worth a dictionary, which numbers are not, and those of floating numbers, as paths."""
-    texts, floats = [], []
-    for field in schema:
-        path, kind = field.name, field.type
-        while pa.types.is_list(kind):
-            path, kind = f"{path}.list.{kind.value_field.name}", kind.value_type
-        if pa.types.is_floating(kind):
-            floats.append(path)
-        elif pa.types.is_string(kind):
-            texts.append(path)
-    return texts, floats

@@ -13,6 +13,7 @@ import pyarrow as pa
 from models.bodies import to_json
 from service.scoring.answers import Answers
 from service.scoring.layout import Layout
+from service.scoring.parquet import are_groups, open_writer
 from service.scoring.source import Cut, RowError, Rows
 from service.scoring.spec import Spec
 
@@ -59,6 +60,17 @@ def _write_table(part: Scored, file: BinaryIO) -> None:
     table = part.table()
     with pa.ipc.new_stream(file, table.schema, options=PART_OPTIONS) as writer:
         writer.write_table(table)
+
+
+def _write_parquet(part: Scored, file: BinaryIO) -> None:
+    """A row group of the output as it will be, if it is large enough for one."""
+    if not are_groups(part.spec):
+        _write_table(part, file)
+        return
+    table = part.table()
+    with open_writer(file, table.schema) as writer:
+        if table.num_rows:
+            writer.write_table(table, row_group_size=table.num_rows)
 
 
 def _write_jsonl(part: Scored, file: BinaryIO) -> None:
@@ -142,6 +154,6 @@ Writer: TypeAlias = Callable[[Scored, BinaryIO], None]
 WRITERS: Mapping[str, Writer] = {
     "jsonl": _write_jsonl,
     "csv": _write_csv,
-    "parquet": _write_table,
+    "parquet": _write_parquet,
     "arrow": _write_table,
 }

@@ -93,7 +93,7 @@ class Scorer:
         is_good = bulk.accept(numbers, assets)
         is_good[[*known]] = False
         chosen = np.flatnonzero(is_good)
-        size, wanted = self.predictor.card.budget.batch, self.predictor.wanted(explain=False)
+        size, wanted = bulk.batch, self.predictor.wanted(explain=False)
         found: list[dict[str, Array]] = []
         done: list[Places] = []
         for start in range(0, len(chosen), size):

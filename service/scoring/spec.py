@@ -23,7 +23,7 @@ COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 STREAMED = frozenset({"jsonl", "csv", "conllu", "tar"})
 
 # About a second's work on one core; the smaller, the evener the shares of several.
-ROWS, BULK_ROWS = 1024, 8192
+ROWS, BULK_ROWS = 1024, 2**14
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -135,7 +135,7 @@ class CsvRows:
     def numbers(self, field: str) -> NDArray[np.float64] | None:
         """The columns of the one field."""
         (found, *others) = self._reader.fields
-        if others or found.name != field or not found.is_vector:
+        if others or found.name != field or not found.is_vector or not self.count:
             return None
         if self._at_once is None:
             return np.array([self._cells_of(row, found) for row in range(self.count)]).reshape(self.count, -1)

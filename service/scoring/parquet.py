@@ -1,0 +1,37 @@
+"""How Parquet is written, as a part and as the output."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from service.scoring.spec import Spec
+
+# Readers skip and share out row groups; far smaller ones cost more than they hold. Parts of at least as many rows are
+# row groups of their own: unpacking and packing them again would cost the one who puts them together half of the job.
+GROUP_ROWS = 2**13
+
+
+def are_groups(spec: Spec) -> bool:
+    """Whether each part of a job is a Parquet file, whose row group goes into the output as it is."""
+    return spec.output_format == "parquet" and spec.options.most_rows >= GROUP_ROWS
+
+
+def open_writer(file: Any, schema: pa.Schema) -> Any:
+    """Numbers byte by byte of one rank: that takes four fifths of the space, and half of the time."""
+    texts, floats = _columns(schema)
+    return pq.ParquetWriter(file, schema, compression="snappy", use_dictionary=texts, use_byte_stream_split=floats)
+
+
+def _columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
+    """The columns that are worth a dictionary, which numbers are not, and those of floating numbers, as paths."""
+    texts, floats = [], []
+    for field in schema:
+        path, kind = field.name, field.type
+        while pa.types.is_list(kind):
+            path, kind = f"{path}.list.{kind.value_field.name}", kind.value_type
+        if pa.types.is_floating(kind):
+            floats.append(path)
+        elif pa.types.is_string(kind):
+            texts.append(path)
+    return texts, floats
