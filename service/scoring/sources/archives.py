@@ -5,11 +5,13 @@ A zip file's rows are sorted by name; a tar file's stand in its own order, for i
 
 import hashlib
 import io
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from models.errors import DataError, HttpError, InputChanged, InvalidRequest
 from service.scoring.blocks import CheckedFile, block_digests, blocks_between, digest_of
@@ -20,8 +22,32 @@ from service.scoring.spec import Spec
 from service.scoring.storage import BLOCK_BYTES, Pass, Spans
 
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
+# A member's own header: mark, flags, method, lengths of its name and of what else it says.
+_LOCAL = struct.Struct("<4s2xHH16xHH")
+_LOCAL_MARK = b"PK\x03\x04"
+# How hard it was packed, whether its sizes stand behind it, and how its name is written.
+_UTF8 = 0x800
+_PLAIN_FLAGS = 0x2 | 0x4 | 0x8 | _UTF8
 # A local header's fixed part, and the longest name and extra field it can have.
 _LOCAL_BYTES = 30 + 2 * 2**16
+
+
+class _Member(NamedTuple):
+    """What the archive's list says of a file."""
+
+    name: str
+    offset: int
+    packed: int
+    size: int
+    method: int
+    flags: int
+    crc: int
+
+    @classmethod
+    def of(cls, member: zipfile.ZipInfo) -> list[Any]:
+        """As JSON holds it."""
+        name, packed, size = member.filename, member.compress_size, member.file_size
+        return [*cls(name, member.header_offset, packed, size, member.compress_type, member.flag_bits, member.CRC)]
 
 
 class ZipSource:
@@ -32,17 +58,20 @@ class ZipSource:
     def __init__(self, spec: Spec) -> None:
         self._spec, self._reader, self._pass = spec, FileReader(spec), Pass(spec.source, "")
         self._file = CheckedFile(spec.source)
-        self._open()
-        self._is_checked = False
 
-    def _open(self) -> None:
+    @cached_property
+    def _archive(self) -> zipfile.ZipFile:
+        # Listing 60,000 members takes half a second: only whoever cuts, or meets a strange member, does it.
         try:
             self._file.seek(0)
-            self._archive = zipfile.ZipFile(self._file)
+            return zipfile.ZipFile(self._file)
         except _ZIP_DAMAGE as error:
             raise DataError(self._spec.source, found="no zip file, or a torn end", expected="a whole one") from error
+
+    @cached_property
+    def _members(self) -> list[zipfile.ZipInfo]:
         members = [one for one in self._archive.infolist() if not one.is_dir() and is_picture(one.filename)]
-        self._members = sorted(members, key=lambda one: (one.filename, one.header_offset))
+        return sorted(members, key=lambda one: (one.filename, one.header_offset))
 
     @property
     def digest(self) -> str:
@@ -51,50 +80,81 @@ class ZipSource:
 
     def cuts(self) -> Iterator[Cut]:
         """Parts of the members sorted by name, by rows and by bytes as they are packed and unpacked."""
+        members = self._members
         digests = block_digests(self._pass)
         size = self._file.seek(0, io.SEEK_END)
         tail = blocks_between(min(self._archive.start_dir, size), size)
         options = self._spec.options
         first = index = total = 0
-        for place, member in enumerate(self._members):
+        for place, member in enumerate(members):
             total += min(MAX_ROW_BYTES, max(member.file_size, member.compress_size))
             if place + 1 - first >= options.most_rows or total >= options.part_bytes:
                 yield self._cut(index, first, place + 1, [digests, tail])
                 index, first, total = index + 1, place + 1, 0
-        if first < len(self._members) or not index:
-            yield self._cut(index, first, len(self._members), [digests, tail])
+        if first < len(members) or not index:
+            yield self._cut(index, first, len(members), [digests, tail])
 
     def _cut(self, index: int, first: int, end: int, known: list[Any]) -> Cut:
         digests, tail = known
-        numbers = {*tail}
-        for member in self._members[first:end]:
+        numbers, members = {*tail}, self._members[first:end]
+        for member in members:
             last = min(len(digests) * BLOCK_BYTES, member.header_offset + _LOCAL_BYTES + member.compress_size)
             numbers.update(blocks_between(member.header_offset, last))
         expected = {str(number): digests[number] for number in sorted(numbers) if number < len(digests)}
-        place = {"blocks": expected}
-        return Cut(index=index, first_row=first, rows=end - first, digest=digest_of(expected), place=place)
+        listed = [_Member.of(member) for member in members]
+        digest = hashlib.sha256(repr((digest_of(expected), listed)).encode(errors="surrogatepass")).hexdigest()
+        return Cut(
+            index=index,
+            first_row=first,
+            rows=end - first,
+            digest=digest,
+            place={"blocks": expected, "members": listed},
+        )
 
     def read(self, cut: Cut) -> FileRows:
         """The members of a part."""
         self._file.expected = cut.place["blocks"]
+        members = [_Member(*one) for one in cut.place["members"]]
+        contents = [self._content(cut.first_row + place, one) for place, one in enumerate(members)]
+        return self._reader.rows([one.name for one in members], contents)
+
+    def _content(self, row: int, member: "_Member") -> bytes | HttpError:
+        # What a member says of its size may be wrong, and ends its unpacking all the same.
+        if member.size > MAX_ROW_BYTES:
+            return too_large()
+        plain = self._plain_content(member)
+        if plain is not None:
+            return plain
         try:
-            if not self._is_checked:
-                self._open()
-                self._is_checked = True
+            with self._archive.open(self._members[row]) as opened:
+                return opened.read()
         except DataError as error:
             raise InputChanged(f"{self._spec.source}: changed since it was cut into parts") from error
-        members = self._members[cut.first_row : cut.first_row + cut.rows]
-        return self._reader.rows([one.filename for one in members], [self._content(one) for one in members])
-
-    def _content(self, member: zipfile.ZipInfo) -> bytes | HttpError:
-        # What a member says of its size may be wrong, and ends its unpacking all the same.
-        if member.file_size > MAX_ROW_BYTES:
-            return too_large()
-        try:
-            with self._archive.open(member) as opened:
-                return opened.read()
         except _ZIP_DAMAGE:
             return InvalidRequest("the archive's member is damaged, or packed or locked in a way that is not read")
+
+    def _plain_content(self, member: "_Member") -> bytes | None:
+        """A member as nearly all are, in a third of the time that ``zipfile`` takes; ``None``: that one may say."""
+        if member.method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flags & ~_PLAIN_FLAGS:
+            return None
+        self._file.seek(member.offset)
+        name = member.name.encode("utf-8" if member.flags & _UTF8 else "cp437", "replace")
+        head = self._file.read(_LOCAL.size + len(name))
+        if len(head) < _LOCAL.size:
+            return None
+        mark, flags, method, name_bytes, extra_bytes = _LOCAL.unpack_from(head)
+        if (mark, flags, method) != (_LOCAL_MARK, member.flags, member.method) or head[_LOCAL.size :] != name:
+            return None
+        if name_bytes != len(name):
+            return None
+        self._file.seek(extra_bytes, io.SEEK_CUR)
+        try:
+            found = self._file.read(member.packed)
+            if member.method == zipfile.ZIP_DEFLATED:
+                found = zlib.decompressobj(-zlib.MAX_WBITS).decompress(found, member.size + 1)
+        except zlib.error:
+            return None
+        return found if len(found) == member.size and zlib.crc32(found) == member.crc else None
 
 
 class TarSource:
