@@ -12,7 +12,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from models.image.container import UnreadablePicture, read_orientation, unpack
+from models.image.container import PNG, UnreadablePicture, read_orientation, unpack
 
 # Not ``Image.open``, which has the formats guess, and reads a JPEG's index of further pictures.
 READERS: dict[str, Callable[[BytesIO], Image.Image]] = {
@@ -41,6 +41,38 @@ UPRIGHT = dict(
 )  # fmt: skip
 
 
+# A PNG as most small ones are: bit depth 8, grey or RGB, nothing that changes how its samples are read.
+_PLAIN_HEAD = struct.Struct(">L4sLLBBBBBL")
+_BEGIN = [13, b"IHDR"]
+_PLAIN_MODES = {0: "L", 2: "RGB"}
+_END = b"\0\0\0\0IEND\xaeB`\x82"
+
+
+def _open_plain(data: bytes) -> Image.Image | None:
+    """A PNG of three chunks by Pillow's decoder alone; ``None`` if it is another, or anything is wrong with it.
+
+    Pillow reads a file's chunks in Python, which takes three times as long as the pixels of a small picture.
+    """
+    head = len(PNG)
+    *begin, width, height, depth, colour, packing, filtering, interlacing, check = _PLAIN_HEAD.unpack_from(data, head)
+    mode = _PLAIN_MODES.get(colour)
+    if begin != _BEGIN or (depth, packing, filtering, interlacing) != (8, 0, 0, 0) or mode is None:
+        return None
+    start = head + _PLAIN_HEAD.size
+    length = int.from_bytes(data[start : start + 4], "big")
+    end = start + 8 + length
+    if data[start + 4 : start + 8] != b"IDAT" or data[end + 4 :] != _END or not 0 < width * height <= MAX_PIXELS:
+        return None
+    if zlib.crc32(data[head + 4 : start - 4]) != check:
+        return None
+    if zlib.crc32(data[start + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+        return None
+    try:
+        return Image.frombytes(mode, (width, height), data[start + 8 : end], "zip", mode)
+    except DECODER_ERRORS:  # what is wrong with it, the whole reader says
+        return None
+
+
 def open_picture(data: bytes) -> Image.Image:
     """Decode a PNG, JPEG or WebP file, upright.
 
@@ -49,6 +81,10 @@ def open_picture(data: bytes) -> Image.Image:
     Raises:
         UnreadablePicture: With the reason, without echoing input.
     """
+    if data.startswith(PNG) and len(data) > len(PNG) + _PLAIN_HEAD.size:
+        plain = _open_plain(data)
+        if plain is not None:
+            return plain
     packed = unpack(data)
     try:
         picture: Image.Image = READERS[packed.format](BytesIO(packed.data))
@@ -77,11 +113,14 @@ def to_pixels(picture: Image.Image, *, channels: int, height: int, width: int) -
         ``(channels, height, width)`` uint8.
     """
     picture = _flatten(picture)
-    picture = picture.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    if picture.mode != mode:
+        picture = picture.convert(mode)
     if picture.size != (width, height):
         picture = ImageOps.pad(picture, (width, height), Image.Resampling.LANCZOS, color=0)
-    pixels = np.asarray(picture, np.uint8)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+    # What ``np.asarray`` does, in a third of the time.
+    pixels = np.frombuffer(picture.tobytes(), np.uint8).reshape(height, width, channels)
+    return pixels.transpose(2, 0, 1)
 
 
 def _flatten(picture: Image.Image) -> Image.Image:
