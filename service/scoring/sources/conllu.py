@@ -25,6 +25,8 @@ COLUMNS = 10
 _BLANK = re.compile(rb"\n\r?\n")
 _HAS_WORDS = re.compile(rb"^[^#\r\n]", re.MULTILINE)
 _NO_WORD = re.compile(r"[0-9]+(-|\.)[0-9]+")
+# Longer sentences are read line by line.
+_IDS = [*map(str, range(1, 1001))]
 COMMENTS = ("sent_id", "text")
 
 
@@ -97,10 +99,11 @@ class ConlluRows:
     def instance(self, row: int) -> Any:
         """The words of a sentence."""
         try:
-            lines = self._sentences[row].decode().split("\n")
+            text = self._sentences[row].decode()
         except UnicodeDecodeError as error:
             raise MalformedRequest("the sentence is not UTF-8") from error
-        return msgspec.convert({WORDS: words(lines)}, self._source.card.instance)
+        found = plain_words(text)
+        return msgspec.convert({WORDS: words(text.split("\n")) if found is None else found}, self._source.card.instance)
 
     def _comments(self, row: int) -> dict[str, str]:
         lines = self._sentences[row].decode(errors="replace").split("\n")
@@ -119,6 +122,18 @@ class ConlluRows:
     def lines(self) -> list[bytes] | None:
         """None: a sentence is many lines."""
         return None
+
+
+def plain_words(text: str) -> list[str] | None:
+    """The words of a sentence in which nothing is strange; ``None``: line by line it shows what is."""
+    rows = [line.split("\t") for line in text.split("\n") if line and line[0] != "#"]
+    if "\r" in text or {*map(len, rows)} != {COLUMNS}:
+        return None
+    if [row[0] for row in rows] != _IDS[: len(rows)]:
+        rows = [row for row in rows if _NO_WORD.fullmatch(row[0]) is None]
+        if [row[0] for row in rows] != _IDS[: len(rows)]:
+            return None
+    return [row[1] for row in rows]
 
 
 def words(lines: list[str]) -> list[str]:

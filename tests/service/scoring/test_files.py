@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from models.errors import DataError, InputChanged
+from service.scoring.sources import conllu
 
 Run = Callable[..., Any]
 
@@ -192,6 +195,21 @@ def test_conllu(ending: str, line_end: str, part_rows: int, run: Run) -> None:
     assert [line.get("error_reason") for line in job.lines] == [
         None, "tokens[1]: expected the id 2, found '3'", "word 1: expected 10 columns, found 2", None,
     ]  # fmt: skip
+
+
+@given(
+    st.lists(
+        st.sampled_from(["1", "2", "3", "01", "1-2", "2.1", "1-", "x", "", "#", "# c"]).map(lambda one: one + "\tw" * 9)
+        | st.sampled_from(["", "# text", "1\tw", "1" + "\tw" * 10, "2" + "\tw" * 9 + "\r", "\t" * 9, " "]),
+        max_size=5,
+    )
+)
+def test_conllu_at_once(lines: list[str]) -> None:
+    """Where a sentence's words are found at once, they are those found line by line."""
+    found = conllu.plain_words("\n".join(lines))
+    assert found is None or found == conllu.words(lines)
+    numbered = ["# c", *(f"{place}\tw{place}" + "\t_" * 8 for place in range(1, len(lines) + 2)), ""]
+    assert conllu.plain_words("\n".join(numbered)) == conllu.words(numbered)
 
 
 def test_conllu_as_in_training(run: Run, alone: Any, prediction: Any, shipped: Any) -> None:
