@@ -149,7 +149,7 @@ class Flaw(NamedTuple):
         return f"expected {self.expected}, found {self.found}"
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=32_768)
 def find_flaw(word: str) -> Flaw | None:
     """Why this cannot be a word, if it cannot."""
     if not word:

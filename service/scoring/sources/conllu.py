@@ -24,6 +24,7 @@ WORDS = "tokens"
 COLUMNS = 10
 _BLANK = re.compile(rb"\n\r?\n")
 _HAS_WORDS = re.compile(rb"^[^#\r\n]", re.MULTILINE)
+_COMMENT = re.compile("^#[^\\n]*", re.MULTILINE)
 _NO_WORD = re.compile(r"[0-9]+(-|\.)[0-9]+")
 # Longer sentences are read line by line.
 _IDS = [*map(str, range(1, 1001))]
@@ -106,8 +107,7 @@ class ConlluRows:
         return msgspec.convert({WORDS: words(text.split("\n")) if found is None else found}, self._source.card.instance)
 
     def _comments(self, row: int) -> dict[str, str]:
-        lines = self._sentences[row].decode(errors="replace").split("\n")
-        pairs = (line[1:].partition("=") for line in lines if line.startswith("#"))
+        pairs = (line[1:].partition("=") for line in _COMMENT.findall(self._sentences[row].decode(errors="replace")))
         return {key.strip(): value.strip() for key, _, value in pairs}
 
     def numbers(self, field: str) -> None:
@@ -126,9 +126,10 @@ class ConlluRows:
 
 def plain_words(text: str) -> list[str] | None:
     """The words of a sentence in which nothing is strange; ``None``: line by line it shows what is."""
-    rows = [line.split("\t") for line in text.split("\n") if line and line[0] != "#"]
-    if "\r" in text or {*map(len, rows)} != {COLUMNS}:
+    lines = [line for line in text.split("\n") if line and line[0] != "#"]
+    if "\r" in text or any(line.count("\t") != COLUMNS - 1 for line in lines):
         return None
+    rows = [line.split("\t", 2) for line in lines]
     if [row[0] for row in rows] != _IDS[: len(rows)]:
         rows = [row for row in rows if _NO_WORD.fullmatch(row[0]) is None]
         if [row[0] for row in rows] != _IDS[: len(rows)]:
