@@ -12,7 +12,7 @@ import msgspec
 from models.errors import ArtifactMismatch
 from models.session import Device
 from service.scoring.assignment import Assembly, Scorer, Source
-from service.scoring.source import open_source
+from service.scoring.source import complete, open_source
 from service.scoring.spec import Options, Spec, make_spec, to_bytes
 from service.scoring.storage import is_local, local_path, remote_mark, unreadable
 from service.settings import settings
@@ -42,8 +42,8 @@ class Asked:
 
     @property
     def identity(self) -> bytes:
-        """The spec without the input's address: the input's bytes count, not where they lie."""
-        return to_bytes(msgspec.structs.replace(self.asked, source=""))
+        """The spec without the input's address, and what it says itself: its bytes count, not where they lie."""
+        return to_bytes(msgspec.structs.replace(self.asked, source="", keys=()))
 
     def in_parts_of(self, rows: int) -> "Asked":
         """The same in parts of so many rows: another job."""
@@ -89,7 +89,7 @@ def ask(model: str, source: str, target: str, options: Options, *, input_format:
     address = str(local_path(source).absolute()) if is_local(source) else source
     (served,) = find_models([model])
     spec = make_spec(served.manifest, address, target, options, input_format=input_format, output_format=output_format)
-    return Asked(asked=spec, folder=served.folder, device=settings().device)
+    return Asked(asked=complete(spec), folder=served.folder, device=settings().device)
 
 
 def ask_again(spec: bytes) -> Asked:

@@ -21,7 +21,7 @@ FORMAT_OPTIONS: list[Callable[[Command], Command]] = [
     click.option(
         "--column", "columns", multiple=True, metavar="FIELD=NAME", help="Where a field stands, if elsewhere."
     ),
-    click.option("--keep", multiple=True, metavar="KEY", help="A key of a JSON line that travels to the output."),
+    click.option("--keep", multiple=True, metavar="KEY", help="A key of a JSON line that is no field misspelt."),
     click.option("--id-column", "id", metavar="NAME", help="A column that the output shows beside each prediction."),
     click.option("--delimiter", default="", help="Between the cells of a CSV file."),
     click.option("--part-rows", type=click.IntRange(1), help="Of a part; by default as many as suit the model."),

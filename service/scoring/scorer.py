@@ -46,9 +46,7 @@ class Scorer:
         self.spec = spec
         self.predictor = predictor or _open(spec, device, folder)
         self.source = open_source(spec)
-        options = spec.options
-        taken = (*options.keep, *((options.id,) if options.id else ()))
-        self.layout = make_layout(self.predictor, self.source.schema, taken)
+        self.layout = make_layout(self.predictor, self.source.schema, [key for key, _ in spec.keys])
 
     def score(
         self,

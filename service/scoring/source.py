@@ -131,6 +131,19 @@ def _sentence(fault: Fault) -> str:
     return f"{''.join(steps).removeprefix('.')}: {fault.reason}" if steps else fault.reason
 
 
+def complete(spec: Spec) -> Spec:
+    """The spec with what only the input can say: the keys of JSON lines.
+
+    Raises:
+        DataError: If the input cannot be read.
+    """
+    if spec.input_format != "jsonl":
+        return spec
+    from service.scoring.sources.jsonl import find_columns
+
+    return msgspec.structs.replace(spec, keys=find_columns(spec))
+
+
 def open_source(spec: Spec) -> Source:
     """The input of a job.
 

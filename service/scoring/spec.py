@@ -32,7 +32,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     Attributes:
         columns: The input's column (or key) that each field of an instance is read from, where it is not the natural
             one.
-        keep: Keys of a JSON line that are not the model's and travel to the output; a table's columns always do.
+        keep: Keys of a JSON line that are not the model's, even if they look like a field of its misspelt.
         id: One more of them, which the output shows as a column of its own.
         delimiter: What stands between the cells of a CSV file; empty: a tab for ``.tsv``, else a comma.
         part_rows: Most rows in a part; none: as the model's card has it.
@@ -65,6 +65,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         compression: Around the input: ``gzip``, ``zstd`` or none.
         output_format: One of ``OUTPUTS``' values.
         options: The run's choices.
+        keys: The keys of JSON lines with their kinds (``sources/json_keys.py``): what the input's own bytes say.
     """
 
     model: str
@@ -76,6 +77,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     compression: str
     output_format: str
     options: Options
+    keys: tuple[tuple[str, str], ...] = ()
 
 
 def make_spec(

@@ -1,7 +1,9 @@
 """JSON lines: row ``i`` is line ``i``, and a blank line is a row that cannot be read."""
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,15 +13,19 @@ from models.errors import BodyTooLarge, Fault, InvalidRequest, MalformedRequest,
 from models.keys import Keys, keys_of
 from models.registry import find_card
 from service.scoring.source import Cut
+from service.scoring.sources.columns import kinds
 from service.scoring.sources.cutting import MAX_ROW_BYTES, Cutter, line_ends, long_row
+from service.scoring.sources.json_keys import DAMAGE, MEMBERS, NULL, arrow_type, cell, find_keys, members
 from service.scoring.spec import Spec
 from service.scoring.storage import Pass, Spans
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LINE = "input"
-_ANY = msgspec.json.Decoder(dict[str, msgspec.Raw])
+# As alike as "txt" and "text" are, or "Horizon" and "horizon".
+LIKENESS, MAX_SHOWN = 0.8, 40
+# What is added to a line ends like one of these.
+ADDED = ("prediction", "error_code", "error_reason", "error_place")
 
 
 class Document:
@@ -63,12 +69,13 @@ class JsonlSource:
         self._spec, self._document = spec, Document(spec)
         self._pass = Pass(spec.source, spec.compression)
         self._spans = Spans(spec.source, spec.compression)
-        options = spec.options
+        options, card = spec.options, find_card(spec.family, spec.task)
         self._mine = frozenset((*options.keep, *((options.id,) if options.id else ())))
-        self._keys = _with(keys_of(find_card(spec.family, spec.task).instance), self._mine)
+        self._keys = keys_of(card.instance)
+        self._fields = frozenset(kinds(card))
         self._names = {column: field for field, column in options.columns.items()}
-        shown = [pa.field(options.id, pa.string())] if options.id else []
-        self.schema = pa.schema([*shown, pa.field(LINE, pa.string())])
+        self.columns = spec.keys if _is_table(spec) else ()
+        self.schema = pa.schema([pa.field(key, arrow_type(kind)) for key, kind in self.columns])
 
     @property
     def digest(self) -> str:
@@ -96,37 +103,73 @@ class JsonlSource:
         return JsonlRows(self, lines)
 
     def instance(self, line: bytes) -> Any:
-        """What a line asks."""
-        return self._document.read(self._without_mine(line) if self._mine or self._names else line)
+        """What a line asks: its fields are read as the service reads them, all other keys only travel."""
+        if not self._mine and not self._names:
+            try:
+                return self._document.read(line)
+            except RequestError:
+                if self._fields.issuperset(members(line)):
+                    raise
+        return self._document.read(self._without_others(line))
 
-    def _without_mine(self, line: bytes) -> bytes:
+    def _without_others(self, line: bytes) -> bytes:
         try:
-            members = _ANY.decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            found = MEMBERS.decode(line)
+        except DAMAGE as error:
             raise from_decoding(error) from error
-        repeated = self._keys.find_repeated(line, 0)
+        others = frozenset(key for key in found if self._is_other(key, found))
+        repeated = _with(self._keys, others.union(self._names)).find_repeated(line, 0)
         if repeated is not None:
             raise InvalidRequest("a value makes no sense", [repeated])
-        kept = {self._names.get(key, key): value for key, value in members.items() if key not in self._mine}
-        if len(kept) + len(self._mine & members.keys()) < len(members):
+        kept = {self._names.get(key, key): value for key, value in found.items() if key not in others}
+        if len(kept) + len(others) < len(found):
             raise InvalidRequest("a value makes no sense", [Fault((), "two keys stand for one field")])
         return msgspec.json.encode(kept)
 
-    def identity(self, line: bytes | None) -> str | None:
-        """The value of the id's key: a string as it is, anything else as JSON."""
-        identity = self._spec.options.id
-        try:
-            found = _ANY.decode(line or b"{}").get(identity or "", msgspec.Raw(b"null"))
-            value = msgspec.json.decode(found)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return None
-        if value is None or isinstance(value, str):
-            return value
-        return bytes(found).decode()
+    def _is_other(self, key: str, found: Mapping[str, Any]) -> bool:
+        """Whether a key is none of the model's.
+
+        Raises:
+            InvalidRequest: If it looks like a field that the row lacks.
+        """
+        if key in self._mine:
+            return True
+        if key in self._fields or key in self._names:
+            return False
+        lacking = [field for field in self._fields if field not in found and field not in self._names.values()]
+        alike = get_close_matches(key.lower(), sorted(lacking), 1, LIKENESS)
+        if alike:
+            reason = f"is this the field {alike[0]!r}? If it is none, say so: --keep {key[:MAX_SHOWN]}"
+            raise InvalidRequest("a value makes no sense", [Fault((key[:MAX_SHOWN],), reason)])
+        return True
 
 
+@lru_cache(maxsize=256)
 def _with(keys: Keys, more: frozenset[str]) -> Keys:
     return keys._replace(outer=(*keys.outer, *(msgspec.json.encode(key) for key in sorted(more))))
+
+
+def _is_table(spec: Spec) -> bool:
+    return spec.output_format != "jsonl"
+
+
+def find_columns(spec: Spec) -> tuple[tuple[str, str], ...]:
+    """The keys of an input that its output has as columns; for lines, those that what is added could be called.
+
+    Raises:
+        DataError: If the input cannot be read.
+    """
+    card, identity = find_card(spec.family, spec.task), spec.options.id
+    found = find_keys(
+        spec.source, spec.compression, card, is_table=(lambda _: True) if _is_table(spec) else _may_be_added
+    )
+    if identity is not None and _is_table(spec) and identity not in dict(found):
+        found.append([identity, NULL])
+    return tuple((key, kind) for key, kind in sorted(found, key=lambda pair: pair[0] != identity))
+
+
+def _may_be_added(key: str) -> bool:
+    return key.endswith(ADDED)
 
 
 class JsonlRows:
@@ -146,15 +189,16 @@ class JsonlRows:
         """None: these are read one by one."""
 
     def table(self) -> "pa.Table":
-        """The line as it is, after its id where one is asked for."""
+        """A column for each key, the id's first."""
         import pyarrow as pa
 
         source = self._source
-        columns: list[Any] = []
-        if len(source.schema) > 1:
-            columns.append(pa.array([source.identity(line) for line in self._lines], pa.string()))
-        texts = [None if line is None else line.removesuffix(b"\r").decode(errors="replace") for line in self._lines]
-        return pa.table([*columns, pa.array(texts, pa.string())], schema=source.schema)
+        rows = [members(line) for line in self._lines]
+        columns = [
+            pa.array([cell(row.get(key), kind) for row in rows], field.type)
+            for (key, kind), field in zip(source.columns, source.schema, strict=True)
+        ]
+        return pa.table(columns, schema=source.schema) if columns else pa.table({})
 
     def lines(self) -> list[bytes] | None:
         """The lines."""

@@ -18,6 +18,7 @@ from models.predictor import Predictor
 from models.session import Device, Session
 from service.scoring.assembly import Assembly
 from service.scoring.scorer import Scorer
+from service.scoring.source import complete
 from service.scoring.spec import Options, make_spec
 
 Open = Callable[[str], Predictor]
@@ -71,7 +72,7 @@ def run(shipped: Open, shipped_session: Callable[[str], Session], tmp_path: Path
             source = tmp_path / source
             source.write_bytes(content)
         manifest = shipped_session(model).manifest
-        spec = make_spec(manifest, str(source), f"out.{to}", Options(**options), input_format=input_format)
+        spec = complete(make_spec(manifest, str(source), f"out.{to}", Options(**options), input_format=input_format))
         predictor = predictor or shipped(model)
         if one_by_one:
             predictor = replace(predictor, card=replace(predictor.card, bulk=None))

@@ -98,18 +98,6 @@ def test_no_rows(to: str, run: Run) -> None:
     assert run("tagging", "in.jsonl", b"", to="parquet").table.num_rows == 0
 
 
-def test_keys_of_ones_own(run: Run) -> None:
-    """A key that the options name travels along; any other is refused as the service refuses it."""
-    content = b'{"id": 7, "text": "a", "note": [1, {"x": 1.50}]}\n{"id": "x", "text": "a", "other": 1}\n'
-    job = run("tagging", "in.jsonl", content, id="id", keep=("note",))
-    assert job.output.startswith(b'{"id": 7, "text": "a", "note": [1, {"x": 1.50}],"prediction":{"tokens":["a"]')
-    assert job.codes == [None, "invalid_request"]
-    table = run("tagging", "in.jsonl", content, id="id", keep=("note",), to="parquet").table
-    assert table.column_names[:3] == ["id", "input", "tokens"]
-    assert table["id"].to_pylist() == ["7", "x"]
-    assert table["input"].to_pylist() == content.decode().splitlines()
-
-
 def test_renamed_keys(run: Run, prediction: Cut) -> None:
     """A field may stand under another key."""
     job = run("tagging", "in.jsonl", b'{"body":"I saw"}\n{"body":"I","text":"saw"}\n', columns={"text": "body"})
@@ -118,7 +106,7 @@ def test_renamed_keys(run: Run, prediction: Cut) -> None:
 
 def test_a_key_that_is_taken(run: Run) -> None:
     """What the input calls ``prediction`` keeps its name."""
-    job = run("tagging", "in.jsonl", b'{"text":"a","prediction":1}\n', keep=("prediction",))
+    job = run("tagging", "in.jsonl", b'{"text":"a","prediction":1}\n')
     assert job.lines[0]["prediction"] == 1
     assert job.lines[0]["prediction_prediction"]["tokens"] == ["a"]
 
