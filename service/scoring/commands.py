@@ -1,6 +1,5 @@
 """The command line of batch scoring."""
 
-import os
 import shlex
 import shutil
 import signal
@@ -14,21 +13,19 @@ from typing import Any
 import click
 
 from models.errors import InputChanged, Interrupted, JobError, JobHeld, LecternError, NoSpace, TooManyErrors
-from models.session import Device, has_cuda
 from service.scoring.asked import Asked, ask, ask_again
 from service.scoring.assignment import Assignment
 from service.scoring.disk import Disk
+from service.scoring.engines import Engine, choose, default_workers
 from service.scoring.job import Job, Terms, of_disk
 from service.scoring.ledger import Ledger
 from service.scoring.options import FORMAT_OPTIONS, OUT, RUN_OPTIONS, WORK, WORKERS, having
 from service.scoring.output import Manifest, Output
-from service.scoring.pool import Pool
 from service.scoring.progress import Bar, Lines, Quiet, Stop, Watch
 from service.scoring.questions import as_json, ask_status, estimate, verify
 from service.scoring.spec import Options
 from service.scoring.storage import is_local, local_path
 from service.scoring.workspace import Workspace, default_folder
-from service.settings import settings
 
 FAILED, INTERRUPTED = 1, 130
 EXITS: dict[type[LecternError], int] = {
@@ -152,18 +149,13 @@ def find_asked(out: Path, work: Path) -> Asked:
     return ask_again(as_json(manifest.spec).encode())
 
 
-def default_workers() -> int:
-    """One process per core, but one for a GPU."""
-    device = settings().device
-    has_gpu = device is Device.CUDA or (device is Device.AUTO and has_cuda())
-    return 1 if has_gpu else len(os.sched_getaffinity(0))
-
-
 def carry_out(
     out: Path,
     find: Callable[[Path], Assignment],
     *,
     workers: int | None,
+    engine: str,
+    ray_address: str | None,
     work: Path | None,
     max_errors: int | None,
     row_timeout: float,
@@ -176,6 +168,7 @@ def carry_out(
     watch: Watch = Quiet() if quiet else Lines() if progress == "json" else Bar()
     folder, disk = work or default_folder(out), Disk()
     with failing(out, watch, work), asked_to_stop() as stop:
+        opening = choose(Engine(engine), ray_address, workers=workers, row_seconds=row_timeout, mixes=mix)
         asked = find(folder)
         job = Job(
             assignment=asked,
@@ -186,8 +179,7 @@ def carry_out(
             watch=watch,
             stop=stop,
         )
-        count = workers or default_workers()
-        manifest, was_undone = job.run(lambda aside: Pool(asked, workers=count, row_seconds=row_timeout, aside=aside))
+        manifest, was_undone = job.run(opening(asked))
     say_done(out, watch, manifest, was_undone=was_undone)
 
 

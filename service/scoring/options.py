@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from service.scoring.engines import Engine
 from service.scoring.spec import FOLDERS, INPUTS, OUTPUTS, Options
 from service.scoring.storage import is_local, local_path
 
@@ -42,13 +43,26 @@ FORMAT_OPTIONS: list[Callable[[Command], Command]] = [
     ),
 ]
 WORKERS = click.option(
-    "--workers", type=click.IntRange(1, 256), help="Processes; one per core by default, one on a GPU."
+    "--workers", type=click.IntRange(1, 256), help="Processes; one per core by default, one per GPU."
 )
 WORK = click.option(
     "--work", type=click.Path(path_type=Path, file_okay=False), help="Work folder; beside OUT by default."
 )
 RUN_OPTIONS: list[Callable[[Command], Command]] = [
     WORKERS,
+    click.option(
+        "--engine",
+        type=click.Choice([engine.value for engine in Engine]),
+        default=Engine.LOCAL.value,
+        show_default=True,
+        help="Processes of this machine, or actors of a Ray cluster.",
+    ),
+    click.option(
+        "--ray-address",
+        envvar="RAY_ADDRESS",
+        metavar="HOST:PORT",
+        help="The Ray cluster's; without it, one that lives as long as the command.",
+    ),
     WORK,
     click.option(
         "--max-errors", type=click.IntRange(0), help="Stop when there are more error rows; no limit by default."

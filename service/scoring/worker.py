@@ -97,7 +97,7 @@ def _serve(assignment: Assignment, pipe: Connection) -> None:
     try:
         scorer = assignment.scorer()
     except (LecternError, OSError) as error:
-        say(_stopped(error))
+        say(stopped(error))
         return
     say(Ready())
     while True:
@@ -120,7 +120,7 @@ def score(scorer: Scorer, order: Order, disk: Disk, begin: Callable[[int], None]
         place = whole(aside, scored.errors, digest)
         disk.rename(aside, place)
     except (LecternError, OSError) as error:
-        return _stopped(error)
+        return stopped(error)
     except Exception as error:  # the border of a row: it is tried again, and in the end the row is to blame
         return Broke(reason=f"{type(error).__name__}: {error}")
     return Done(
@@ -143,7 +143,8 @@ def _write(scored: Scored, path: Path, disk: Disk) -> tuple[str, int]:
         file.abandon()
 
 
-def _stopped(error: LecternError | OSError) -> Stopped:
+def stopped(error: LecternError | OSError) -> Stopped:
+    """An error as what is said of it: of errors that a caller tells apart, the kind is kept."""
     if isinstance(error, OSError):
         kind = NoSpace.code if is_full(error) else JobError.code
         return Stopped(kind=kind, reason=f"{type(error).__name__}: {error}")

@@ -107,9 +107,15 @@ class Workspace:
             self._disk.remove_folder(self.folder)
 
 
+def apart(aside: str, name: str) -> str:
+    """The same for one of several that may be writing the same part; whole, it has the same name."""
+    return f"{aside.removesuffix(ASIDE)}.{name}{ASIDE}"
+
+
 def whole(aside: Path, errors: int, digest: str) -> Path:
     """What a worker calls a part when its file is whole."""
-    return aside.with_name(f"{aside.name.removesuffix(ASIDE)}.{errors}.{digest}")
+    number, stamp, *_ = aside.name.removesuffix(ASIDE).split(".")
+    return aside.with_name(f"{number}.{stamp}.{errors}.{digest}")
 
 
 def default_folder(output: Path) -> Path:
