@@ -5,7 +5,11 @@ row that it is here. What the pool does with signals, pipes and the time a proce
 only; all that travels between machines is a part's place on its way out and its report on its way back.
 """
 
+import multiprocessing
+import sys
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 
@@ -40,11 +44,34 @@ class Told(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     done: Done
 
 
+class Bare(SpawnProcess):
+    """A process that does not import the program it was started by, as one that is spawned does otherwise.
+
+    An actor's program is Ray's, whose import takes 2 s, and there is nothing in it that scores.
+    """
+
+    def start(self) -> None:
+        """Begin it."""
+        program = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = program
+
+
+class BareContext:
+    """Makes such processes."""
+
+    Pipe = staticmethod(multiprocessing.get_context("spawn").Pipe)
+    Process = Bare
+
+
 READ_TASK, READ_TOLD = msgspec.msgpack.Decoder(Task), msgspec.msgpack.Decoder(Told | Stopped)
 
 
 class Station:
-    """Scores one part after another, in a process that it starts.
+    """Scores one part after another, in a process that it starts; that one ends with this one's, or this context.
 
     Args:
         assignment: What is scored.
@@ -55,8 +82,16 @@ class Station:
 
     def __init__(self, assignment: Assignment, row_seconds: float, name: str) -> None:
         self._assignment, self._name, self._disk, self._aside = assignment, name, Disk(), ""
-        self._pool = Pool(assignment, workers=1, row_seconds=row_seconds, aside=lambda number: self._aside)
+        self._pool = Pool(
+            assignment, workers=1, row_seconds=row_seconds, aside=lambda number: self._aside, context=BareContext
+        )
         self._pool.expect(1)
+
+    def __enter__(self) -> "Station":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.__exit__()
 
     def stack(self) -> str:
         """Versions and machine, as one text."""

@@ -1,6 +1,7 @@
 """The work folder of a job: where its parts lie until they are the output."""
 
 from contextlib import suppress
+from errno import ENOTEMPTY
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,8 @@ from service.scoring.disk import Disk
 
 LEDGER, PARTS, LOCK = "ledger.sqlite", "parts", "lock"
 ASIDE = ".aside"
+# How often a folder is emptied that somebody goes on filling.
+SWEEPS = 10
 
 
 def aside_name(what: str, stamp: str) -> str:
@@ -94,10 +97,7 @@ class Workspace:
 
     def clear(self) -> None:
         """The whole folder is gone: the job is done. The lock goes last, so that nobody else begins meanwhile."""
-        for path in sorted((self.folder / PARTS).glob("*")):
-            self._disk.remove(path)
-        with suppress(FileNotFoundError):
-            self._disk.remove_folder(self.folder / PARTS)
+        self._clear_parts()
         for path in sorted(self.folder.glob(f"{LEDGER}*")):
             self._disk.remove(path)
         self.sweep()
@@ -105,6 +105,21 @@ class Workspace:
         # Somebody's own file may lie here, or the next runner's lock.
         with suppress(OSError):
             self._disk.remove_folder(self.folder)
+
+    def _clear_parts(self) -> None:
+        for sweep in range(SWEEPS):
+            for path in sorted((self.folder / PARTS).glob("*")):
+                self._disk.remove(path)
+            try:
+                self._disk.remove_folder(self.folder / PARTS)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                # A station that was given up for lost may have begun to write here meanwhile.
+                if error.errno != ENOTEMPTY or sweep + 1 == SWEEPS:
+                    raise
+            else:
+                return
 
 
 def apart(aside: str, name: str) -> str:
