@@ -14,7 +14,7 @@ LOCK = $(DEV) -m uv pip compile pyproject.toml --quiet --universal --python-vers
 # $(call need,NAME,example): stop with a sentence when a variable is missing.
 need = $(if $($(1)),,$(error $(1) is missing: $(2)))
 
-.PHONY: help serve test e2e check train ladder export install score loadtest benchmark torture lock sbom audit lint clean
+.PHONY: help serve test e2e check train ladder export install score ray loadtest benchmark torture lock sbom audit lint clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -62,6 +62,9 @@ score: $(SERVE) ## Score a file: make score MODEL=tagging IN=corpus.jsonl OUT=ta
 	@:$(call need,OUT,make score MODEL=tagging IN=corpus.jsonl OUT=tags.parquet)
 	@$(SERVE) -m export install > /dev/null
 	@exec $(SERVE) -m service.scoring run $(MODEL) $(IN) $(OUT) $(if $(WORKERS),--workers $(WORKERS)) $(OPTIONS)
+
+ray: $(DEV) ## Install Ray beside the rest, for the tests of --engine ray
+	$(DEV) -m pip install --quiet --progress-bar on --constraint constraints.txt --group ray
 
 loadtest: $(DEV) ## Load a running service for 30 s
 	$(DEV) -m locust -f loadtests/locustfile.py --headless --users 16 --spawn-rate 16 --run-time 30s \

@@ -23,7 +23,7 @@ from service.scoring.pool import MOST_FRUITLESS, MOST_STILLBORN, ORDERS_EACH, ST
 from service.scoring.station import READ_TOLD, Station, Task
 from service.scoring.worker import KINDS, Stopped
 
-INSTALL = "python -m pip install --constraint constraints.txt --group ray"
+INSTALL = "python -m pip install --constraint constraints.txt ray"
 # Of a cluster that lives as long as this process: nothing but reports of a few hundred bytes lies in it.
 OBJECT_STORE_BYTES = 80_000_000
 

@@ -1,6 +1,7 @@
 """Jobs on two Ray nodes of this machine; one of them is killed, or the runner is."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 import time
@@ -9,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.models import ModelStore
 
+from export.store import install
 from models.datasets import REPOSITORY
 from service.scoring.ray_pool import INSTALL
 from tests.service.scoring.ray_nodes import Cluster
@@ -102,6 +106,24 @@ def test_a_node_is_killed(start: Start, cluster: Cluster, tmp_path: Path) -> Non
     assert {*begun} == {str(number) for number in range(PARTS)}
     assert len(begun) <= PARTS + 2  # two of the four workers were there
     assert not (tmp_path / ".out.job").exists()
+
+
+def test_one_digest(cluster: Cluster, tmp_path: Path, shipped_folder: Callable[[str], Path]) -> None:
+    """A shipped model in one process, in two, and on two nodes: one output, an error row in it."""
+    rows = [json.dumps({"tokens": ["a", "dog", "saw"] * (row % 5 + 1)}) for row in range(60)]
+    rows[7] = '{"tokens": ["a", 5]}'
+    (tmp_path / "in.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    (tmp_path / "home" / "models").mkdir(parents=True)
+    with BentoMLContainer.model_store.patch(ModelStore(tmp_path / "home" / "models")):
+        install(shipped_folder("tagging"))
+    found = []
+    for where in (["--workers=1"], ["--workers=2"], ["--workers=4", "--engine=ray"]):
+        out = tmp_path / f"{len(found)}.parquet"
+        command = [sys.executable, "-m", "service.scoring", "run", "tagging", tmp_path / "in.jsonl", out]
+        environment = cluster.environment() | {"BENTOML_HOME": str(tmp_path / "home"), "RAY_ADDRESS": cluster.address}
+        subprocess.run([*command, "--part-rows=5", *where], cwd=REPOSITORY, env=environment, check=True)
+        found.append(out.read_bytes())
+    assert found[0] == found[1] == found[2]
 
 
 def test_poisonous_rows(start: Start, tmp_path: Path) -> None:
