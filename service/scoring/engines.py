@@ -39,7 +39,7 @@ def choose(
         return lambda assignment: lambda aside: Pool(assignment, workers=count, row_seconds=row_seconds, aside=aside)
     from service.scoring.ray_pool import RayPool, find_ray
 
-    find_ray()
+    find_ray(address)
     opened = partial(
         RayPool, workers=workers, row_seconds=row_seconds, address=address, needs_gpu=has_gpu(), mixes=mixes
     )

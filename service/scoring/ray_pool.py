@@ -6,6 +6,7 @@ actor is asked for, which Ray places where there is room, or keeps waiting until
 """
 
 import logging
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -26,6 +27,9 @@ from service.scoring.worker import KINDS, Stopped
 INSTALL = "python -m pip install --constraint constraints.txt ray"
 # Of a cluster that lives as long as this process: nothing but reports of a few hundred bytes lies in it.
 OBJECT_STORE_BYTES = 80_000_000
+# Read by Ray as it is imported. The first lets it listen on 127.0.0.1: on Linux it takes that for a mistake otherwise,
+# and listens on every interface. The second: it tells its makers nothing.
+OWN = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 class Trial(msgspec.Struct, kw_only=True):
@@ -69,7 +73,7 @@ class RayPool:
         needs_gpu: bool = False,
         mixes: bool = False,
     ) -> None:
-        self._ray = find_ray()
+        self._ray = find_ray(address)
         self._assignment, self._row_seconds, self._aside, self._mixes = assignment, row_seconds, aside, mixes
         self._needs, self._address, self._wanted = "GPU" if needs_gpu else "CPU", address, workers
         self._seats, self._again = list[Seat](), deque[Trial]()
@@ -78,8 +82,8 @@ class RayPool:
 
     def __enter__(self) -> "RayPool":
         with _handlers_kept(), self._explained():
-            # `--progress json` has standard error to itself.
-            more: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+            # `--progress json` has standard error to itself, even when a node is lost.
+            more: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
             if self._address is None:
                 more |= {"num_cpus": self._wanted, "object_store_memory": OBJECT_STORE_BYTES}
                 more |= {"include_dashboard": False}
@@ -221,12 +225,17 @@ class RayPool:
             raise JobError(f"the Ray cluster {self._address or ''} cannot be used: {_last_line(error)}") from error
 
 
-def find_ray() -> Any:
+def find_ray(address: str | None) -> Any:
     """Ray, if it is installed.
+
+    Args:
+        address: Of the cluster that is meant; ``None``: one of this process's own.
 
     Raises:
         JobError: If it is not.
     """
+    if address is None:
+        os.environ.update(OWN)
     try:
         import ray
     except ImportError as error:
