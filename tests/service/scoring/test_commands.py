@@ -21,17 +21,18 @@ Call = Callable[..., Result]
 
 
 @pytest.fixture
-def call(tmp_path: Path, shipped_folder: Callable[[str], Path]) -> Iterator[Call]:
+def call(tmp_path: Path, shipped_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
     """Calls a command where the tagger is in the store, and ``in.jsonl`` holds sentences, one of which is none."""
     lines = [json.dumps({"tokens": ["a", "dog", "saw"] * (row % 5 + 1)}) for row in range(ROWS)]
     lines[7] = '{"tokens": ["a", 5]}'
     (tmp_path / "in.jsonl").write_text("".join(f"{line}\n" for line in lines))
-    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "models").mkdir(parents=True)
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "store"))
 
     def run(*words: Any) -> Result:
         return CliRunner().invoke(main, [str(word) for word in words])
 
-    with BentoMLContainer.model_store.patch(ModelStore(tmp_path / "store")):
+    with BentoMLContainer.model_store.patch(ModelStore(tmp_path / "store" / "models")):
         install(shipped_folder("tagging"))
         yield run
 
