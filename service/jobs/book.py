@@ -88,10 +88,11 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE UNIQUE INDEX IF NOT EXISTS jobs_key ON jobs (owner, key) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS jobs_ended ON jobs (ended);
 """
-# The oldest first, but what was begun before what was not.
+# What was begun before what was not; owners in turn, each one's oldest first.
 _NEXT = """
-SELECT job FROM jobs WHERE ended IS NULL AND id NOT IN (SELECT value FROM json_each(?))
-ORDER BY is_begun DESC, number LIMIT 1
+SELECT job FROM jobs WHERE ended IS NULL AND id NOT IN (SELECT value FROM json_each(?1))
+ORDER BY is_begun DESC, coalesce((SELECT value FROM json_each(?2) AS turns WHERE turns.key = jobs.owner), 0), number
+LIMIT 1
 """
 _ALL = """
 SELECT job FROM jobs WHERE (?1 IS NULL OR owner = ?1)
@@ -144,7 +145,7 @@ class Book:
 
         Args:
             job: The new one.
-            most: Unfinished jobs there may be.
+            most: Unfinished jobs there may be; one key may have half of them.
 
         Raises:
             Overloaded: If there are as many.
@@ -157,6 +158,10 @@ class Book:
             (waiting,) = connection.execute("SELECT count(*) FROM jobs WHERE ended IS NULL").fetchone()
             if waiting >= most:
                 raise Overloaded("as many jobs are waiting as may; try again later")
+            query = "SELECT count(*) FROM jobs WHERE ended IS NULL AND owner = ?"
+            (own,) = connection.execute(query, (job.owner,)).fetchone()
+            if job.owner and own >= max(1, most // 2):
+                raise Overloaded("this key has half of all jobs that may wait; try again later")
             values = (job.id, job.owner, job.key, False, _text(job))
             connection.execute("INSERT INTO jobs (id, owner, key, is_begun, job) VALUES (?, ?, ?, ?, ?)", values)
         return job, True
@@ -220,10 +225,11 @@ class Book:
                 if job.state is State.RUNNING:
                     _put(connection, replace(job, state=State.PAUSED))
 
-    def next(self, without: list[str]) -> Job | None:
-        """The unfinished job whose turn it is, if any, but none of these."""
+    def next(self, without: list[str], turns: Mapping[str, int] = {}) -> Job | None:
+        """The unfinished job whose turn it is, if any, none of these; an owner with a higher number in turns waits."""
+        values = (msgspec.json.encode(without).decode(), msgspec.json.encode(turns).decode())
         with self._open() as connection:
-            row = connection.execute(_NEXT, (msgspec.json.encode(without).decode(),)).fetchone()
+            row = connection.execute(_NEXT, values).fetchone()
             return None if row is None else _job(row[0])
 
     def change(self, identity: str, values: Mapping[str, Any], *, is_durable: bool = True) -> bool:
@@ -237,9 +243,8 @@ class Book:
     def states(self) -> dict[str, State]:
         """The state of every job."""
         with self._open() as connection:
-            return {
-                job.id: job.state for job in map(_job, (text for (text,) in connection.execute("SELECT job FROM jobs")))
-            }
+            found = [_job(text) for (text,) in connection.execute("SELECT job FROM jobs")]
+        return {job.id: job.state for job in found}
 
     def over(self, identities: list[str]) -> list[str]:
         """Which of these are finished, or forgotten."""

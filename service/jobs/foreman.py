@@ -51,6 +51,7 @@ class Foreman:
         self._rests: dict[str, float] = {}
         self._deaths: dict[str, tuple[int, int]] = {}
         self._swept_at = -SWEEP_SECONDS
+        self._turns, self._turn = dict[str, int](), 0
 
     @property
     def is_ending(self) -> bool:
@@ -107,9 +108,11 @@ class Foreman:
             self._tasks.pop(identity)
         self._rests = {identity: until for identity, until in self._rests.items() if until > monotonic()}
         while len(self._tasks) < self.settings.jobs_running:
-            job = await asyncio.to_thread(self.book.next, [*self._tasks, *self._rests])
+            job = await asyncio.to_thread(self.book.next, [*self._tasks, *self._rests], self._turns)
             if job is None:
                 return
+            self._turn += 1
+            self._turns[job.owner] = self._turn
             run = Run(job, self.place, self.command, self.settings.jobs_workers)
             self.runs[job.id] = run
             self._tasks[job.id] = asyncio.create_task(self._attend(run))
