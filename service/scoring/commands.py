@@ -5,7 +5,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -200,6 +200,14 @@ def resuming(out: Path, work: Path | None = None) -> str:
     return shlex.join([interpreter(), "-m", "service.scoring", "resume", str(out), *more])
 
 
+def how_to_go_on(out: Path, work: Path | None) -> str:
+    """What to do about a job that is paused; until its rows are counted there is none to resume."""
+    with suppress(LecternError, OSError):
+        find_asked(out, work or default_folder(out))
+        return f"; go on with: {resuming(out, work)}"
+    return "; nothing is begun yet: give the same command again"
+
+
 def interpreter() -> str:
     """What to call the Python that runs this: ``python`` may be none, or one that knows nothing of scoring."""
     found = shutil.which("python")
@@ -223,12 +231,8 @@ def failing(out: Path, watch: Watch, work: Path | None = None) -> Iterator[None]
             code = getattr(error, "code", JobError.code)
             watch.say("paused" if is_paused else "failed", code=code, reason=str(error))
         else:
-            more = (
-                f"; go on with: {resuming(out, work)}"
-                if isinstance(error, Interrupted | NoSpace | TooManyErrors)
-                else ""
-            )
-            click.echo(f"lectern: {error}{more}", err=True)
+            may_go_on = isinstance(error, Interrupted | NoSpace | TooManyErrors)
+            click.echo(f"lectern: {error}{how_to_go_on(out, work) if may_go_on else ''}", err=True)
         sys.exit(EXITS.get(type(error), FAILED))
 
 

@@ -1,8 +1,10 @@
 """The command line over a shipped model: run, resume, status, verify, plan, and how each says no."""
 
 import json
+import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,8 @@ from click.testing import CliRunner, Result
 
 from export.store import install
 from service.scoring.commands import EXITS, HELP, interpreter, main, resuming
+from service.scoring.source import Cut
+from service.scoring.sources.jsonl import JsonlSource
 
 ROWS = 60
 Call = Callable[..., Result]
@@ -76,6 +80,27 @@ def test_pause_and_resume(call: Call, tmp_path: Path) -> None:
     assert looked.stdout == f"paused: 20 of 60 rows, 1 of 3 parts, 1 error rows\nnobody works on it; {how}"
     assert call("resume", out, "--max-errors", 1, "--workers", 1).exit_code == 0
     assert call("verify", out).exit_code == 0
+
+
+def test_paused_before_it_began(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C, or a full disk, while rows are counted: there is nothing to resume, and no command that would."""
+    out, sentence = tmp_path / "out.parquet", "nothing is begun yet: give the same command again\n"
+
+    def ask_to_pause(source: JsonlSource) -> Iterator[Cut]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return cuts(source)
+
+    cuts = JsonlSource.cuts
+    with monkeypatch.context() as patch:
+        patch.setattr(JsonlSource, "cuts", ask_to_pause)
+        stopped = started(call, tmp_path)
+    assert (stopped.exit_code, stopped.stderr) == (130, f"lectern: paused; {sentence}")
+    with monkeypatch.context() as patch:
+        patch.setattr("service.scoring.ledger.SCHEMA", "PRAGMA max_page_count = 1; CREATE TABLE a (b);")
+        full = started(call, tmp_path)
+    assert (full.exit_code, full.stderr.endswith(sentence)) == (6, True)
+    assert call("resume", out).exit_code == 1
+    assert started(call, tmp_path).exit_code == 0
 
 
 def test_work_folder_elsewhere(call: Call, tmp_path: Path) -> None:
