@@ -126,7 +126,7 @@ def test_a_line_that_is_too_long(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_an_input_that_is_not_there(run: Run, tmp_path: Any) -> None:
     """Is said before any work."""
-    with pytest.raises(DataError, match="found nothing, expected a file that can be read"):
+    with pytest.raises(DataError, match="found nothing, expected a file or a folder that can be read"):
         run("tagging", tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="found a folder"):
         run("tagging", tmp_path, input_format="jsonl")

@@ -126,7 +126,8 @@ def test_changed(suffix: str, run: Run, tmp_path: Path) -> None:
     with pytest.raises((InputChanged, DataError)):
         type(source)(scorer.spec).read(cuts[-1])
     path.write_bytes(whole)
-    assert type(source)(scorer.spec).read(cuts[-1]).table().num_rows == cuts[-1].rows
+    rows = type(source)(scorer.spec).read(cuts[-1])  # lines travel as lines
+    assert len(rows.lines() if suffix == "jsonl" else rows.table()) == cuts[-1].rows
 
 
 def test_digest(run: Run, tmp_path: Path) -> None:
