@@ -1,5 +1,6 @@
 """The rows of a part of CSV: read all at once by Arrow where nothing is strange about them, else one by one."""
 
+import codecs
 import csv
 import io
 import math
@@ -84,6 +85,8 @@ class CsvReader:
         if b"\0" in text or not self.cells.quotes.is_plain(text):
             return None
         if b"\r" in text and text.count(b"\r") != text.count(b"\r\n"):
+            return None
+        if text.startswith(codecs.BOM_UTF8):  # which Arrow would drop, as if each part were a file
             return None
         parse = arrow_csv.ParseOptions(delimiter=self.cells.delimiter, newlines_in_values=b'"' in text)
         read = arrow_csv.ReadOptions(**self._read, block_size=len(text) + 1)

@@ -97,6 +97,13 @@ def test_any_cell(text: str, both: Both) -> None:
         both.agree(rows, "\r\n" if place else "\n")
 
 
+def test_a_part_that_begins_like_a_file(both: Both) -> None:
+    """A byte order mark is one only where the file begins."""
+    rows = plain_rows(4)
+    rows[0][0] = "\ufeffa"
+    both.agree(rows, "\n")
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_cells(data: Any, both: Both) -> None:
