@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
-from models.errors import InputChanged, JobError, LecternError, TooManyErrors
+from models.errors import DataError, InputChanged, JobError, LecternError, TooManyErrors
 from service.scoring.assignment import Blame, Cut, Done, RowError
 from service.scoring.binding import Binding
 from service.scoring.disk import Writer
@@ -181,7 +181,10 @@ class Run:
         """Whether it looks as it did; if not, whether it still is what it was."""
         if monotonic() - self._looked < every_seconds:
             return
-        mark = self._job.assignment.mark()
+        try:
+            mark = self._job.assignment.mark()
+        except DataError as error:
+            raise InputChanged(f"the input can no longer be read: {error}") from error
         if mark != self._mark:
             if read_through(self._job) != self._entry.input_digest:
                 raise InputChanged("the input was changed while it was scored")

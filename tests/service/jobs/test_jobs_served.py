@@ -158,7 +158,7 @@ def test_who_leaves_a_download(run: Any, serve: Any, root: Path, api: Any, monke
             page = (await client.ask(api.order())).json
             api.done(live, page["id"], CONTENT * 100)
             await client.send(api.request("GET", f"/v1/jobs/{page['id']}/result"))
-            await live.until(lambda: parts and not client.is_silent())
+            await live.until(lambda: len(parts) > 0)  # its headers alone may come before anything is read
             client.reset()
             await live.until(lambda: not live.state.connections)
             await live.until(lambda: not live.state.tasks)

@@ -173,6 +173,25 @@ class Touching:
         self._path.touch()
 
 
+class Gone(Doubling):
+    """An input that is there once, and then no more."""
+
+    def mark(self) -> str:
+        if (self.path.parent / ".out.job" / "ledger.sqlite").exists() and self.path.with_name("seen").exists():
+            raise DataError(self.path, found="nothing", expected="a file")
+        self.path.with_name("seen").touch()
+        return super().mark()
+
+
+def test_input_taken_away(run: Run, tmp_path: Path) -> None:
+    """An input that is gone while the job runs is a changed one; put back, the job goes on."""
+    want = write_rows(tmp_path / "in", ROWS)
+    with pytest.raises(InputChanged, match="can no longer be read: .*: found nothing"):
+        run(Gone(tmp_path / "in"))
+    assert run()[1]
+    assert (tmp_path / "out").read_bytes() == want
+
+
 def test_too_many_errors(run: Run, tmp_path: Path) -> None:
     """More error rows than allowed stop the job; with a larger limit it goes on, and nothing is scored twice."""
     write_rows(tmp_path / "in", ROWS, dict.fromkeys((3, 160, 161, 390), "bad"))
