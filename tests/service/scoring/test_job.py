@@ -186,7 +186,7 @@ class Gone(Doubling):
 def test_input_taken_away(run: Run, tmp_path: Path) -> None:
     """An input that is gone while the job runs is a changed one; put back, the job goes on."""
     want = write_rows(tmp_path / "in", ROWS)
-    with pytest.raises(InputChanged, match="can no longer be read: .*: found nothing"):
+    with pytest.raises(InputChanged, match=r"can no longer be read: .*: found nothing"):
         run(Gone(tmp_path / "in"))
     assert run()[1]
     assert (tmp_path / "out").read_bytes() == want
