@@ -183,9 +183,9 @@ def test_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(resuming(odd, tmp_path / "a work"))
     assert words == [interpreter(), *["-m", "service.scoring", "resume"], str(odd), "--work", str(tmp_path / "a work")]
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert interpreter() == sys.executable
+    assert Path(interpreter()).absolute() == Path(sys.executable)
     (tmp_path / "python").touch(mode=0o755)
-    assert interpreter() == sys.executable
+    assert Path(interpreter()).absolute() == Path(sys.executable)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     assert interpreter() == "python"
     monkeypatch.setenv("PATH", "")
