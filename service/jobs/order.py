@@ -60,7 +60,7 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         dict[Name, Name], Meta(max_length=64, description="Field of an instance to the input's column that holds it.")
     ] = {}
     keep: Annotated[
-        tuple[Name, ...], Meta(max_length=64, description="Keys of a JSON line that travel to the output.")
+        tuple[Name, ...], Meta(max_length=64, description="Keys of a JSON line that are no field misspelt.")
     ] = ()
     id_column: Annotated[Name | None, Meta(description="The column that the output shows beside each prediction.")] = (
         None

@@ -20,12 +20,12 @@ from service.scoring.engines import Engine, choose, default_workers
 from service.scoring.job import Job, Terms, of_disk
 from service.scoring.ledger import Ledger
 from service.scoring.options import FORMAT_OPTIONS, OUT, RUN_OPTIONS, WORK, WORKERS, having
-from service.scoring.output import Manifest, Output
+from service.scoring.output import Manifest
+from service.scoring.places import Out, is_same, open_output, work_folder
 from service.scoring.progress import Bar, Lines, Quiet, Stop, Watch
 from service.scoring.questions import as_json, ask_status, estimate, verify
 from service.scoring.spec import Options
-from service.scoring.storage import is_local, local_path
-from service.scoring.workspace import Workspace, default_folder
+from service.scoring.workspace import Workspace
 
 FAILED, INTERRUPTED = 1, 130
 EXITS: dict[type[LecternError], int] = {
@@ -55,14 +55,14 @@ def main() -> None:
 @OUT
 @having(FORMAT_OPTIONS)
 @having(RUN_OPTIONS)
-def run(model: str, source: str, out: Path, **options: Any) -> None:
+def run(model: str, source: str, out: Out, **options: Any) -> None:
     """Score every row of IN with MODEL into OUT; goes on where an earlier run stopped."""
     formats = {name: options.pop(name) for name in ("columns", "keep", "id", "delimiter", "part_rows", "part_bytes")}
     names = {name: options.pop(name) for name in ("input_format", "output_format")}
 
     def find(_: Path) -> Asked:
         asked = ask(model, source, str(out), make_options(**formats), **names)
-        if is_local(asked.asked.source) and out.exists() and out.samefile(local_path(asked.asked.source)):
+        if is_same(out, asked.asked.source):
             raise JobError(f"{out} is the input itself; give the output another name")
         return asked
 
@@ -72,7 +72,7 @@ def run(model: str, source: str, out: Path, **options: Any) -> None:
 @main.command()
 @OUT
 @having(RUN_OPTIONS)
-def resume(out: Path, **options: Any) -> None:
+def resume(out: Out, **options: Any) -> None:
     """Go on with the unfinished job of OUT."""
     carry_out(out, partial(find_asked, out), **options)
 
@@ -81,10 +81,11 @@ def resume(out: Path, **options: Any) -> None:
 @OUT
 @WORK
 @click.option("--json", "is_json", is_flag=True, help="One JSON object.")
-def status(out: Path, work: Path | None, is_json: bool) -> None:
+def status(out: Out, work: Path | None, is_json: bool) -> None:
     """Say how far the job of OUT is, and who works on it."""
     with failing(out, Quiet()):
-        found = ask_status(out, work or default_folder(out))
+        folder = work_folder(out, work, is_needed=False)
+        found = ask_status(open_output(out, folder, Disk()), folder)
     if is_json:
         click.echo(as_json(found))
         return
@@ -101,10 +102,10 @@ def status(out: Path, work: Path | None, is_json: bool) -> None:
 
 @main.command(name="verify")
 @OUT
-def verify_output(out: Path) -> None:
+def verify_output(out: Out) -> None:
     """Hash OUT, its input and its manifest anew, and say whether they are what they were; 1 if not."""
     with failing(out, Quiet()):
-        found = [*verify(out)]
+        found = [*verify(open_output(out, work_folder(out, None, is_needed=False), Disk()))]
     for name, is_equal, digest in found:
         click.echo(f"{name}: {'equal' if is_equal else 'DIFFERS'}: {digest}")
     if not all(is_equal for _, is_equal, _ in found):
@@ -135,7 +136,7 @@ def make_options(columns: tuple[str, ...], **options: Any) -> Options:
     return Options(columns={field: name for field, _, name in pairs}, **options)
 
 
-def find_asked(out: Path, work: Path) -> Asked:
+def find_asked(out: Out, work: Path) -> Asked:
     """What the unfinished job of an output was asked; the finished one's, if there is no other."""
     workspace = Workspace(work, Disk())
     if workspace.ledger.exists():
@@ -143,14 +144,14 @@ def find_asked(out: Path, work: Path) -> Asked:
             entry = ledger.read()
         if entry is not None:
             return ask_again(entry.spec)
-    manifest = Output(out, Disk()).manifest()
+    manifest = open_output(out, work, Disk()).manifest()
     if manifest is None:
         raise JobError(f"there is no unfinished job of {out}")
     return ask_again(as_json(manifest.spec).encode())
 
 
 def carry_out(
-    out: Path,
+    out: Out,
     find: Callable[[Path], Assignment],
     *,
     workers: int | None,
@@ -166,14 +167,15 @@ def carry_out(
 ) -> None:
     """Run a job to its end, and say how it ended."""
     watch: Watch = Quiet() if quiet else Lines() if progress == "json" else Bar()
-    folder, disk = work or default_folder(out), Disk()
+    disk = Disk()
     with failing(out, watch, work), asked_to_stop() as stop:
+        folder = work_folder(out, work).absolute()
         opening = choose(Engine(engine), ray_address, workers=workers, row_seconds=row_timeout, mixes=mix)
         asked = find(folder)
         job = Job(
             assignment=asked,
-            output=Output(out.absolute(), disk),
-            workspace=Workspace(folder.absolute(), disk),
+            output=open_output(out, folder, disk),
+            workspace=Workspace(folder, disk),
             disk=disk,
             terms=Terms(max_errors=max_errors, overwrites=overwrite, mixes=mix),
             watch=watch,
@@ -183,7 +185,7 @@ def carry_out(
     say_done(out, watch, manifest, was_undone=was_undone)
 
 
-def say_done(out: Path, watch: Watch, manifest: Manifest, *, was_undone: bool) -> None:
+def say_done(out: Out, watch: Watch, manifest: Manifest, *, was_undone: bool) -> None:
     """That it is done, in the way that was wished."""
     if isinstance(watch, Lines):
         watch.say("done", rows=manifest.rows, errors=manifest.errors, bytes=manifest.bytes, sha256=manifest.sha256)
@@ -194,16 +196,16 @@ def say_done(out: Path, watch: Watch, manifest: Manifest, *, was_undone: bool) -
         click.echo(f"{had}{manifest.rows:,} rows, {manifest.errors:,} error rows: {out}")
 
 
-def resuming(out: Path, work: Path | None = None) -> str:
+def resuming(out: Out, work: Path | None = None) -> str:
     """The command that goes on with a job, to be typed where this one was."""
     more = ["--work", str(work)] if work else []
     return shlex.join([interpreter(), "-m", "service.scoring", "resume", str(out), *more])
 
 
-def how_to_go_on(out: Path, work: Path | None) -> str:
+def how_to_go_on(out: Out, work: Path | None) -> str:
     """What to do about a job that is paused; until its rows are counted there is none to resume."""
     with suppress(LecternError, OSError):
-        find_asked(out, work or default_folder(out))
+        find_asked(out, work_folder(out, work))
         return f"; go on with: {resuming(out, work)}"
     return "; nothing is begun yet: give the same command again"
 
@@ -218,7 +220,7 @@ def interpreter() -> str:
 
 
 @contextmanager
-def failing(out: Path, watch: Watch, work: Path | None = None) -> Iterator[None]:
+def failing(out: Out, watch: Watch, work: Path | None = None) -> Iterator[None]:
     """Errors end the process with their exit status, and one sentence."""
     try:
         yield

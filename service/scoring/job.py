@@ -20,6 +20,7 @@ from service.scoring.lock import Lock
 from service.scoring.output import Manifest, Output
 from service.scoring.planning import identity_of, make_plan, read_through
 from service.scoring.progress import Quiet, Stop, Watch
+from service.scoring.remote import RemoteOutput
 from service.scoring.run import OpenScorers, Run, Scorers
 from service.scoring.workspace import Workspace
 
@@ -53,7 +54,7 @@ class Job:
     """
 
     assignment: Assignment
-    output: Output
+    output: Output | RemoteOutput
     workspace: Workspace
     disk: Disk = field(default_factory=Disk)
     terms: Terms = field(default_factory=Terms)
@@ -138,7 +139,7 @@ class Job:
 
     @contextmanager
     def _locked(self) -> Iterator[Lock]:
-        for folder in (self.output.path.parent, self.workspace.folder.parent):
+        for folder in (*self.output.folders(), self.workspace.folder.parent):
             if not folder.is_dir():
                 raise JobError(f"there is no folder {folder} to write to; make it first")
         self.workspace.prepare()

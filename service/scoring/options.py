@@ -46,7 +46,9 @@ WORKERS = click.option(
     "--workers", type=click.IntRange(1, 256), help="Processes; one per core by default, one per GPU."
 )
 WORK = click.option(
-    "--work", type=click.Path(path_type=Path, file_okay=False), help="Work folder; beside OUT by default."
+    "--work",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Work folder; beside OUT by default, and needed if OUT is not on this machine.",
 )
 RUN_OPTIONS: list[Callable[[Command], Command]] = [
     WORKERS,
@@ -77,21 +79,15 @@ RUN_OPTIONS: list[Callable[[Command], Command]] = [
 ]
 
 
-class LocalFile(click.Path):
-    """A path of this machine: a rename is what commits an output."""
+class OutputPlace(click.Path):
+    """A path of this machine, or the address of something else as it is written."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path.
-
-        Raises:
-            BadParameter: If it is the address of something else.
-        """
-        if not is_local(str(value)):
-            self.fail(f"{value} is no path of this machine; write to one and copy it", param, ctx)
-        return super().convert(local_path(str(value)), param, ctx)
+        """The path, or the address."""
+        return value if not is_local(str(value)) else super().convert(local_path(str(value)), param, ctx)
 
 
-OUT = click.argument("out", type=LocalFile(path_type=Path, dir_okay=False))
+OUT = click.argument("out", type=OutputPlace(path_type=Path, dir_okay=False))
 
 
 def having(options: list[Callable[[Command], Command]]) -> Callable[[Command], Command]:

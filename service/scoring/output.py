@@ -63,9 +63,19 @@ def read_manifest(path: Path) -> Manifest | None:
     """
     try:
         content = path.read_bytes()
-        manifest = msgspec.json.decode(content, type=Manifest)
     except FileNotFoundError:
         return None
+    return parse_manifest(content, path)
+
+
+def parse_manifest(content: bytes, path: Path | str) -> Manifest:
+    """The manifest that was found at a path.
+
+    Raises:
+        JobError: If it is damaged.
+    """
+    try:
+        manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise JobError(f"{path} is not a manifest ({error}); `run --overwrite` replaces it and its output") from error
     if manifest.digest != _digest(manifest) or to_bytes(manifest) != content:
@@ -91,6 +101,10 @@ class Output:
     def manifest_path(self) -> Path:
         """Beside it."""
         return self.path.with_name(f"{self.path.name}.manifest.json")
+
+    def folders(self) -> list[Path]:
+        """What must be there to write to."""
+        return [self.path.parent]
 
     def aside(self, what: str, stamp: str, workspace: Path) -> Path:
         """Where ``output`` or ``manifest`` is put together: in the work folder, or, if that is elsewhere, beside it."""

@@ -14,6 +14,7 @@ from service.scoring.disk import Disk
 from service.scoring.ledger import Ledger, Totals
 from service.scoring.lock import find_holder
 from service.scoring.output import Output
+from service.scoring.remote import RemoteOutput
 from service.scoring.source import open_source
 from service.scoring.workspace import Workspace
 
@@ -39,7 +40,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str | None = None
 
 
-def ask_status(output: Path, work: Path) -> Status:
+def ask_status(output: Output | RemoteOutput, work: Path) -> Status:
     """How far the job of an output is.
 
     Raises:
@@ -48,9 +49,9 @@ def ask_status(output: Path, work: Path) -> Status:
     workspace = Workspace(work, Disk())
     if workspace.ledger.exists():
         return _unfinished(workspace)
-    manifest = Output(output, Disk()).manifest()
+    manifest = output.manifest()
     if manifest is None or not output.exists():
-        raise JobError(f"there is no job of {output}")
+        raise JobError(f"there is no job of {output.path}")
     return Status(
         state="done",
         model=manifest.spec["model"],
@@ -82,13 +83,12 @@ def _unfinished(workspace: Workspace) -> Status:
     )
 
 
-def verify(output: Path) -> Iterator[tuple[str, bool, str]]:
+def verify(place: Output | RemoteOutput) -> Iterator[tuple[str, bool, str]]:
     """What the manifest says, held against what is there: what was compared, whether it is equal, and how it is not.
 
     Raises:
         LecternError: If there is no manifest, or it is damaged itself.
     """
-    place = Output(output, Disk())
     manifest = place.manifest()
     if manifest is None:
         raise JobError(f"there is no {place.manifest_path}")

@@ -9,6 +9,8 @@ from service.scoring.disk import Disk
 
 LEDGER, PARTS, LOCK = "ledger.sqlite", "parts", "lock"
 ASIDE = ".aside"
+# Says that what is in the place of a remote output is this job's.
+UPLOAD = "upload"
 # How often a folder is emptied that somebody goes on filling.
 SWEEPS = 10
 
@@ -97,6 +99,10 @@ class Workspace:
 
     def clear(self) -> None:
         """The whole folder is gone: the job is done. The lock goes last, so that nobody else begins meanwhile."""
+        # First of all: without it, what was uploaded says itself that it is done.
+        if (self.folder / UPLOAD).exists():
+            self._disk.remove(self.folder / UPLOAD)
+            self._disk.sync_folder(self.folder)
         self._clear_parts()
         for path in sorted(self.folder.glob(f"{LEDGER}*")):
             self._disk.remove(path)

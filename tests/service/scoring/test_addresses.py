@@ -87,6 +87,8 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
             for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
                 monkeypatch.setenv(name, "testing")
             monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+            # A client remembers where an earlier test's process was.
+            fsspec.get_filesystem_class("s3").clear_instance_cache()
             yield f"s3://{BUCKET}/rows"
         finally:
             process.terminate()
@@ -96,3 +98,38 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
 def test_s3(store: str, run: Run, draw: Any, tmp_path: Path) -> None:
     """A real server of S3's protocol, asked by the library that asks the real one."""
     compare(store, tmp_path, run, draw)
+
+
+@pytest.mark.e2e
+def test_s3_output(
+    store: str, tmp_path: Path, shipped_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command, from and to a store: the very bytes of the local one; killed, resumed, asked about and verified."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "home"))
+    install = [sys.executable, "-m", "export", "install", str(shipped_folder("tagging"))]
+    subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
+    lines = b"".join(b'{"id":%d,"text":"I saw %d of them"}\n' % (row, row) for row in range(2000))
+    (tmp_path / "in.jsonl").write_bytes(lines)
+    with fsspec.open(f"{store}/in.jsonl", "wb") as file:
+        file.write(lines)
+    program = [sys.executable, "-m", "service.scoring"]
+    options = ["--part-rows", "100", "--workers", "2", "--quiet"]
+    subprocess.run(
+        [*program, "run", "tagging", str(tmp_path / "in.jsonl"), str(tmp_path / "out.parquet"), *options], check=True
+    )
+    out, work = f"{store}/out.parquet", str(tmp_path / "work")
+    command = [*program, "run", "tagging", f"{store}/in.jsonl", out, *options, "--work", work]
+    with subprocess.Popen(command) as killed:
+        until = monotonic() + 60
+        while not [*Path(work).glob("parts/*.*.*.*")] and monotonic() < until:
+            sleep(0.01)
+        killed.kill()
+    files = fsspec.filesystem("s3", use_listings_cache=False)
+    assert not files.exists(out)
+    subprocess.run([*program, "resume", out, "--work", work, "--quiet"], check=True)
+    assert files.cat_file(out) == (tmp_path / "out.parquet").read_bytes()
+    for words in (["verify", out], ["status", out]):
+        found = subprocess.run([*program, *words], check=True, capture_output=True, text=True).stdout
+        assert "DIFFERS" not in found
+    assert "done: 2,000 of 2,000 rows" in found
+    assert not Path(work).exists()
