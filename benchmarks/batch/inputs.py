@@ -3,6 +3,7 @@
 import io
 import zipfile
 from collections.abc import Callable
+from itertools import cycle, islice
 from pathlib import Path
 
 import msgspec
@@ -37,9 +38,10 @@ def views(path: Path, rows: int, header: bool = True) -> None:
 
 
 def sentences(path: Path, rows: int) -> None:
-    """EWT's training part, as it is, or the beginning of it."""
+    """EWT's training part, as it is, the beginning of it, or again and again."""
     content = read(EWT, "en_ewt-ud-train.conllu")
-    path.write_bytes(b"".join(part + b"\n\n" for part in content.split(b"\n\n")[:rows] if part.strip()))
+    parts = [part + b"\n\n" for part in content.split(b"\n\n") if part.strip()]
+    path.write_bytes(b"".join(islice(cycle(parts), rows)))
 
 
 def pictures(path: Path, rows: int) -> None:
@@ -63,6 +65,7 @@ def molecules(path: Path, rows: int) -> None:
 MAKERS: dict[str, Callable[[Path, int], None]] = {
     "views.csv": views,
     "sentences.conllu": sentences,
+    "corpus.conllu": sentences,
     "pictures.zip": pictures,
     "molecules.jsonl": molecules,
 }
