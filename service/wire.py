@@ -188,7 +188,7 @@ class Wire(Connection):
             self.pipeline.popleft()
             self.cycle = self.running
         is_broken = newest is not None and newest is self.running and newest.more_body
-        if is_broken and newest.response_started:  # its answer says more than a complaint in its middle
+        if is_broken and newest.response_started and not newest.response_complete:  # no complaint in its middle
             self.transport.close()
             return
         self._end(msg, is_owing=bool(self.unanswered) or (self.is_busy and not is_broken))

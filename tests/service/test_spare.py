@@ -187,3 +187,19 @@ def test_nothing_follows_the_last_answer(run_on_both: Any, serve: Any) -> None:
             assert await client.read() is None
 
     run_on_both(work)
+
+
+def test_a_broken_request_after_an_unread_body(run_on_both: Any, serve: Any) -> None:
+    """Is complained about, though uvicorn never took the end of the body before it for one."""
+
+    async def work() -> None:
+        async with serve() as live:
+            client = await live.connect()
+            await client.send(b"POST /nothing HTTP/1.1\r\nhost: x\r\n")
+            await client.send(b"content-length: 2\r\n\r\n")
+            assert (await client.read()).status == 404
+            await client.send(b"{}")
+            await client.send(b"BREW0 /nothing HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (await client.read()).status == 400
+
+    run_on_both(work)
