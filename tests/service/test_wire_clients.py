@@ -118,7 +118,7 @@ def test_leaving_while_read_aside(run: Any, serve: Any, post: Post) -> None:
     async def work() -> None:
         async with serve() as live:
             client = await live.connect()
-            held = live.pool.submit(time.sleep, 0.05)
+            held = live.pool.submit(time.sleep, 0.5)
             await client.send(post(0, body=b'{"instances": [1]}'.ljust(70_000)))
             await asyncio.sleep(0.02)
             client.reset()
