@@ -138,16 +138,22 @@ def make_options(columns: tuple[str, ...], **options: Any) -> Options:
 
 def find_asked(out: Out, work: Path) -> Asked:
     """What the unfinished job of an output was asked; the finished one's, if there is no other."""
+    spec = find_spec(out, work)
+    if spec is None:
+        raise JobError(f"there is no unfinished job of {out}")
+    return ask_again(spec)
+
+
+def find_spec(out: Out, work: Path) -> bytes | None:
+    """The spec of an output's unfinished job, or else of its finished one; ``None`` before there is one."""
     workspace = Workspace(work, Disk())
     if workspace.ledger.exists():
         with Ledger(workspace.ledger, is_read_only=True) as ledger:
             entry = ledger.read()
         if entry is not None:
-            return ask_again(entry.spec)
+            return entry.spec
     manifest = open_output(out, work, Disk()).manifest()
-    if manifest is None:
-        raise JobError(f"there is no unfinished job of {out}")
-    return ask_again(as_json(manifest.spec).encode())
+    return None if manifest is None else as_json(manifest.spec).encode()
 
 
 def carry_out(
@@ -204,10 +210,12 @@ def resuming(out: Out, work: Path | None = None) -> str:
 
 def how_to_go_on(out: Out, work: Path | None) -> str:
     """What to do about a job that is paused; until its rows are counted there is none to resume."""
+    spec = None
     with suppress(LecternError, OSError):
-        find_asked(out, work_folder(out, work))
-        return f"; go on with: {resuming(out, work)}"
-    return "; nothing is begun yet: give the same command again"
+        spec = find_spec(out, work_folder(out, work))
+    if spec is None:
+        return "; nothing is begun yet: give the same command again"
+    return f"; go on with: {resuming(out, work)}"
 
 
 def interpreter() -> str:

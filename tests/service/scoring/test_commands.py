@@ -16,7 +16,8 @@ from bentoml._internal.models import ModelStore
 from click.testing import CliRunner, Result
 
 from export.store import install
-from service.scoring.commands import EXITS, HELP, interpreter, main, resuming
+from service.scoring.commands import EXITS, HELP, find_spec, how_to_go_on, interpreter, main, resuming
+from service.scoring.places import work_folder
 from service.scoring.source import Cut
 from service.scoring.sources.jsonl import JsonlSource
 
@@ -176,6 +177,22 @@ def test_addresses_that_cannot_be_read(
     assert found.exit_code == 1
     assert found.stderr.startswith(f"lectern: {address}: found ")
     assert not (tmp_path / ".out.jsonl.job").exists()
+
+
+def test_model_replaced(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job whose model is another one by now cannot go on, and yet nobody is told that nothing is begun."""
+    out = tmp_path / "out.parquet"
+    started(call, tmp_path, "--max-errors", 0)
+    spec = find_spec(out, work_folder(out, None))
+    assert spec is not None
+    spec = spec.replace(b'"manifest_digest":"', b'"manifest_digest":"0')
+    monkeypatch.setattr("service.scoring.commands.find_spec", lambda *_: spec)
+    resumed = call("resume", out)
+    assert (resumed.exit_code, resumed.stderr) == (
+        1,
+        "lectern: tagging:1.0.0: not the model that the job was begun with\n",
+    )
+    assert how_to_go_on(out, None) == f"; go on with: {resuming(out)}"
 
 
 def test_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,7 @@ def test_interrupted(number: signal.Signals, start: Start, tmp_path: Path) -> No
     code, said = end(first)
     assert time.monotonic() - asked < 3
     assert (code, said.count("\n")) == (130, 1)
-    assert f"go on with: python -m service.scoring resume {tmp_path / 'out'}" in said
+    assert f" -m service.scoring resume {tmp_path / 'out'}" in said
     noted = len(list((tmp_path / ".out.job" / "parts").glob("*.*.*.*")))
     assert noted >= 2  # what was begun was brought to its end
     assert end(start())[0] == 0
