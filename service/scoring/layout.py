@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,21 @@ def _lists(values: Array, kind: pa.DataType) -> pa.Array:
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    if pa.types.is_list(kind) and pa.types.is_list(kind.value_type):
-        values = [value.tolist() if isinstance(value, np.ndarray) else value for value in values]
-    return pa.array(values, kind)
+    """One value per row, ``None`` where there is none."""
+    if not pa.types.is_list(kind):
+        return pa.array(values, kind)
+    # Arrow takes a list of lists value by value, at three times the price of their values end to end.
+    present = [value for value in values if value is not None]
+    is_missing = np.array([value is None for value in values], bool)
+    lengths = np.zeros(len(values), np.int32)
+    lengths[~is_missing] = [len(value) for value in present]
+    offsets = np.concatenate([np.zeros(1, np.int32), lengths.cumsum(dtype=np.int32)])
+    inner = _end_to_end(present, kind.value_type)
+    return pa.ListArray.from_arrays(offsets, inner, kind, mask=pa.array(is_missing) if is_missing.any() else None)
+
+
+def _end_to_end(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """The elements of lists, or of arrays, as one column."""
+    if values and all(isinstance(value, np.ndarray) and value.ndim == 1 for value in values):
+        return pa.array(np.concatenate(values), kind)
+    return _column([*chain.from_iterable(values)], kind)

@@ -21,6 +21,9 @@ from service.scoring.disk import Disk, Writer, is_full
 from service.scoring.workspace import whole
 
 _PR_SET_PDEATHSIG = 1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# Larger than any array of a part; glibc takes no more.
+_KEPT_BYTES = 2**25
 # Of the rows that are not asked about when a single one is; nobody reads it.
 _SKIPPED = RowError(code="skipped", reason="not asked")
 
@@ -81,6 +84,7 @@ READ_REPORT, READ_ORDER = msgspec.msgpack.Decoder(Report), msgspec.msgpack.Decod
 def work(pipe: Connection, assignment: Assignment, parent: int) -> None:
     """Score what comes through the pipe, until it closes."""
     _end_with(parent)
+    _keep_memory()
     # A terminal sends Ctrl-C to everybody; when to stop is for the runner to say.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -157,3 +161,11 @@ def _end_with(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _keep_memory() -> None:
+    """Have freed memory stay for the next part: given back, the kernel has to clear every page of it for every part."""
+    with suppress(AttributeError):  # another C library than glibc
+        set_option = ctypes.CDLL(None).mallopt
+        set_option(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        set_option(_M_TRIM_THRESHOLD, 2**31 - 1)
