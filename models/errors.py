@@ -83,12 +83,14 @@ class HttpError(LecternError):
         retryable: Whether the same request may succeed later.
         faults: What is wrong, one entry per place.
         is_last: Whether the connection closes, because the rest of the body is never read.
+        refusal: Why nothing of it was begun, for whoever counts: no room, no time; empty for any other error.
     """
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
     is_last: bool = False
+    refusal: str = ""
 
     def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:
         super().__init__(message)
@@ -244,6 +246,7 @@ class RateLimited(RequestError):
     code = "rate_limited"
     status = 429
     retryable = True
+    refusal = "rate_limited"
 
     def __init__(self, message: str, wait_seconds: float) -> None:
         super().__init__(message)
@@ -267,6 +270,7 @@ class Overloaded(ServingError):
     code = "overloaded"
     status = 503
     retryable = True
+    refusal = "queue_full"
 
 
 class Draining(ServingError):
@@ -276,6 +280,7 @@ class Draining(ServingError):
     status = 503
     retryable = True
     is_last = True
+    refusal = "draining"
 
 
 class DeadlineExceeded(ServingError):

@@ -19,7 +19,7 @@ from models.errors import DeviceError, LecternError
 from models.registry import FAMILIES
 from models.session import CUDA_PROVIDER, Device, has_cuda
 from service.access import Access, open_access
-from service.catalog import Served, find_models
+from service.catalog import Served, find_models, installed_at
 from service.control import close_control
 from service.drain import use_draining
 from service.front import Front
@@ -27,7 +27,7 @@ from service.gateway import Desk
 from service.jobs.desk import Jobs, open_jobs
 from service.lanes import Lanes
 from service.logs import configure, last_words
-from service.metrics import initialise
+from service.metrics import initialise, show_model
 from service.places import EmbeddedPlace, Place, RemotePlace
 from service.runners import COMMON, runner_class, runner_service
 from service.server import use_wires
@@ -119,7 +119,11 @@ class GatewayCore:
             for endpoint in self.desk.endpoints.values():
                 endpoint.provider = providers.get(endpoint.manifest.tag, endpoint.provider)
         endpoints = self.desk.endpoints.values()
-        initialise((endpoint.manifest, endpoint.provider) for endpoint in endpoints)
+        device = Device.CUDA if self.settings.uses_cuda else Device.CPU
+        initialise([(endpoint.manifest, endpoint.provider) for endpoint in endpoints], device)
+        for endpoint in endpoints:
+            manifest = endpoint.manifest
+            show_model(manifest, endpoint.provider, is_live=True, installed=installed_at(manifest.tag))
         settle()
         self.tasks = [asyncio.create_task(work) for work in (beat(), self.versions.follow())]
         if self.jobs is not None:

@@ -2,13 +2,14 @@
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from models.errors import RunnerFailed
 from models.family import Array, Feeds, Prediction
 from models.predictor import Pace, Predictor
-from service.metrics import BATCH
+from service.metrics import Meter, Ran
 from service.turns import Entry, Pending, Turns
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class MicroBatcher(Turns):
         lanes: Where it computes.
         used_seconds: Computing time so far, for a fair share of the lanes.
         is_active: Whether it took part in the sharing when that was last looked at.
+        meter: Measures its batches.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class MicroBatcher(Turns):
     ) -> None:
         super().__init__(predictor, queue_limit=queue_limit, pace=pace)
         self.runner, self.lanes, self.name, self.pace = runner, lanes, name, pace
-        self.sizes = BATCH.labels(name)
+        self.meter = Meter(name, predictor.card.budget, queue_limit)
         self.running: list[list[Entry]] = []
         self.used_seconds = 0.0
         self.is_active = False
@@ -72,6 +74,8 @@ class MicroBatcher(Turns):
             DeadlineExceeded: If computing them would take too long by itself.
         """
         self.enqueue(pending)
+        pending.queued = monotonic()
+        self.meter.encoded(pending.queued - pending.started)
         if not (self.is_active and self.lanes.is_called) or self.is_full:
             self.lanes.call(self)
 
@@ -81,9 +85,18 @@ class MicroBatcher(Turns):
             return math.inf
         return self.pace.seconds(self.predictor.card.budget.units([cost for _, _, cost in batch]))
 
+    def spend(self, seconds: float) -> None:
+        """A batch took so long of the lanes' time."""
+        self.used_seconds += seconds
+        self.meter.spend(seconds)
+
+    def drop(self, entries: Collection[Entry]) -> None:
+        """Count what the model never sees."""
+        self.meter.drop(entries)
+
     async def answer(self, batch: list[Entry], run: AsyncRun) -> None:
         """Compute a batch and hand every answer to its request; never raises."""
-        self.sizes.observe(len(batch))
+        self.meter.begin(batch, monotonic())
         self.running.append(batch)
         try:
             await self._answer(batch, run)
@@ -91,9 +104,10 @@ class MicroBatcher(Turns):
             self.running.remove(batch)
 
     async def _answer(self, batch: list[Entry], run: AsyncRun) -> None:
-        error: RunnerFailed | None = None
+        error, ran = None, None
+        predictions: list[Prediction | None]
         try:
-            predictions = await self._predict(batch, run)
+            predictions, ran = await self._predict(batch, run)
         except RunnerFailed as caught:
             predictions, error = [None] * len(batch), caught
         left = []
@@ -102,6 +116,8 @@ class MicroBatcher(Turns):
                 left.append(entry)
             else:
                 entry[0].answer(entry[1], prediction)
+        if ran is not None:
+            self.meter.end(batch, ran)
         if len(batch) > 1:
             size = math.ceil(len(left) / PARTS) if len(left) == len(batch) else len(left)
             for start in range(0, len(left), max(1, size)):
@@ -112,16 +128,18 @@ class MicroBatcher(Turns):
             logger.error("%s", error or "an output is not finite", exc_info=error and error.__cause__, extra=told)
             pending.finish(RunnerFailed("the model failed on this request"))
 
-    async def _predict(self, batch: list[Entry], run: AsyncRun) -> list[Prediction | None]:
-        """Predictions, and ``None`` where there is no finite one."""
+    async def _predict(self, batch: list[Entry], run: AsyncRun) -> tuple[list[Prediction | None], Ran]:
+        """Predictions, with ``None`` where there is no finite one, and when they were computed."""
         samples = [pending.samples[place] for pending, place, _ in batch]
         try:
             feeds = self.predictor.card.collate(samples)
+            began = monotonic()
             outputs = await run(feeds, self.predictor.wanted(explain=batch[0][0].explain))
+            ran = Ran(began, monotonic())
             predictions = self.predictor.decode_each(outputs, samples)
             if len(predictions) != len(samples):
                 raise RunnerFailed(f"{len(predictions)} answers to {len(samples)} samples")
-            return predictions
+            return predictions, ran
         except RunnerFailed:
             raise
         except Exception as error:  # the border to the model: whatever it raises, its batch-mates must live

@@ -79,6 +79,15 @@ def find_version(tag: str) -> Served:
     return Served(manifest=read_artifact(folder)[0], folder=folder)
 
 
+def installed_at(tag: str) -> float:
+    """When a model came into the store, seconds since 1970; 0 where that cannot be found."""
+    folder = find_folder(tag)
+    try:
+        return 0.0 if folder is None else (folder / _MARK).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def find_folder(tag: str) -> Path | None:
     """Where the model store keeps a model; ``None`` if it does not.
 

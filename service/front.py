@@ -78,7 +78,7 @@ class Front:
         error = desk.access.refuse(path, scope["headers"], scope.get("client"))
         match = None if error is None else MODEL_ROUTE.fullmatch(path)
         if error is not None and match is not None and match[2] == "/predict" and match[1] in desk.endpoints:
-            desk.endpoints[match[1]].ledger.count(error.code)
+            desk.endpoints[match[1]].ledger.refuse(error)
         return error
 
     async def _route(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:

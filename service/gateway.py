@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from models.bodies import JSON, Bodies, Question
-from models.errors import Draining, HttpError, Overloaded, UnknownModel
+from models.errors import DeadlineExceeded, Draining, HttpError, Overloaded, UnknownModel
 from models.family import Array, Feeds, Prediction, never
 from models.manifest import Manifest
 from models.predictor import Pace, Predictor, Run, open_predictor
@@ -24,7 +24,7 @@ from service.metrics import Ledger
 from service.reply import new_request_id
 from service.settings import Settings
 from service.spare import Spare
-from service.turns import FULL, Pending
+from service.turns import ABANDONED, LATE, Pending
 
 logger = logging.getLogger("lectern.gateway")
 
@@ -39,6 +39,7 @@ def crowded() -> Overloaded:
     """The refusal of a long body that has no room; the rest of it is never read."""
     error = Overloaded(BUSY)
     error.is_last = True
+    error.refusal = "body_memory"
     return error
 
 
@@ -138,10 +139,7 @@ class Exchange(Pending):
     Attributes:
         endpoint: Whose.
         request_id: The caller's, or a new one.
-        started: When its body was whole, on the monotonic clock.
     """
-
-    started = 0.0
 
     def __init__(self, endpoint: Endpoint, request_id: bytes) -> None:
         self.endpoint, self.request_id = endpoint, request_id
@@ -162,7 +160,7 @@ class Exchange(Pending):
             if batcher.units and not (
                 batcher.room and batcher.wait_seconds < min(timeout_seconds / 2, desk.settings.queue_seconds)
             ):
-                self.finish(Overloaded(FULL))
+                self.finish(batcher.refusal())
                 return
             if len(body) > LONG_BODY_BYTES:
                 self._ask_aside(desk, partial(endpoint.prepare, body, media_type))
@@ -210,7 +208,9 @@ class Exchange(Pending):
                 logger.exception("request %s failed", self.request_id.decode(), extra=told)
                 answer = HttpError("internal error")
         if isinstance(answer, HttpError):
-            self.endpoint.ledger.count(answer.code)
+            if isinstance(answer, DeadlineExceeded):
+                self.dropped = LATE
+            self.endpoint.ledger.refuse(answer)
         else:
             self.endpoint.ledger.count("ok", monotonic() - self.started)
         self.send(answer)
@@ -218,7 +218,7 @@ class Exchange(Pending):
     def abandon(self) -> None:
         """The caller is gone: what is left of its request never reaches the model."""
         if not self.is_over:
-            self.is_over = True
+            self.is_over, self.dropped = True, ABANDONED
             self.endpoint.ledger.count("disconnected")
 
 

@@ -1,6 +1,7 @@
 """Where micro-batches compute: a few lanes per device, shared fairly by its models."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from time import monotonic, perf_counter
 from typing import Any
@@ -76,7 +77,7 @@ class Lanes:
             if batcher.seconds(batch) <= QUICK_SECONDS:
                 started = perf_counter()
                 _complete(batcher.answer(batch, batcher.runner.run_now))
-                batcher.used_seconds += perf_counter() - started
+                batcher.spend(perf_counter() - started)
                 self._call()  # the loop reads what arrived meanwhile before the next one
                 return
             self.free -= 1
@@ -97,13 +98,17 @@ class Lanes:
         try:
             await batcher.answer(batch, batcher.runner.run)
         finally:
-            batcher.used_seconds += perf_counter() - started
+            batcher.spend(perf_counter() - started)
             self.free += 1
             self._call()
 
     def _tick(self) -> None:
-        """Refuse what is too late, as long as there is anything."""
+        """Refuse what is too late and show how much waits, as long as there is anything."""
         left = [batcher.expire(monotonic(), batcher.running) for batcher in self.batchers]
+        waiting = Counter[str]()
+        for batcher in self.batchers:  # two versions of a model for a moment, while one takes the other's place
+            waiting[batcher.name] += batcher.backlog
+            batcher.meter.waiting.set(waiting[batcher.name])
         self._is_ticking = any(left)
         if self._is_ticking:
             asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)

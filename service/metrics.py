@@ -1,13 +1,17 @@
 """What Prometheus sees of Lectern itself, with closed label sets initialised at start."""
 
-import asyncio
-from bisect import bisect_left
-from collections import Counter as Tally
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from time import monotonic
+from typing import NamedTuple
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from models.errors import HttpError
+from models.family import Budget
 from models.manifest import Manifest
+from models.session import CPU_PROVIDER, CUDA_PROVIDER, Device
+from service.cells import Cell, Spread, Tally
+from service.turns import ABANDONED, BROKEN, LATE, Entry
 
 OUTCOMES = (
     "ok",
@@ -27,87 +31,230 @@ OUTCOMES = (
     "disconnected",
     "internal",
 )
+# Why nothing of a request was begun, by ``HttpError.refusal``.
+REFUSALS = ("queue_full", "long_wait", "too_late", "body_memory", "rate_limited", "draining")
+EXPIRED = (LATE, ABANDONED, BROKEN)
+STAGES = ("encode", "queue", "infer", "decode")
+ACTIVATED, ROLLED_BACK, REFUSED = ACTIVATIONS = ("activated", "rolled_back", "refused")
+JOB_OUTCOMES = ("done", "failed", "cancelled")
+JOB_ROWS = ("ok", "error")
+JOB_STATES = ("queued", "running", "paused", "paused_no_space")
+
 LATENCY_BUCKETS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 REQUESTS = Counter("lectern_requests_total", "Requests to a model, by how they ended.", ["model", "outcome"])
-LATENCY = Histogram("lectern_request_seconds", "From the whole body to the answer.", ["model"], buckets=LATENCY_BUCKETS)
-BATCH = Histogram(
+_LATENCY = Histogram(
+    "lectern_request_seconds", "From the whole body to the answer.", ["model"], buckets=LATENCY_BUCKETS
+)
+_STAGE = Histogram(
+    "lectern_stage_seconds",
+    "Encode: from the whole body to the queue. For each micro-batch that a request is in, queue: until it began, "
+    "infer: its run, decode: an equal share of the time from its outputs to its answers.",
+    ["model", "stage"],
+    buckets=LATENCY_BUCKETS,
+)
+_BATCH = Histogram(
     "lectern_batch_instances", "Instances in a micro-batch.", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64, 128)
 )
-MODEL = Gauge(
+_FILL = Histogram(
+    "lectern_batch_fill_ratio",
+    "Part of the budget that a micro-batch takes; above 1 for one instance larger than the budget.",
+    ["model"],
+    buckets=SHARES,
+)
+_PADDING = Histogram(
+    "lectern_batch_padding_ratio", "Part of a micro-batch that is padding, of padded models.", ["model"], buckets=SHARES
+)
+_COMPUTE = Counter("lectern_compute_seconds_total", "Time that a model's micro-batches took of the lanes.", ["model"])
+_WAITING = Gauge(
+    "lectern_queue_instances", "Instances that wait, in all workers.", ["model"], multiprocess_mode="livesum"
+)
+_LIMIT = Gauge(
+    "lectern_queue_limit_instances", "Instances that may wait, in all workers.", ["model"], multiprocess_mode="livesum"
+)
+_EXPIRED = Counter(
+    "lectern_expired_instances_total",
+    "Instances dropped before they ran: too late, abandoned by the caller, or of a request that another part broke.",
+    ["model", "reason"],
+)
+_REFUSALS = Counter("lectern_refusals_total", "Requests refused for want of room or time, by why.", ["model", "reason"])
+_ACTIVATIONS = Counter("lectern_activations_total", "Versions that were to go live.", ["model", "outcome"])
+_MISMATCHES = Counter(
+    "lectern_artifact_mismatches_total", "Artifacts that were not what their certificates say.", ["model"]
+)
+_MODEL = Gauge(
     "lectern_model_loaded",
     "1 for each version of a model that serves, 0 for one that did.",
     ["model", "version", "digest", "provider"],
     multiprocess_mode="livemax",
 )
-
-JOBS = Counter("lectern_jobs_total", "Jobs, by how they ended.", ["outcome"])
-JOB_ROWS = Counter("lectern_job_rows_total", "Rows of jobs that ended, by how they came out.", ["outcome"])
-JOB_OUTCOMES = ("done", "failed", "cancelled")
-
-
-def initialise(models: Iterable[tuple[Manifest, str]]) -> None:
-    """Create every series once, so that a rate over a new one is never missing its first step."""
-    for manifest, provider in models:
-        show_model(manifest, provider, is_live=True)
-        LATENCY.labels(manifest.model)
-        BATCH.labels(manifest.model)
-        for outcome in OUTCOMES:
-            REQUESTS.labels(manifest.model, outcome)
-    for outcome in JOB_OUTCOMES:
-        JOBS.labels(outcome)
-    for outcome in ("ok", "error"):
-        JOB_ROWS.labels(outcome)
-
-
-def count_job(outcome: str, rows: int = 0, errors: int = 0) -> None:
-    """Note the end of one job."""
-    JOBS.labels(outcome).inc()
-    JOB_ROWS.labels("ok").inc(rows - errors)
-    JOB_ROWS.labels("error").inc(errors)
-
-
-def show_model(manifest: Manifest, provider: str, *, is_live: bool) -> None:
-    """Whether a version serves; one that did stays, at 0."""
-    MODEL.labels(manifest.model, manifest.version, manifest.digest[:12], provider).set(is_live)
+_INSTALLED = Gauge(
+    "lectern_model_installed_timestamp_seconds",
+    "When the version that serves came into the model store; 0 if that is not known.",
+    ["model"],
+    multiprocess_mode="livemax",
+)
+_DEVICE = Gauge(
+    "lectern_device_info",
+    "1 where models compute: the device that is set, and the execution provider they really have.",
+    ["device", "provider"],
+    multiprocess_mode="livemax",
+)
+_JOBS = Counter("lectern_jobs_total", "Jobs, by how they ended.", ["outcome"])
+_JOB_ROWS = Counter("lectern_job_rows_total", "Rows of jobs, by how they came out, as they are scored.", ["outcome"])
+_JOBS_ACTIVE = Gauge(
+    "lectern_jobs_active", "Jobs that are not finished, by state.", ["state"], multiprocess_mode="livesum"
+)
+_JOB_PROGRESS = Gauge(
+    "lectern_job_progress_timestamp_seconds",
+    "When the running job that has stood still longest last got on; 0 when none runs.",
+    multiprocess_mode="livemax",
+)
 
 
 class Ledger:
     """Counts how one model's requests ended and how long they took.
 
-    Prometheus gets the sums once per turn of the event loop, in the turn the answers are written: with several workers
-    each of its counters is a write to a file that all of them share.
+    A request is counted before its answer leaves: whatever a caller has seen is counted, even if this process is killed
+    in the next instant.
     """
 
     def __init__(self, model: str) -> None:
-        self._model, self._seconds = model, LATENCY.labels(model)
-        self._outcomes: dict[str, int] = {}
-        self._latencies: list[float] = []
+        self._seconds = Spread(_LATENCY, model=model)
+        self._outcomes = Tally(REQUESTS, OUTCOMES, model=model)
+        self._refusals = Tally(_REFUSALS, REFUSALS, model=model)
 
     def count(self, outcome: str, seconds: float | None = None) -> None:
         """Note the end of one request, and the time it took if it was answered."""
-        if not self._outcomes:
-            asyncio.get_running_loop().call_soon(self.flush)
-        self._outcomes[outcome] = self._outcomes.get(outcome, 0) + 1
+        self._outcomes.add(outcome)
         if seconds is not None:
-            self._latencies.append(seconds)
+            self._seconds.add(seconds)
 
-    def flush(self) -> None:
-        """Hand everything noted to Prometheus."""
-        outcomes, latencies = self._outcomes, self._latencies
-        self._outcomes, self._latencies = {}, []
-        for outcome, number in outcomes.items():
-            REQUESTS.labels(self._model, outcome).inc(number)
-        observe_all(self._seconds, latencies)
+    def refuse(self, error: HttpError) -> None:
+        """Note the end of one request that got an error."""
+        self._outcomes.add(error.code)
+        if error.refusal:
+            self._refusals.add(error.refusal)
 
 
-def observe_all(histogram: Histogram, amounts: list[float]) -> None:
-    """What ``histogram.observe`` does, for many amounts at the price of one per bucket."""
-    if not amounts:
-        return
-    bounds = histogram._upper_bounds
-    histogram._sum.inc(sum(amounts))
-    for bucket, number in Tally(bisect_left(bounds, amount) for amount in amounts).items():
-        histogram._buckets[bucket].inc(number)
+class Ran(NamedTuple):
+    """When a micro-batch's run began and when its outputs were there, on the monotonic clock."""
+
+    began: float
+    ended: float
+
+
+class Meter:
+    """Measures one model's micro-batches.
+
+    Attributes:
+        waiting: Instances that wait in this process.
+    """
+
+    def __init__(self, model: str, budget: Budget, queue_limit: int) -> None:
+        self._budget = budget
+        self._encode, self._queue, self._infer, self._decode = (
+            Spread(_STAGE, model=model, stage=stage) for stage in STAGES
+        )
+        self._sizes, self._fill = Spread(_BATCH, model=model), Spread(_FILL, model=model)
+        self._padding = Spread(_PADDING, model=model) if budget.is_padded else None
+        self._expired = Tally(_EXPIRED, EXPIRED, model=model)
+        self._compute = Cell(_COMPUTE, model=model)
+        self.waiting = Cell(_WAITING, model=model)
+        Cell(_LIMIT, model=model).set(queue_limit)
+
+    def encoded(self, seconds: float) -> None:
+        """A request has been encoded and waits."""
+        self._encode.add(seconds)
+
+    def begin(self, batch: Collection[Entry], now: float) -> None:
+        """A micro-batch begins."""
+        costs = [cost for _, _, cost in batch]
+        units = self._budget.units(costs)
+        self._sizes.add(len(costs))
+        self._fill.add(units / self._budget.batch)
+        if self._padding is not None:
+            self._padding.add(1 - sum(costs) / units if units else 0.0)
+        self._queue.add_all([now - pending.queued for pending in {pending for pending, _, _ in batch}])
+
+    def end(self, batch: Collection[Entry], ran: Ran) -> None:
+        """Its outputs have become answers."""
+        requests = len({pending for pending, _, _ in batch})
+        self._infer.add(ran.ended - ran.began, requests)
+        self._decode.add((monotonic() - ran.ended) / requests, requests)
+
+    def spend(self, seconds: float) -> None:
+        """A micro-batch took a lane for so long."""
+        self._compute.add(seconds)
+
+    def drop(self, entries: Iterable[Entry]) -> None:
+        """Samples never reach the model, because their requests are over."""
+        for pending, _, _ in entries:
+            self._expired.add(pending.dropped)
+
+
+def initialise(models: Iterable[tuple[Manifest, str]], device: Device) -> None:
+    """Create every series once, so that a rate over a new one is never missing its first step.
+
+    Args:
+        models: That serve, with their execution providers.
+        device: That they were to compute on.
+    """
+    providers = set()
+    for manifest, provider in models:
+        providers.add(provider)
+        Tally(_ACTIVATIONS, ACTIVATIONS, model=manifest.model)
+        Cell(_MISMATCHES, model=manifest.model)
+    for provider in (CPU_PROVIDER, CUDA_PROVIDER):
+        Cell(_DEVICE, device=device, provider=provider).set(provider in providers)
+    Tally(_JOBS, JOB_OUTCOMES)
+    Tally(_JOB_ROWS, JOB_ROWS)
+    show_jobs({}, 0.0)
+
+
+def show_model(manifest: Manifest, provider: str, *, is_live: bool, installed: float = 0.0) -> None:
+    """Whether a version serves; one that did stays, at 0.
+
+    Args:
+        manifest: Its certificate.
+        provider: Where it computes.
+        is_live: Whether it serves.
+        installed: When it came into the store, seconds since 1970.
+    """
+    series = Cell(
+        _MODEL, model=manifest.model, version=manifest.version, digest=manifest.digest[:12], provider=provider
+    )
+    series.set(is_live)
+    if is_live:
+        Cell(_INSTALLED, model=manifest.model).set(installed)
+
+
+def count_activation(model: str, outcome: str) -> None:
+    """Note what became of a version that was to go live."""
+    Cell(_ACTIVATIONS, model=model, outcome=outcome).add()
+
+
+def count_mismatch(model: str) -> None:
+    """Note an artifact that is not what its certificate says."""
+    Cell(_MISMATCHES, model=model).add()
+
+
+def count_job(outcome: str) -> None:
+    """Note the end of one job."""
+    Cell(_JOBS, outcome=outcome).add()
+
+
+def count_rows(rows: int, errors: int) -> None:
+    """Note that jobs have got on by so many rows, so many of them with errors."""
+    Cell(_JOB_ROWS, outcome="ok").add(rows - errors)
+    Cell(_JOB_ROWS, outcome="error").add(errors)
+
+
+def show_jobs(active: dict[str, int], progress_at: float) -> None:
+    """How many jobs there are by state, and when the slowest of those that run last got on, seconds since 1970."""
+    for state in JOB_STATES:
+        Cell(_JOBS_ACTIVE, state=state).set(active.get(state, 0))
+    Cell(_JOB_PROGRESS).set(progress_at)

@@ -13,11 +13,12 @@ import bentoml
 import numpy as np
 from aiohttp import ClientConnectionError
 
-from models.errors import LecternError, RunnerFailed
+from models.errors import ArtifactError, LecternError, RunnerFailed
 from models.family import Array, Family, Feeds
 from models.predictor import Pace, open_predictor, warm_up
 from models.session import CPU_PROVIDER, Session, open_artifact
 from service.catalog import Served, find_version
+from service.metrics import count_mismatch
 from service.settings import Placement, Settings
 from service.watchdog import beat
 
@@ -56,7 +57,15 @@ class FamilyRunner:
     settings: ClassVar[Settings]
 
     def __init__(self) -> None:
-        self.opened = {model.manifest.tag: open_warm(model, self.settings) for model in self.served}
+        self.opened = {model.manifest.tag: self._open(model) for model in self.served}
+
+    def _open(self, model: Served) -> Opened:
+        """One of the models that this process serves from its start."""
+        try:
+            return open_warm(model, self.settings)
+        except ArtifactError:
+            count_mismatch(model.name)
+            raise
 
 
 class RemoteRunner(FamilyRunner):

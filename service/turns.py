@@ -13,7 +13,9 @@ from models.family import Prediction
 from models.predictor import Pace, Predictor
 
 FULL = "the queue is full, try again"
-LATE = "no answer within the time limit"
+NO_TIME = "no answer within the time limit"
+# Why a sample never reaches the model.
+LATE, ABANDONED, BROKEN = "late", "abandoned", "broken"
 # Batches, and how often. What arrives meanwhile is read between two of them, so that a few may seem to take far too
 # long; the shortest of the last streaks counts.
 STREAK, STREAKS = 8, 3
@@ -26,7 +28,10 @@ class Pending:
         request_id: What the log calls it.
         samples: Encoded instances, in order.
         explain: Whether the attention is wanted.
-        deadline: When an answer would be too late, on the monotonic clock.
+        started: When its body was whole, on the monotonic clock.
+        queued: When its samples began to wait.
+        deadline: When an answer would be too late.
+        dropped: Why what is left of it never reaches the model, once it ``is_over``.
         is_over: Answered, refused or abandoned; what is left of it never reaches the model.
         missing: Samples without a prediction.
         predictions: In order; empty ones are missing.
@@ -35,7 +40,9 @@ class Pending:
     request_id = b""
     samples: list[Any]
     explain = False
+    started = queued = 0.0
     deadline = math.inf
+    dropped = BROKEN
     is_over = False
     missing = 0
     predictions: list[Prediction]
@@ -92,6 +99,13 @@ class Turns:
         """Samples that wait."""
         return self.queue_limit - self.room
 
+    def refusal(self) -> Overloaded:
+        """What to say to a newcomer for whom there is no room, or too long a wait."""
+        error = Overloaded(FULL)
+        if self.room:
+            error.refusal = "long_wait"
+        return error
+
     def enqueue(self, pending: Pending) -> None:
         """Queue a request's samples, all or none.
 
@@ -105,7 +119,9 @@ class Turns:
         costs = [*map(self.predictor.card.cost, pending.samples)]
         units = sum(costs)
         if units > self.predictor.card.budget.batch and monotonic() + units * self.unit_seconds > pending.deadline:
-            raise DeadlineExceeded(LATE)
+            error = DeadlineExceeded(NO_TIME)
+            error.refusal = "too_late"
+            raise error
         pending.predictions = [{}] * count
         self.room -= count
         entries = [(pending, place, cost) for place, cost in enumerate(costs)]
@@ -127,6 +143,9 @@ class Turns:
             self.waiting.append(rest.popleft())
         if not rest:
             self.held.popleft()
+
+    def drop(self, entries: Collection[Entry]) -> None:
+        """Called with samples that nobody waits for any more and the model never sees."""
 
     @property
     def has_work(self) -> bool:
@@ -150,6 +169,7 @@ class Turns:
             batch = [entry for entry in planned if not entry[0].is_over and entry[0].deadline > ready_at]
             if len(batch) < len(planned):
                 _refuse_late(planned, ready_at)
+                self.drop([entry for entry in planned if entry[0].is_over])
             if batch:
                 self._begin(units, now)
                 return batch
@@ -196,11 +216,15 @@ class Turns:
         """Refuse the requests whose deadline has passed; whether there is anything left to watch."""
         late = [pending for pending, _, _ in chain(self.waiting, *self.round, *running) if pending.deadline <= now]
         for pending in late:
-            pending.finish(DeadlineExceeded(LATE))
+            pending.finish(DeadlineExceeded(NO_TIME))
         if late or not self.room:
-            self._forget([entry for entry in self.waiting if entry[0].is_over])
+            gone = [entry for entry in self.waiting if entry[0].is_over]
+            self._forget(gone)
+            self.drop(gone)
             self.waiting = deque([entry for entry in self.waiting if not entry[0].is_over])
-            self.room += sum(len(rest) for rest in self.held if rest[0][0].is_over)
+            gone = [entry for rest in self.held if rest[0][0].is_over for entry in rest]
+            self.room += len(gone)
+            self.drop(gone)
             self.held = deque([rest for rest in self.held if not rest[0][0].is_over])
             self.streak = self.streak if self.units else 0
         return bool(self.waiting or self.round or running)
@@ -210,4 +234,4 @@ def _refuse_late(entries: Collection[Entry], ready_at: float) -> None:
     """An answer that would be too late is not computed."""
     for pending, _, _ in entries:
         if pending.deadline <= ready_at:
-            pending.finish(DeadlineExceeded(LATE))
+            pending.finish(DeadlineExceeded(NO_TIME))

@@ -6,16 +6,17 @@ version's, while those under way are answered by the old one. Other workers foll
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from models.errors import ActivationRefused, ArtifactError, ArtifactMissing, Fault, UnknownVersion
-from service.catalog import find_version
+from service.catalog import find_version, installed_at
 from service.gateway import Desk, Endpoint
 from service.live import Live, path, read_live, write_live
-from service.metrics import show_model
+from service.metrics import ACTIVATED, REFUSED, ROLLED_BACK, count_activation, count_mismatch, show_model
 from service.places import Place
 from service.shadow import Comparison, compare, judge
 
@@ -72,10 +73,11 @@ class Versions:
             old = self._changeable(name)
             if old.manifest.version == version:
                 return _activated(old, read_live().get(name, Live(version, version)).previous)
-            new = await self._bring(old, version)
-            comparison = await asyncio.to_thread(compare, old.predictor, new.predictor, [*old.recent])
-            judge(comparison, most_changed)
-            self._switch(old, new)
+            with _counted(name, ACTIVATED):
+                new = await self._bring(old, version)
+                comparison = await asyncio.to_thread(compare, old.predictor, new.predictor, [*old.recent])
+                judge(comparison, most_changed)
+                self._switch(old, new)
             return _activated(new, old.manifest.version, comparison)
 
     async def roll_back(self, name: str) -> Activated:
@@ -91,8 +93,9 @@ class Versions:
             live = read_live().get(name)
             if live is None:
                 raise UnknownVersion(f"no other version of {name} has been live")
-            new = await self._bring(old, live.previous)
-            self._switch(old, new)
+            with _counted(name, ROLLED_BACK):
+                new = await self._bring(old, live.previous)
+                self._switch(old, new)
             return _activated(new, old.manifest.version)
 
     async def follow(self) -> None:
@@ -134,6 +137,7 @@ class Versions:
         except ArtifactMissing as error:
             raise UnknownVersion(f"{tag} is not in the model store") from error
         except ArtifactError as error:
+            count_mismatch(old.name)
             logger.error("%s was refused: %s", tag, error)
             raise ActivationRefused("the artifact must not be served", [Fault(("version",), str(error))]) from error
 
@@ -149,8 +153,19 @@ class Versions:
         new.recent.extend(old.recent)
         self.desk.endpoints[old.name] = new
         show_model(old.manifest, old.provider, is_live=False)
-        show_model(new.manifest, new.provider, is_live=True)
+        show_model(new.manifest, new.provider, is_live=True, installed=installed_at(new.manifest.tag))
         logger.info("%s is live, %s; before it %s", new.manifest.tag, new.manifest.digest[:12], old.manifest.tag)
+
+
+@contextmanager
+def _counted(model: str, outcome: str) -> Iterator[None]:
+    """Count an activation: as its outcome, or as refused."""
+    try:
+        yield
+    except Exception:
+        count_activation(model, REFUSED)
+        raise
+    count_activation(model, outcome)
 
 
 def _activated(endpoint: Endpoint, previous: str, comparison: Comparison | None = None) -> Activated:

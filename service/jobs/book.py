@@ -94,6 +94,7 @@ SELECT job FROM jobs WHERE ended IS NULL AND id NOT IN (SELECT value FROM json_e
 ORDER BY is_begun DESC, coalesce((SELECT value FROM json_each(?2) AS turns WHERE turns.key = jobs.owner), 0), number
 LIMIT 1
 """
+_ACTIVE = "SELECT json_extract(job, '$.state'), count(*) FROM jobs WHERE ended IS NULL GROUP BY 1"
 _ALL = """
 SELECT job FROM jobs WHERE (?1 IS NULL OR owner = ?1)
 AND (?2 IS NULL OR number < (SELECT number FROM jobs WHERE id = ?2))
@@ -138,8 +139,6 @@ class Book:
                 raise
             connection.execute("COMMIT")
 
-    # What callers ask.
-
     def submit(self, job: Job, most: int) -> tuple[Job, bool]:
         """Write a new job down; the job there is, and whether it is new.
 
@@ -162,7 +161,7 @@ class Book:
             (own,) = connection.execute(query, (job.owner,)).fetchone()
             if job.owner and own >= max(1, most // 2):
                 raise Overloaded("this key has half of all jobs that may wait; try again later")
-            values = (job.id, job.owner, job.key, False, _text(job))
+            values = (job.id, job.owner, job.key, False, msgspec.json.encode(job).decode())
             connection.execute("INSERT INTO jobs (id, owner, key, is_begun, job) VALUES (?, ?, ?, ?, ?)", values)
         return job, True
 
@@ -215,8 +214,6 @@ class Book:
             _put(connection, job)
             return job
 
-    # What the foreman asks.
-
     def take_over(self) -> None:
         """Nothing runs: who ran them is gone."""
         with self._change() as connection:
@@ -245,6 +242,11 @@ class Book:
         with self._open() as connection:
             found = [_job(text) for (text,) in connection.execute("SELECT job FROM jobs")]
         return {job.id: job.state for job in found}
+
+    def active(self) -> dict[str, int]:
+        """How many unfinished jobs there are, by state."""
+        with self._open() as connection:
+            return dict(connection.execute(_ACTIVE).fetchall())
 
     def over(self, identities: list[str]) -> list[str]:
         """Which of these are finished, or forgotten."""
@@ -287,12 +289,8 @@ def _get(connection: sqlite3.Connection, identity: str, owner: str | None) -> Jo
 
 
 def _put(connection: sqlite3.Connection, job: Job) -> None:
-    values = (job.state is not State.QUEUED, job.ended, _text(job), job.id)
+    values = (job.state is not State.QUEUED, job.ended, msgspec.json.encode(job).decode(), job.id)
     connection.execute("UPDATE jobs SET is_begun = ?, ended = ?, job = ? WHERE id = ?", values)
-
-
-def _text(job: Job) -> str:
-    return msgspec.json.encode(job).decode()
 
 
 def _job(text: str) -> Job:

@@ -18,7 +18,7 @@ from service.jobs.book import Book, Job, State
 from service.jobs.place import Place
 from service.jobs.result import Result, result_of
 from service.jobs.run import STACK_CHANGED, Ending, Event, Run
-from service.metrics import count_job
+from service.metrics import count_job, show_jobs
 from service.settings import Settings
 
 logger = logging.getLogger("lectern.jobs")
@@ -90,10 +90,16 @@ class Foreman:
                     if identity in self.runs:
                         self.runs[identity].cancel()
             await self._begin()
+            await self._show()
             if monotonic() - self._swept_at > SWEEP_SECONDS:
                 self._swept_at = monotonic()
                 await asyncio.to_thread(self._sweep)
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _show(self) -> None:
+        """Say how many jobs there are, and when the one that has stood still longest last got on."""
+        active = await asyncio.to_thread(self.book.active)
+        show_jobs(active, min((run.moved for run in self.runs.values()), default=0.0))
 
     async def _leave(self) -> None:
         """Pause every child; the book says so before the lock is given away."""
@@ -102,6 +108,7 @@ class Foreman:
         if self._tasks:
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._tasks, self.runs = {}, {}
+        show_jobs({}, 0.0)
 
     async def _begin(self) -> None:
         for identity in [identity for identity, task in self._tasks.items() if task.done()]:
@@ -158,6 +165,7 @@ class Foreman:
             saved = run.progress
             try:
                 await asyncio.to_thread(partial(self.book.change, is_durable=False), run.job.id, _progress(saved))
+                run.tell_rows(saved.rows, saved.errors)
             except HttpError as error:  # the disk is full: it will be told again
                 logger.warning("the progress of job %s is not written down: %s", run.job.id, error)
 
@@ -176,12 +184,13 @@ class Foreman:
         values = {**_progress(run.progress), "state": state, "code": ending.code, "reason": ending.reason}
         if state is State.FAILED:
             values |= {"ended": time(), "seconds_left": None}
-            count_job("failed", run.progress.rows, run.progress.errors)
+            count_job("failed")
         else:
             if ending.code == STACK_CHANGED:
                 await asyncio.to_thread(self.place.begin_anew, job.id)
             self._rests[job.id] = monotonic() + REST_SECONDS[state]
         await asyncio.to_thread(self.book.change, job.id, values)
+        run.tell_rows(run.progress.rows, run.progress.errors)
         tell(f"job_{state}", job, code=ending.code, reason=ending.reason, words=ending.words)
 
     async def _finish(self, run: Run, result: Result) -> None:
@@ -189,7 +198,8 @@ class Foreman:
         output = {"output_bytes": result.bytes, "output_sha256": result.sha256}
         ended = {"state": State.DONE, "ended": time(), "code": None, "reason": None}
         if await asyncio.to_thread(self.book.change, run.job.id, {**progress, **output, **ended}):
-            count_job("done", result.rows, result.errors)
+            run.tell_rows(result.rows, result.errors)
+            count_job("done")
             tell("job_done", run.job, rows=result.rows, errors=result.errors)
 
     def _died(self, job: Job, rows: int, ending: Ending) -> Ending:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from time import time
 
 import msgspec
 from msgspec import Struct
@@ -17,6 +18,7 @@ from msgspec import Struct
 from models.datasets import REPOSITORY
 from service.jobs.book import Job, State
 from service.jobs.place import Place
+from service.metrics import count_rows
 
 # A child that was asked to pause may finish writing.
 PAUSE_SECONDS = 10.0
@@ -71,11 +73,13 @@ class Run:
     Attributes:
         job: Whose.
         progress: What it said last.
+        moved: When it last got on, seconds since 1970.
     """
 
     def __init__(self, job: Job, place: Place, command: Sequence[str], workers: int) -> None:
         self.job, self.place, self.command, self.workers = job, place, command, workers
         self.progress, self.last = Event(), Event()
+        self.moved, self._told = time(), (job.rows, job.errors)
         self._process: Process | None = None
         self._words: deque[str] = deque(maxlen=LAST_WORDS)
         self._is_pausing = self._is_cancelled = False
@@ -161,9 +165,16 @@ class Run:
                 self._words.append(line.decode(errors="replace").rstrip())
                 continue
             if event.event == "progress":
+                self.moved = time() if event.rows > self.progress.rows else self.moved
                 self.progress = event
             else:
                 self.last = event
+
+    def tell_rows(self, rows: int, errors: int) -> None:
+        """Count how far the job has got beyond what it, or the run before this one, has told already."""
+        before = self._told
+        self._told = max(rows, before[0]), max(errors, before[1])
+        count_rows(self._told[0] - before[0], self._told[1] - before[1])
 
     # From outside.
 

@@ -1,0 +1,106 @@
+"""Numbers of metrics, each one addition away: no lock, no system call, and every process's scrape sees it at once.
+
+``prometheus_client`` takes a lock and asks the kernel which process this is at every step. A request has a dozen steps,
+and one that was put off to the end of a turn would be lost with the worker. So the hot path writes into the client's
+own mapped files, where the client has made the place. A number written here is never touched by the client's methods:
+they remember what they wrote last. Only the event loop's thread writes.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_DOUBLE = 8
+
+
+class _Numbers(Protocol):
+    def __getitem__(self, place: int, /) -> float: ...
+
+    def __setitem__(self, place: int, number: float, /) -> None: ...
+
+
+class _Own:
+    """The numbers of a process that shares them with no other, as in a test."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self._values = values
+
+    def __getitem__(self, place: int) -> float:
+        found: float = self._values[place].get()
+        return found
+
+    def __setitem__(self, place: int, number: float) -> None:
+        self._values[place].set(number)
+
+
+def _find(values: Sequence[Any]) -> tuple[_Numbers, list[int]]:
+    """Where the client keeps these values of one metric: the numbers, and the place of each."""
+    if not values[0]._multiprocess:
+        return _Own(values), [*range(len(values))]
+    file = values[0]._file
+    # A file that grows is mapped anew; what was mapped before goes on showing the same bytes.
+    return memoryview(file._m).cast("d"), [file._positions[value._key] // _DOUBLE for value in values]
+
+
+class Tally:
+    """A counter's series that differ in one label, by that label's value.
+
+    Args:
+        counter: Whose.
+        keys: The label's values, all there are.
+        known: The other labels.
+    """
+
+    def __init__(self, counter: Counter, keys: Sequence[str], **known: str) -> None:
+        (free,) = set(counter._labelnames) - known.keys()
+        self._numbers, places = _find([counter.labels(**known, **{free: key})._value for key in keys])
+        self._places: Mapping[str, int] = dict(zip(keys, places, strict=True))
+
+    def add(self, key: str, amount: float = 1.0) -> None:
+        """Count one, or more.
+
+        Raises:
+            KeyError: If there is no such series; none is made here.
+        """
+        self._numbers[self._places[key]] += amount
+
+
+class Cell:
+    """One series of a counter or a gauge."""
+
+    def __init__(self, metric: Counter | Gauge, **labels: str) -> None:
+        child = metric.labels(**labels) if labels else metric
+        self._numbers, (self._place,) = _find([child._value])
+
+    def add(self, amount: float = 1.0) -> None:
+        """Let it grow."""
+        self._numbers[self._place] += amount
+
+    def set(self, amount: float) -> None:
+        """Let it be so much."""
+        self._numbers[self._place] = amount
+
+
+class Spread:
+    """One series of a histogram."""
+
+    def __init__(self, histogram: Histogram, **labels: str) -> None:
+        child = histogram.labels(**labels)
+        self._bounds = child._upper_bounds
+        self._numbers, (self._sum, *self._places) = _find([child._sum, *child._buckets])
+
+    def add(self, amount: float, times: int = 1) -> None:
+        """Observe an amount, once or several times."""
+        numbers = self._numbers
+        numbers[self._places[bisect_left(self._bounds, amount)]] += times
+        numbers[self._sum] += amount * times
+
+    def add_all(self, amounts: Iterable[float]) -> None:
+        """Observe many amounts."""
+        numbers, bounds, places, total = self._numbers, self._bounds, self._places, 0.0
+        for amount in amounts:
+            numbers[places[bisect_left(bounds, amount)]] += 1.0
+            total += amount
+        numbers[self._sum] += total
