@@ -22,6 +22,7 @@ from service.access import Access, open_access
 from service.catalog import Served, find_models, installed_at
 from service.control import close_control
 from service.drain import use_draining
+from service.exposition import open_page
 from service.front import Front
 from service.gateway import Desk
 from service.jobs.desk import Jobs, open_jobs
@@ -29,6 +30,8 @@ from service.lanes import Lanes
 from service.logs import configure, last_words
 from service.metrics import initialise, show_model
 from service.places import EmbeddedPlace, Place, RemotePlace
+from service.processes import collectors, worker_name
+from service.remains import gather_remains
 from service.runners import COMMON, runner_class, runner_service
 from service.server import use_wires
 from service.settings import Placement, Settings, settings
@@ -50,7 +53,7 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
         app = super().to_asgi(is_main=is_main)  # attrs with slots: plain super() sees another class
         if not is_main:
             return app
-        front = Front(app, _desk, _versions, _jobs)
+        front = Front(app, _desk, _versions, _jobs, open_page(collectors(uses_cuda=settings().uses_cuda)))
         use_draining(_desk)
         front.router = app.router  # type: ignore[attr-defined]
         if settings().wire:
@@ -119,13 +122,14 @@ class GatewayCore:
             for endpoint in self.desk.endpoints.values():
                 endpoint.provider = providers.get(endpoint.manifest.tag, endpoint.provider)
         endpoints = self.desk.endpoints.values()
+        gather_remains()
         device = Device.CUDA if self.settings.uses_cuda else Device.CPU
         initialise([(endpoint.manifest, endpoint.provider) for endpoint in endpoints], device)
         for endpoint in endpoints:
             manifest = endpoint.manifest
             show_model(manifest, endpoint.provider, is_live=True, installed=installed_at(manifest.tag))
         settle()
-        self.tasks = [asyncio.create_task(work) for work in (beat(), self.versions.follow())]
+        self.tasks = [asyncio.create_task(work) for work in (beat(worker_name()), self.versions.follow())]
         if self.jobs is not None:
             self.jobs.begin()
         for endpoint in endpoints:

@@ -53,6 +53,7 @@ def open_warm(model: Served, settings: Settings) -> Opened:
 class FamilyRunner:
     """Models of one family, open and warm, by tag."""
 
+    family: ClassVar[str] = ""
     served: ClassVar[tuple[Served, ...]] = ()
     settings: ClassVar[Settings]
 
@@ -80,7 +81,7 @@ class RemoteRunner(FamilyRunner):
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     async def begin(self) -> None:
         """Let the parent see that this process lives."""
-        self.beats = asyncio.create_task(beat())
+        self.beats = asyncio.create_task(beat(f"runner-{self.family}"))
 
     @bentoml.api  # type: ignore[untyped-decorator]
     def infer(self, model: str, feeds: dict[str, Any], outputs: list[str]) -> dict[str, Any]:
@@ -121,7 +122,11 @@ def runner_class(family: Family, served: Sequence[Served], settings: Settings) -
     """The family's runner, e.g. ``ViewCountRunner``, with its models."""
     mine = tuple(model for model in served if model.manifest.family == family.name)
     base = RemoteRunner if settings.placement is Placement.PROCESS else FamilyRunner
-    return type(f"{family.title}Runner", (base,), {"served": mine, "settings": settings, "__doc__": base.__doc__})
+    return type(
+        f"{family.title}Runner",
+        (base,),
+        {"family": family.name, "served": mine, "settings": settings, "__doc__": base.__doc__},
+    )
 
 
 def runner_service(family: Family, served: Sequence[Served], settings: Settings, share: float) -> Any:

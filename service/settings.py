@@ -174,6 +174,17 @@ def home() -> Path:
     return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
 
 
+def metrics_place() -> Path | None:
+    """Where all processes of the service write their metrics; ``None`` where BentoML has started none."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    return Path(folder) if folder else None
+
+
+def visible_devices() -> str:
+    """Which GPUs this process may see, as CUDA is told; empty: all."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "")
+
+
 def say_parent() -> None:
     """Tell the processes that this one starts who watches them."""
     os.environ[PARENT] = str(os.getpid())

@@ -31,12 +31,18 @@ def beat_file(pid: int) -> Path:
     return home() / "lectern-beats" / str(pid)
 
 
-async def beat() -> None:
-    """Say that this process's event loop turns, for ever; end when the parent is no more."""
+async def beat(name: str) -> None:
+    """Say that this process's event loop turns, for ever; end when the parent is no more.
+
+    Args:
+        name: What the process is for, e.g. ``worker-1``.
+    """
     file, parent = beat_file(os.getpid()), parent_pid()
     file.parent.mkdir(parents=True, exist_ok=True)
     place = os.open(file, os.O_CREAT | os.O_WRONLY)
     try:
+        with suppress(OSError):
+            os.pwrite(place, name.encode(), _TIME.size)
         while True:
             with suppress(OSError):  # a full disk must not end it; eight bytes that are there are overwritten
                 os.pwrite(place, _TIME.pack(monotonic()), 0)
@@ -49,6 +55,16 @@ async def beat() -> None:
         file.unlink(missing_ok=True)
 
 
+def living() -> dict[int, str]:
+    """The processes that say they live, and what each is for."""
+    found = {}
+    with suppress(FileNotFoundError):
+        for file in beat_file(0).parent.iterdir():
+            with suppress(OSError, ValueError):
+                found[int(file.name)] = file.read_bytes()[_TIME.size :].decode()
+    return {pid: name for pid, name in found.items() if name}
+
+
 def kill_silent(pids: Collection[int]) -> None:
     """Kill those of the processes that began to say they live and have stopped; forget what others have said."""
     with suppress(FileNotFoundError):
@@ -58,7 +74,7 @@ def kill_silent(pids: Collection[int]) -> None:
     for pid in pids:
         file = beat_file(pid)
         with suppress(OSError, struct.error):
-            (said,) = _TIME.unpack(file.read_bytes())
+            (said,) = _TIME.unpack_from(file.read_bytes())
             if monotonic() - said > SILENT_SECONDS:
                 logger.error("process %d has stood still for %.0f seconds and is replaced", pid, monotonic() - said)
                 file.unlink()

@@ -1,0 +1,184 @@
+"""The page of metrics: what all processes have written into their files, added up.
+
+``prometheus_client`` reads each file's keys anew at every scrape, which takes 10 µs a series and process, and BentoML
+does it twice, in a thread that gives the interpreter away at every file: 1.9 s behind an overloaded event loop. Keys
+never change their place, so here they are read once; what is left is to add and to write numbers.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.registry import Collector
+
+from service.remains import Remains, read_file
+from service.settings import metrics_place
+
+MEDIA_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+_ADD: Callable[[float, float], float] = float.__add__
+# How a gauge's values of several processes become one. BentoML's other gauges are times, of which the latest is meant.
+_MODES: dict[str, Callable[[float, float], float]] = {"livesum": _ADD, "livemin": min}
+
+
+class _Place(NamedTuple):
+    """A number in a file: which series it is part of, and where it stands, in steps of eight bytes."""
+
+    key: str
+    position: int
+
+
+class _File:
+    """One process's numbers of one kind."""
+
+    def __init__(self, path: Path) -> None:
+        kind, *middle, pid = path.stem.split("_")
+        self.path, self.kind, self.pid = path, kind, int(pid)
+        self.mode = "".join(middle)
+        self.places: list[_Place] = []
+        self._used = 0
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its numbers count: what was counted does for ever, what was so does while its process lives."""
+        return self.kind != "gauge" or psutil.pid_exists(self.pid)
+
+    def read(self) -> Iterator[tuple[str, float]]:
+        """Every series' key and value."""
+        data = self.path.read_bytes()
+        used = int.from_bytes(data[:4], "little")
+        if used != self._used:
+            pairs = read_file(self.path)
+            self.places = [_Place(key, position // 8) for key, _, _, position in pairs]
+            self._used = used
+        numbers = memoryview(data)[: len(data) // 8 * 8].cast("d")
+        return ((key, numbers[position]) for key, position in self.places)
+
+
+class _Metric:
+    """One metric's lines, in order."""
+
+    def __init__(self, name: str, kind: str, help_text: str) -> None:
+        self.name, self.kind = name, kind
+        suffix = "_total" if kind == "counter" else ""
+        told = help_text.replace("\\", r"\\").replace("\n", r"\n")
+        self.head = f"# HELP {name}{suffix} {told}\n# TYPE {name}{suffix} {kind}\n"
+        self.lines: list[tuple[str, str]] = []
+        self.children: dict[str, _Child] = {}
+
+    def add(self, key: str, sample: str, labels: Mapping[str, str]) -> None:
+        """Take a series up."""
+        rest = {name: value for name, value in labels.items() if name != "le"}
+        text = _labels(rest)
+        if self.kind != "histogram":
+            self.lines.append((f"{sample}{text} ", key))
+            return
+        child = self.children.setdefault(text, _Child(self.name, rest))
+        if "le" in labels:
+            child.add(labels["le"], key)
+        else:
+            child.sum_key = key
+
+    def write(self, values: Mapping[str, float]) -> Iterator[str]:
+        """Its part of the page."""
+        yield self.head
+        for prefix, key in self.lines:
+            yield f"{prefix}{_number(values[key])}\n"
+        for child in self.children.values():
+            yield from child.write(values)
+
+
+class _Child:
+    """One histogram's lines: the buckets, each with all below it, their count and sum."""
+
+    def __init__(self, name: str, labels: Mapping[str, str]) -> None:
+        self._name, self._labels = name, labels
+        self._buckets: list[tuple[float, str, str]] = []
+        self._text = _labels(labels)
+        self.sum_key = ""
+
+    def add(self, bound: str, key: str) -> None:
+        prefix = f"{self._name}_bucket{_labels({**self._labels, 'le': bound})} "
+        self._buckets = sorted([*self._buckets, (float(bound), prefix, key)])
+
+    def write(self, values: Mapping[str, float]) -> Iterator[str]:
+        total = 0.0
+        for _, prefix, key in self._buckets:
+            total += values.get(key, 0.0)
+            yield f"{prefix}{total!r}\n"
+        yield f"{self._name}_count{self._text} {total!r}\n"
+        yield f"{self._name}_sum{self._text} {_number(values.get(self.sum_key, 0.0))}\n"
+
+
+class Page:
+    """The page of metrics of one service.
+
+    Args:
+        folder: With the files of all its processes.
+        collectors: Of what is looked up at each scrape.
+    """
+
+    def __init__(self, folder: Path, collectors: Iterable[Collector] = ()) -> None:
+        self._remains = Remains(folder)
+        self._files: dict[str, _File] = {}
+        self._metrics: dict[str, _Metric] = {}
+        self._known: set[str] = set()
+        self._registry = CollectorRegistry()
+        for collector in collectors:
+            self._registry.register(collector)
+
+    def render(self) -> bytes:
+        """The page as it is now."""
+        values: dict[str, float] = {}
+        with self._remains.shared() as paths:
+            files = {path.name: self._files.get(path.name) or _File(path) for path in paths}
+            for file in files.values():
+                if file.is_alive:
+                    self._add(file, values)
+        self._files = files
+        found = _Zeros(values)
+        lines = (line for metric in self._metrics.values() for line in metric.write(found))
+        return "".join(lines).encode() + generate_latest(self._registry)
+
+    def _add(self, file: _File, values: dict[str, float]) -> None:
+        join = _MODES.get(file.mode, max) if file.kind == "gauge" else _ADD
+        for key, value in file.read():
+            if key in values:
+                values[key] = join(values[key], value)
+            else:
+                values[key] = value
+                if key not in self._known:
+                    self._learn(key, file.kind)
+
+    def _learn(self, key: str, kind: str) -> None:
+        name, sample, labels, help_text = json.loads(key)
+        self._metrics.setdefault(name, _Metric(name, kind, help_text)).add(key, sample, labels)
+        self._known.add(key)
+
+
+class _Zeros(dict[str, float]):
+    """Values by key; a series whose process is gone stays, at 0."""
+
+    def __missing__(self, key: str) -> float:
+        return 0.0
+
+
+def _number(value: float) -> str:
+    return repr(value) if abs(value) != float("inf") else ("+Inf" if value > 0 else "-Inf")
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    pairs = ",".join(f'{name}="{_escaped(value)}"' for name, value in sorted(labels.items()))
+    return f"{{{pairs}}}" if pairs else ""
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def open_page(collectors: Iterable[Collector] = ()) -> Page | None:
+    """The page of this process and its sisters; ``None`` where they share no files, as in a test."""
+    folder = metrics_place()
+    return None if folder is None else Page(folder, collectors)
