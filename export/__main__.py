@@ -11,6 +11,7 @@ import click
 from models.datasets import REPOSITORY
 from models.errors import LecternError
 from models.manifest import read_artifact
+from models.profile import describe_feature
 
 
 class OneLineErrors(click.Group):
@@ -63,6 +64,17 @@ def inspect_model(name: str) -> None:
         if folder.name == name:
             return _describe(folder)
     raise click.ClickException(f"no artifact {name!r} in models/*/trained")
+
+
+@main.command("profile")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--data", type=click.Path(path_type=Path, exists=True), help="What it was trained on, if not public.")
+def profile_model(folder: Path, data: Path | None) -> None:
+    """Add what is usual of requests and answers to the artifact in FOLDER; a signature has to be made anew."""
+    from export.certify import add_profile  # torch: a recipe knows its data
+
+    manifest = add_profile(folder, data.resolve() if data else None)
+    click.echo(f"profiled   {manifest.tag:<20} {manifest.digest[:12]}")
 
 
 @main.command()
@@ -118,6 +130,8 @@ def _describe(folder: Path) -> None:
         f"  {score.metric:<16}  torch {score.torch} onnx {score.onnx} {score.unit}, {score.label_changes} changes"
     )
     click.echo(f"  nodes             {dict(_operators(content))}")
+    for feature in [] if manifest.profile is None else manifest.profile.features:
+        click.echo(f"  watched           {describe_feature(feature)}")
 
 
 def _operators(content: bytes) -> Counter[str]:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import onnx
 import onnxruntime as ort
 import torch
@@ -17,6 +18,7 @@ from torch import nn
 from export import checks
 from export.convert import OPSET, run_torch, to_onnx
 from export.operators import check_operators
+from export.profile import make_profile
 from models.datasets import REPOSITORY, Data
 from models.errors import CertificateError
 from models.family import AnyCard, Feeds
@@ -28,11 +30,12 @@ from models.manifest import (
     Manifest,
     Training,
     from_bytes,
+    read_artifact,
     to_bytes,
 )
-from models.predictor import Predictor
-from models.session import CPU_PROVIDER, describe
-from models.train import RUNS, read_run
+from models.predictor import Predictor, open_predictor
+from models.session import CPU_PROVIDER, Device, describe, open_model
+from models.train import RUNS, read_run, recipes
 from models.training import FINAL_WEIGHTS, Recipe, seed_everything
 
 THREADS = 1
@@ -106,8 +109,39 @@ def export_run(model: str, wanted_version: str | None, *, runs: Path = RUNS, tar
     content = proto.SerializeToString(deterministic=True)
     tag = model, wanted_version or _next_version(folder, content)
     manifest = _manifest(tag, recipe, learner.data, report, content, certificate)
-    write_artifact(folder, manifest, content)
+    write_artifact(folder, with_profile(manifest, content, learner.data), content)
     return folder
+
+
+def with_profile(manifest: Manifest, content: bytes, data: Data) -> Manifest:
+    """The same certificate with what is usual of the model's requests and answers.
+
+    Raises:
+        CertificateError: If the model was trained on other data.
+    """
+    if asdict(data.provenance)["sha256"] != manifest.training.data["sha256"]:
+        raise CertificateError(f"{manifest.tag} was trained on other data than {data.provenance.name}")
+    predictor = open_predictor(open_model(manifest, content, Device.CPU))
+    return msgspec.structs.replace(manifest, profile=make_profile(predictor, data))
+
+
+def add_profile(folder: Path, data_path: Path | None) -> Manifest:
+    """Certify an artifact again, with a profile: the same weights, the same proofs, another digest.
+
+    Args:
+        folder: The artifact.
+        data_path: What it was trained on; ``None`` for the recipe's public dataset.
+
+    Raises:
+        CertificateError: If it was trained on other data, or by a recipe that is no more.
+    """
+    manifest, content = read_artifact(folder)
+    recipe = recipes(manifest.family).get(manifest.training.recipe["name"])
+    if recipe is None:
+        raise CertificateError(f"{manifest.tag}: there is no recipe {manifest.training.recipe['name']!r} any more")
+    learner = recipe.learner(recipe, data_path, manifest.training.seed)
+    write_artifact(folder, with_profile(manifest, content, learner.data), content)
+    return read_artifact(folder)[0]
 
 
 def write_artifact(folder: Path, manifest: Manifest, content: bytes) -> None:

@@ -139,6 +139,40 @@ SampleT = TypeVar("SampleT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trait:
+    """Something about an instance or its answer whose distribution is watched.
+
+    Attributes:
+        name: E.g. ``"brightness"``; unique on the card.
+        unit: E.g. ``"grey value"``.
+        is_learned: Whether training makes it look better on the training data than on any other: whatever the model
+            says, and which words it knows. What is usual is then learned from the validation data.
+        kinds: Names of the classes it is one of, by the model's assets; ``None`` for a number.
+    """
+
+    name: str
+    unit: str
+    is_learned: bool = False
+    kinds: Callable[[Any], Sequence[str]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits(Generic[AssetsT, SampleT]):
+    """What is watched of a task's requests and answers. numpy only.
+
+    Attributes:
+        features: All of them.
+        of_samples: Those of ``B`` samples, by name: numbers ``(B,)``, NaN where there is none, or shares of the kinds
+            ``(B, kinds)``, each row's sum 1 (or 0 where there is none).
+        of_answers: Those of the samples' predictions, likewise.
+    """
+
+    features: tuple[Trait, ...]
+    of_samples: Callable[[Sequence[SampleT], AssetsT], dict[str, Array]]
+    of_answers: Callable[[Sequence[SampleT], Sequence[Prediction], AssetsT], dict[str, Array]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Card(Generic[AssetsT, InstanceT, SampleT]):
     """What models of one task promise.
 
@@ -163,6 +197,7 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
         from_media: Reader of a raw body per content type, e.g. ``{"image/png": ...}``, to its instances.
         holds_file: Whether validating an instance means decoding a file, which may take long whatever its size.
         bulk: The verbs for many instances of numbers at once, where that is worth it.
+        traits: What is watched, where anything is.
     """
 
     family: str
@@ -184,6 +219,7 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
     from_media: Mapping[str, Callable[[bytes], list[InstanceT]]]
     holds_file: Callable[[InstanceT], bool] = never
     bulk: Bulk[AssetsT] | None = None
+    traits: Traits[AssetsT, SampleT] | None = None
 
 
 AnyCard: TypeAlias = Card[Any, Any, Any]

@@ -14,6 +14,7 @@ import msgspec
 
 from models.errors import ArtifactMismatch, ArtifactMissing, CardMismatch
 from models.family import AnyCard, Assets, TensorSpec
+from models.profile import Profile
 from models.signature import check_signature
 
 FORMAT = 1
@@ -120,6 +121,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     outputs: list[Tensor]
     certificate: Certificate
     training: Training
+    profile: Profile | None = None
     digest: str = ""
 
     @property
@@ -136,6 +138,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def to_bytes(manifest: Manifest) -> bytes:
     """Canonical JSON with the digest filled in."""
     document = msgspec.to_builtins(manifest)
+    if manifest.profile is None:
+        del document["profile"]  # artifacts from before there were profiles keep their bytes
     document["digest"] = ""
     document["digest"] = hashlib.sha256(_canonical(document)).hexdigest()
     return _canonical(document)

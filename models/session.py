@@ -12,6 +12,7 @@ from models.errors import ArtifactMismatch, CardMismatch, DeviceError, RunnerFai
 from models.family import AnyCard, Array, Assets, Feeds
 from models.manifest import ASSETS_KEY, Manifest, Tensor, check_tensors, read_artifact
 from models.operators import find_operators
+from models.profile import check_profile
 from models.registry import find_card
 
 ORT_DTYPES = {
@@ -104,6 +105,8 @@ def open_model(manifest: Manifest, model: bytes, device: Device) -> Session:
         raise ArtifactMismatch(f"{manifest.tag}: ONNX Runtime cannot open it") from error
     assets = read_assets(engine, card, manifest)
     check_tensors(manifest, card, assets)
+    if manifest.profile is not None:
+        check_profile(manifest.profile, card, assets, manifest.tag)
     _check_graph(engine, manifest)
     return Session(manifest=manifest, card=card, assets=assets, provider=engine.get_providers()[0], engine=engine)
 

@@ -1,7 +1,14 @@
 """The cards of the graph family: labels of single nodes, and of whole molecules. Torch-free."""
 
 from models.family import Budget, Card, Family, TensorSpec, Tolerance
-from models.graph import citation_codec, citation_schema, molecule_codec, molecule_schema
+from models.graph import (
+    citation_codec,
+    citation_profile,
+    citation_schema,
+    molecule_codec,
+    molecule_profile,
+    molecule_schema,
+)
 
 # Sessions run with one thread: with two, ONNX Runtime's ScatterND lost updates in 23 of 100 runs over Cora.
 _GRAPH = (
@@ -37,6 +44,7 @@ LABEL_NODES = Card(
     cost=citation_codec.cost,
     budget=_BUDGET,
     from_media={},
+    traits=citation_profile.TRAITS,
 )
 
 LABEL_GRAPH = Card(
@@ -61,6 +69,7 @@ LABEL_GRAPH = Card(
     cost=molecule_codec.cost,
     budget=_BUDGET,
     from_media={},
+    traits=molecule_profile.TRAITS,
 )
 
 FAMILY = Family(name="graph", title="Graph", cards=(LABEL_NODES, LABEL_GRAPH))

@@ -4,6 +4,7 @@ from functools import partial
 
 from models.family import Budget, Card, Family, TensorSpec, Tolerance
 from models.image import codec, schema
+from models.image.profile import TRAITS
 from models.npy import MEDIA_TYPE
 
 CLASSIFY = Card(
@@ -34,6 +35,7 @@ CLASSIFY = Card(
     from_media={f"image/{kind.lower()}": partial(schema.from_file, expected=kind) for kind in ("PNG", "JPEG", "WEBP")}
     | {MEDIA_TYPE: schema.from_array},
     holds_file=schema.holds_file,
+    traits=TRAITS,
 )
 
 FAMILY = Family(name="image", title="Image", cards=(CLASSIFY,))

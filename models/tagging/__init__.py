@@ -2,6 +2,7 @@
 
 from models.family import Budget, Card, Family, TensorSpec, Tolerance
 from models.tagging import codec, schema
+from models.tagging.profile import TRAITS
 
 TAG = Card(
     family="tagging",
@@ -38,6 +39,7 @@ TAG = Card(
     cost=codec.cost,
     budget=Budget(unit="tokens", batch=512, explained=128, is_padded=True),
     from_media={},
+    traits=TRAITS,
 )
 
 FAMILY = Family(name="tagging", title="Tagging", cards=(TAG,))

@@ -1,0 +1,45 @@
+"""What is watched of molecules and their labels. numpy only."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from models.family import Array, Prediction, Trait, Traits
+from models.graph.molecule_codec import Sample
+from models.graph.molecule_schema import Assets
+from models.profile import shares
+
+
+def of_samples(samples: Sequence[Sample], assets: Assets) -> dict[str, Array]:
+    """Atoms, bonds of an atom on average, and the elements, each atom an equal part of its molecule."""
+    atoms = [len(sample.features) for sample in samples]
+    # The third row, where there is one, is the hop.
+    edges = [s.edges.shape[1] if len(s.edges) == 2 else np.count_nonzero(s.edges[2] == 1) for s in samples]
+    counts = np.array(atoms, np.float64)
+    return {
+        "atoms": counts,
+        "degree": np.array(edges) / counts - 1,  # every atom also hears itself
+        "elements": shares(np.concatenate([s.features[:, 0] for s in samples]), atoms, len(assets.atoms)),
+    }
+
+
+def of_answers(samples: Sequence[Sample], predictions: Sequence[Prediction], assets: Assets) -> dict[str, Array]:
+    """The label, and its probability."""
+    labels = [answer["class_id"] for answer in predictions]
+    return {
+        "label": shares(labels, [1] * len(labels), len(assets.classes)),
+        "confidence": np.array([answer["score"] for answer in predictions], np.float64),
+    }
+
+
+TRAITS = Traits(
+    features=(
+        Trait(name="atoms", unit="atoms of a molecule"),
+        Trait(name="degree", unit="bonds of an atom, mean of a molecule"),
+        Trait(name="elements", unit="share of a molecule's atoms", kinds=lambda assets: assets.atoms),
+        Trait(name="label", unit="label", is_learned=True, kinds=lambda assets: assets.classes),
+        Trait(name="confidence", unit="probability of the label", is_learned=True),
+    ),
+    of_samples=of_samples,
+    of_answers=of_answers,
+)
