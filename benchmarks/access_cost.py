@@ -23,8 +23,9 @@ from models.datasets import REPOSITORY
 from models.predictor import Pace
 from models.session import open_artifact
 from service.access import open_access
+from service.endpoint import make_endpoint
 from service.front import Front
-from service.gateway import Desk, EmbeddedRunner, make_endpoint
+from service.gateway import Desk, EmbeddedRunner
 from service.keys import line_of
 from service.lanes import Lanes
 from service.server import Wires

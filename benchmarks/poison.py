@@ -24,7 +24,8 @@ from models.errors import HttpError
 from models.family import Array, Feeds
 from models.predictor import Pace, Run, open_predictor
 from models.session import Session, open_artifact
-from service.gateway import Desk, EmbeddedRunner, Endpoint, Exchange, make_endpoint
+from service.endpoint import Endpoint, make_endpoint
+from service.gateway import Desk, EmbeddedRunner, Exchange
 from service.lanes import Lanes
 from service.settings import Settings
 

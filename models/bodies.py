@@ -18,6 +18,7 @@ from models.errors import Fault, HttpError, InvalidRequest, MalformedRequest
 from models.family import AnyCard, Prediction
 from models.keys import keys_of
 from models.long_bodies import LONG_BYTES, LongReader, LongRequest
+from models.profile import Outlier
 
 JSON = "application/json"
 _PLACE = re.compile(r"^(?P<reason>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
@@ -25,10 +26,17 @@ _STEP = re.compile(r"\[(\d+)\]|\[\.\.\.\]|\.([A-Za-z_]\w*)")
 
 
 class Question(NamedTuple):
-    """What a body asks: one prediction per instance, in order, with or without the attention that made it."""
+    """What a body asks: one prediction per instance, in order, with or without more about each.
+
+    Attributes:
+        instances: What to predict on.
+        explain: Whether the attention that made each answer is wanted.
+        outlier: Whether it is wanted how unusual each instance is.
+    """
 
     instances: Sequence[Any]
     explain: bool
+    outlier: bool = False
 
 
 class Bodies:
@@ -63,7 +71,7 @@ class Bodies:
             return Question(instances, False)
         if len(body) > LONG_BYTES:
             request: LongRequest = self._long.read(body)
-            return Question(request.instances, request.explain)
+            return Question(request.instances, request.explain, request.outlier)
         return self._read_at_once(body)
 
     def _read_at_once(self, body: bytes) -> Question:
@@ -74,11 +82,14 @@ class Bodies:
         repeated = self._keys.find_repeated(body, len(request.instances))
         if repeated is not None:
             raise InvalidRequest("a value makes no sense", [repeated])
-        return Question(request.instances, request.explain)
+        return Question(request.instances, request.explain, request.outlier)
 
-    def write(self, predictions: Sequence[Prediction]) -> bytes:
-        """The JSON answer: the model's tag, and the predictions in order."""
-        return to_json({"model": self._tag, "predictions": predictions})
+    def write(self, predictions: Sequence[Prediction], outliers: Sequence[Outlier] | None = None) -> bytes:
+        """The JSON answer: the model's tag, the predictions in order and, if wanted, how unusual each instance is."""
+        if outliers is None:
+            return to_json({"model": self._tag, "predictions": predictions})
+        told = msgspec.to_builtins(outliers)
+        return to_json({"model": self._tag, "predictions": predictions, "outliers": told})
 
 
 def request_type(card: AnyCard, max_instances: int) -> type[msgspec.Struct]:
@@ -90,7 +101,8 @@ def request_type(card: AnyCard, max_instances: int) -> type[msgspec.Struct]:
 def _request_type(name: str, instance: Any, max_instances: int) -> type[msgspec.Struct]:
     instances = Annotated[list[instance], Meta(min_length=1, max_length=max_instances)]
     explain = Annotated[bool, Meta(description="Add the attention that made each answer.")]
-    fields: list[Any] = [("instances", instances), ("explain", explain, False)]
+    outlier = Annotated[bool, Meta(description="Add `outliers`: how unusual each instance is.")]
+    fields: list[Any] = [("instances", instances), ("explain", explain, False), ("outlier", outlier, False)]
     return msgspec.defstruct(name, fields, forbid_unknown_fields=True, frozen=True)
 
 

@@ -32,6 +32,7 @@ class LongRequest(NamedTuple):
 
     instances: list[Any]
     explain: bool
+    outlier: bool
 
 
 class LongReader:
@@ -49,7 +50,7 @@ class LongReader:
         self._whole = _decoder(msgspec.Raw)
         self._instance = msgspec.json.Decoder(instance)
         self._keys: Keys = keys_of(instance)
-        self._outer = Keys((b'"instances"', b'"explain"'), (), is_flat=True)
+        self._outer = Keys((b'"instances"', b'"explain"', b'"outlier"'), (), is_flat=True)
         self.translate = translate
 
     def read(self, body: bytes) -> LongRequest:
@@ -67,7 +68,8 @@ class LongReader:
             parts: list[msgspec.Raw] = self._parts.decode(body).instances
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise self.translate(error) from error
-        return LongRequest([self._read(bytes(part), place) for place, part in enumerate(parts)], request.explain)
+        instances = [self._read(bytes(part), place) for place, part in enumerate(parts)]
+        return LongRequest(instances, request.explain, request.outlier)
 
     def _check_keys(self, body: bytes) -> None:
         """A key of the document itself given twice; where one may be, the instances are cut out first."""
@@ -97,7 +99,7 @@ class LongReader:
 
 
 def _decoder(instances: Any) -> "msgspec.json.Decoder[Any]":
-    fields: list[Any] = [("instances", instances), ("explain", bool, False)]
+    fields: list[Any] = [("instances", instances), ("explain", bool, False), ("outlier", bool, False)]
     return msgspec.json.Decoder(msgspec.defstruct("request", fields, forbid_unknown_fields=True))
 
 

@@ -16,12 +16,14 @@ import bentoml
 import msgspec
 
 from models.errors import DeviceError, LecternError
+from models.manifest import Manifest
 from models.registry import FAMILIES
 from models.session import CUDA_PROVIDER, Device, has_cuda
 from service.access import Access, open_access
 from service.catalog import Served, find_models, installed_at
 from service.control import close_control
 from service.drain import use_draining
+from service.drift_window import Windows
 from service.exposition import open_page
 from service.front import Front
 from service.gateway import Desk
@@ -34,7 +36,7 @@ from service.processes import collectors, worker_name
 from service.remains import gather_remains
 from service.runners import COMMON, runner_class, runner_service
 from service.server import use_wires
-from service.settings import Placement, Settings, settings
+from service.settings import Placement, Settings, metrics_place, settings
 from service.versions import Versions
 from service.watchdog import beat
 
@@ -96,6 +98,7 @@ class GatewayCore:
             access=access,
             keeps_requests=access is not None and access.has_admin,
         )
+        self.desk.windows = Windows(metrics_place(), self._manifests)
         self.places: dict[str, Place] = {}
         for family in FAMILIES:
             mine = [model for model in self.served if model.manifest.family == family.name]
@@ -144,6 +147,9 @@ class GatewayCore:
         if self.jobs is not None:
             await self.jobs.end()
 
+    def _manifests(self) -> list[Manifest]:
+        return [endpoint.manifest for endpoint in [*self.desk.endpoints.values()]]
+
     async def __is_ready__(self) -> bool:
         """Every remote runner answers in time."""
 
@@ -170,9 +176,11 @@ def settle() -> None:
 def _api(model: Served) -> Any:
     """A BentoML API for one model, so that BentoML's schema, clients and ``depends()`` know it."""
 
-    async def predict(self: GatewayCore, instances: list[dict[str, Any]], explain: bool = False) -> dict[str, Any]:
+    async def predict(
+        self: GatewayCore, instances: list[dict[str, Any]], explain: bool = False, outlier: bool = False
+    ) -> dict[str, Any]:
         endpoint = self.desk.find(model.name)
-        body = msgspec.json.encode({"instances": instances, "explain": explain})
+        body = msgspec.json.encode({"instances": instances, "explain": explain, "outlier": outlier})
         answer: dict[str, Any] = msgspec.json.decode(await self.desk.answer(endpoint, body))
         return answer
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from models.errors import RunnerFailed
 from models.family import Array, Feeds, Prediction
 from models.predictor import Pace, Predictor
+from service.drift import Watch
 from service.metrics import Meter, Ran
 from service.turns import Entry, Pending, Turns
 
@@ -57,10 +58,12 @@ class MicroBatcher(Turns):
         name: str,
         queue_limit: int,
         pace: Pace | None = None,
+        watch: Watch | None = None,
     ) -> None:
         super().__init__(predictor, queue_limit=queue_limit, pace=pace)
         self.runner, self.lanes, self.name, self.pace = runner, lanes, name, pace
         self.meter = Meter(name, predictor.card.budget, queue_limit)
+        self.watch = watch
         self.running: list[list[Entry]] = []
         self.used_seconds = 0.0
         self.is_active = False
@@ -139,6 +142,8 @@ class MicroBatcher(Turns):
             predictions = self.predictor.decode_each(outputs, samples)
             if len(predictions) != len(samples):
                 raise RunnerFailed(f"{len(predictions)} answers to {len(samples)} samples")
+            if self.watch is not None:
+                self.watch.see(samples, predictions)
             return predictions, ran
         except RunnerFailed:
             raise

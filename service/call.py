@@ -8,7 +8,8 @@ from httptools import HttpRequestParser
 from models.errors import HttpError, RateLimited
 from service.access import Client
 from service.admission import Admission, Header, admit, request_id
-from service.gateway import Desk, Endpoint, Exchange
+from service.endpoint import Endpoint
+from service.gateway import Desk, Exchange
 from service.keys import PREDICT
 
 

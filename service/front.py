@@ -107,6 +107,8 @@ class Front:
             await self.app(scope, receive, send)
             return
         page = self.metrics.render()  # here and now: a thread would wait for the event loop at every file
+        if (windows := self.desk().windows) is not None:
+            page = windows.add_to(page.decode()).encode()
         content = b"" if scope["method"] == "HEAD" else page
         await _send(send, content, request_id(dict(scope["headers"])), MEDIA_TYPE)
 

@@ -1,26 +1,21 @@
-"""The gateway's core: for every served model a predictor, a micro-batcher, readers of bodies and a ledger."""
+"""The gateway's core: requests to any served model, from a whole body to an answer."""
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
-from typing import Any
 
-from models.bodies import JSON, Bodies, Question
+from models.bodies import JSON
 from models.errors import DeadlineExceeded, Draining, HttpError, Overloaded, UnknownModel
 from models.family import Array, Feeds, Prediction, never
-from models.manifest import Manifest
-from models.predictor import Pace, Predictor, Run, open_predictor
-from models.session import Session
+from models.predictor import Run
 from service.access import Access
-from service.batching import MicroBatcher, Runner
 from service.cooling import Cooling
-from service.lanes import Lanes
-from service.metrics import Ledger
+from service.drift_window import Windows
+from service.endpoint import Endpoint, Prepared
 from service.reply import new_request_id
 from service.settings import Settings
 from service.spare import Spare
@@ -41,81 +36,6 @@ def crowded() -> Overloaded:
     error.is_last = True
     error.refusal = "body_memory"
     return error
-
-
-# Requests kept per model, to try a new version on.
-RECENT = 64
-
-
-@dataclass(slots=True, kw_only=True, weakref_slot=True, eq=False)
-class Endpoint:
-    """One version of a served model, ready to answer.
-
-    Attributes:
-        provider: Where it computes; that of a remote runner is known once it has been asked.
-        digest: The manifest's, as the answers name it.
-        recent: The first instances of the last requests, where they are kept.
-    """
-
-    manifest: Manifest
-    provider: str
-    predictor: Predictor
-    batcher: MicroBatcher
-    bodies: Bodies
-    ledger: Ledger
-    example: dict[str, Any]
-    digest: bytes
-    recent: deque[Any]
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self.manifest.model
-
-    def prepare(self, body: bytes, media_type: str) -> tuple[list[Any], bool]:
-        """``encode`` of what a body asks.
-
-        Raises:
-            RequestError: If the caller can mend it.
-        """
-        return self.encode(self.bodies.read(body, media_type))
-
-    def encode(self, question: Question) -> tuple[list[Any], bool]:
-        """Samples, and whether an explanation is wanted.
-
-        Raises:
-            InvalidRequest: If a value makes no sense.
-        """
-        return self.predictor.encode(question.instances, explain=question.explain), question.explain
-
-
-def make_endpoint(
-    session: Session, provider: str, runner: Runner, lanes: Lanes, settings: Settings, pace: Pace | None = None
-) -> Endpoint:
-    """Put the parts of one model together.
-
-    Args:
-        session: The verified artifact, open here; it makes the documentation's example.
-        provider: Where ``runner`` computes.
-        runner: Embedded or remote.
-        lanes: The places of the runner's device.
-        settings: The deployment's.
-        pace: How long an embedded runner takes.
-    """
-    manifest, predictor = session.manifest, open_predictor(session)
-    example = predictor.card.example(predictor.assets)
-    name, limit = manifest.model, settings.queue_limit
-    return Endpoint(
-        manifest=manifest,
-        provider=provider,
-        predictor=predictor,
-        batcher=MicroBatcher(predictor, runner, lanes, name=name, queue_limit=limit, pace=pace),
-        bodies=Bodies(predictor.card, manifest.tag, max_instances=settings.max_instances),
-        ledger=Ledger(name),
-        example={"model": manifest.tag, "predictions": predictor.predict([example])},
-        digest=manifest.digest.encode(),
-        recent=deque(maxlen=RECENT),
-    )
 
 
 class EmbeddedRunner:
@@ -139,7 +59,10 @@ class Exchange(Pending):
     Attributes:
         endpoint: Whose.
         request_id: The caller's, or a new one.
+        outlier: Whether the answer says how unusual each instance is.
     """
+
+    outlier = False
 
     def __init__(self, endpoint: Endpoint, request_id: bytes) -> None:
         self.endpoint, self.request_id = endpoint, request_id
@@ -170,20 +93,19 @@ class Exchange(Pending):
             if many or (holds_file is not never and any(map(holds_file, question.instances))):
                 self._ask_aside(desk, partial(endpoint.encode, question))
                 return
-            self.explain = question.explain
-            self.samples = endpoint.predictor.encode(question.instances, explain=question.explain)
+            self.samples, self.explain, self.outlier = endpoint.encode(question)
             batcher.submit(self)
             if desk.keeps_requests:
                 endpoint.recent.append(question.instances[0])
         except Exception as error:  # the process border
             self.finish(error)
 
-    def _ask_aside(self, desk: "Desk", prepare: Callable[[], tuple[list[Any], bool]]) -> None:
+    def _ask_aside(self, desk: "Desk", prepare: Callable[[], Prepared]) -> None:
         """Prepare in a thread what would hold up the event loop."""
 
-        def submit(prepared: "asyncio.Future[tuple[list[Any], bool]]") -> None:
+        def submit(prepared: "asyncio.Future[Prepared]") -> None:
             try:
-                self.samples, self.explain = prepared.result()
+                self.samples, self.explain, self.outlier = prepared.result()
                 if not self.is_over:
                     self.endpoint.batcher.submit(self)
             except Exception as error:  # the process border
@@ -202,7 +124,7 @@ class Exchange(Pending):
             answer = result.with_traceback(None)
         else:
             try:
-                answer = self.endpoint.bodies.write(_checked(result))
+                answer = self.endpoint.write(_checked(result), self.samples if self.outlier else None)
             except Exception:  # the process border: BentoML would let the caller hang until its timeout
                 told = {"event": "request_failed", "request_id": self.request_id.decode()}
                 logger.exception("request %s failed", self.request_id.decode(), extra=told)
@@ -254,6 +176,7 @@ class Desk:
         is_draining: Whether the service is stopping, so that nothing new is begun.
         cooling: Connections that were refused.
         spare: What is done when there is time.
+        windows: How far recent requests are from the training data.
     """
 
     endpoints: dict[str, Endpoint]
@@ -265,6 +188,7 @@ class Desk:
     is_draining: bool = False
     cooling: Cooling = field(default_factory=Cooling)
     spare: Spare = field(default_factory=Spare)
+    windows: Windows | None = None
 
     def find(self, name: str) -> Endpoint:
         """The model's endpoint.

@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 
 from service.access import OPEN_ROUTES, Access
-from service.gateway import Desk, Endpoint
+from service.endpoint import Endpoint
+from service.gateway import Desk
 from service.jobs.page import paths as job_paths
 
 PROBLEM = {
@@ -41,6 +42,18 @@ ERRORS = {
     500: "The service failed.",
     503: "The queue is full; try again after `Retry-After` seconds.",
     504: "The answer would have come too late.",
+}
+OUTLIER = {
+    "type": "object",
+    "description": "How unusual an instance is, against the model's training and validation data.",
+    "required": ["score", "feature"],
+    "properties": {
+        "score": {
+            "type": "number",
+            "description": "Of ordinary instances, at most ten to the minus this have as much: 3 is one in a thousand.",
+        },
+        "feature": {"type": ["string", "null"], "description": "What is most unusual of it."},
+    },
 }
 REFUSALS = {
     401: "No key was given, or none that is known.",
@@ -136,6 +149,7 @@ def card_page(endpoint: Endpoint) -> dict[str, Any]:
             "batch_invariance": msgspec.to_builtins(proof.batch_invariance),
             "score": msgspec.to_builtins(proof.score),
         },
+        "profile": msgspec.to_builtins(manifest.profile),
         "licence": {key: manifest.training.data[key] for key in ("licence", "attribution")},
     }
 
@@ -215,7 +229,11 @@ def _operation(endpoint: Endpoint, request: dict[str, Any], prediction: dict[str
     answer = {
         "type": "object",
         "required": ["model", "predictions"],
-        "properties": {"model": {"type": "string"}, "predictions": {"type": "array", "items": prediction}},
+        "properties": {
+            "model": {"type": "string"},
+            "predictions": {"type": "array", "items": prediction},
+            "outliers": {"type": "array", "items": OUTLIER, "description": "Where `outlier` asked for them, in order."},
+        },
     }
     content: dict[str, Any] = {"application/json": {"schema": request, "example": example_request(endpoint)}}
     for media_type in endpoint.predictor.card.from_media:

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from models.errors import ArtifactMismatch
 from models.session import Device, Session, open_artifact
 from service.catalog import Served
-from service.gateway import EmbeddedRunner, Endpoint, make_endpoint
+from service.endpoint import Endpoint, make_endpoint
+from service.gateway import EmbeddedRunner
 from service.lanes import Lanes
 from service.runners import FamilyRunner, Opened, RemoteModel, open_warm
 from service.settings import Settings

@@ -14,7 +14,8 @@ import msgspec
 
 from models.errors import ActivationRefused, ArtifactError, ArtifactMissing, Fault, UnknownVersion
 from service.catalog import find_version, installed_at
-from service.gateway import Desk, Endpoint
+from service.endpoint import Endpoint
+from service.gateway import Desk
 from service.live import Live, path, read_live, write_live
 from service.metrics import ACTIVATED, REFUSED, ROLLED_BACK, count_activation, count_mismatch, show_model
 from service.places import Place

@@ -36,7 +36,7 @@ def test_json_round_trip(name: str, shipped_session: Open) -> None:
     rng = np.random.default_rng(3)
     instances = [session.card.random_request(rng, session.assets) for _ in range(3)]
     question = bodies.read(msgspec.json.encode({"instances": instances, "explain": False}))
-    assert question == (instances, False)
+    assert question == (instances, False, False)
     answer = orjson.loads(bodies.write(predictor.predict(question.instances)))
     assert answer["model"] == session.manifest.tag
     assert len(answer["predictions"]) == 3

@@ -110,7 +110,7 @@ def test_nested_documents(text: str) -> None:
 def test_keys_of_the_cards() -> None:
     """Every field of every request is looked for, however it is wrapped."""
     found = {task: keys_of(request_type(card, 9)) for task, card in CARDS.items()}
-    outer = (b'"instances"', b'"explain"')
+    outer = (b'"instances"', b'"explain"', b'"outlier"')
     assert found == {
         "forecast": Keys(outer, (b'"views"', b'"horizon"'), True),
         "tag": Keys(outer, (b'"text"', b'"tokens"'), True),

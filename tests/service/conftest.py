@@ -27,8 +27,9 @@ from models.family import Budget, Card, Feeds, TensorSpec, Tolerance
 from models.predictor import Pace
 from models.session import Session
 from service.access import open_access
+from service.endpoint import Endpoint, make_endpoint
 from service.front import Front
-from service.gateway import Desk, EmbeddedRunner, Endpoint, make_endpoint
+from service.gateway import Desk, EmbeddedRunner
 from service.jobs.desk import open_jobs
 from service.lanes import Lanes
 from service.metrics import REQUESTS

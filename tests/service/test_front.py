@@ -17,8 +17,9 @@ import orjson
 import pytest
 
 from models.session import Session
+from service.endpoint import Endpoint, make_endpoint
 from service.front import Front
-from service.gateway import Desk, EmbeddedRunner, Endpoint, make_endpoint
+from service.gateway import Desk, EmbeddedRunner
 from service.lanes import Lanes
 from service.metrics import REQUESTS
 from service.settings import Settings

@@ -21,8 +21,9 @@ from models.datasets import REPOSITORY
 from models.manifest import MANIFEST_FILE
 from models.predictor import Pace
 from models.session import Session
+from service.endpoint import make_endpoint
 from service.front import Front
-from service.gateway import Desk, EmbeddedRunner, make_endpoint
+from service.gateway import Desk, EmbeddedRunner
 from service.lanes import Lanes
 from service.server import Wires
 from service.settings import Settings

@@ -1,0 +1,114 @@
+"""For every served model a predictor, a micro-batcher, readers of bodies and a ledger."""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from models.bodies import Bodies, Question
+from models.errors import Fault, InvalidRequest
+from models.family import Prediction
+from models.manifest import Manifest
+from models.predictor import Pace, Predictor, open_predictor
+from models.profile import find_outliers, measure
+from models.session import Session
+from service.batching import MicroBatcher, Runner
+from service.drift import watch
+from service.lanes import Lanes
+from service.metrics import Ledger
+from service.settings import Settings
+
+# Requests kept per model, to try a new version on.
+RECENT = 64
+
+
+class Prepared(NamedTuple):
+    """A request's samples, and what is wanted beside their predictions."""
+
+    samples: list[Any]
+    explain: bool
+    outlier: bool
+
+
+@dataclass(slots=True, kw_only=True, weakref_slot=True, eq=False)
+class Endpoint:
+    """One version of a served model, ready to answer.
+
+    Attributes:
+        provider: Where it computes; that of a remote runner is known once it has been asked.
+        digest: The manifest's, as the answers name it.
+        recent: The first instances of the last requests, where they are kept.
+    """
+
+    manifest: Manifest
+    provider: str
+    predictor: Predictor
+    batcher: MicroBatcher
+    bodies: Bodies
+    ledger: Ledger
+    example: dict[str, Any]
+    digest: bytes
+    recent: deque[Any]
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.manifest.model
+
+    def prepare(self, body: bytes, media_type: str) -> Prepared:
+        """``encode`` of what a body asks.
+
+        Raises:
+            RequestError: If the caller can mend it.
+        """
+        return self.encode(self.bodies.read(body, media_type))
+
+    def encode(self, question: Question) -> Prepared:
+        """Samples, and what is wanted of them.
+
+        Raises:
+            InvalidRequest: If a value makes no sense.
+        """
+        if question.outlier and self.batcher.watch is None:
+            reason = "nothing is known of what is usual for this model"
+            raise InvalidRequest("a value makes no sense", [Fault(("outlier",), reason)])
+        samples = self.predictor.encode(question.instances, explain=question.explain)
+        return Prepared(samples, question.explain, question.outlier)
+
+    def write(self, predictions: list[Prediction], judged: list[Any] | None = None) -> bytes:
+        """The JSON answer; for the samples that are to be judged, with how unusual each is."""
+        profile, card = self.manifest.profile, self.predictor.card
+        if judged is None or profile is None or card.traits is None:
+            return self.bodies.write(predictions)
+        measured = measure(card.traits, judged, predictions, self.predictor.assets)
+        return self.bodies.write(predictions, find_outliers(profile, measured))
+
+
+def make_endpoint(
+    session: Session, provider: str, runner: Runner, lanes: Lanes, settings: Settings, pace: Pace | None = None
+) -> Endpoint:
+    """Put the parts of one model together.
+
+    Args:
+        session: The verified artifact, open here; it makes the documentation's example.
+        provider: Where ``runner`` computes.
+        runner: Embedded or remote.
+        lanes: The places of the runner's device.
+        settings: The deployment's.
+        pace: How long an embedded runner takes.
+    """
+    manifest, predictor = session.manifest, open_predictor(session)
+    example = predictor.card.example(predictor.assets)
+    name, limit = manifest.model, settings.queue_limit
+    return Endpoint(
+        manifest=manifest,
+        provider=provider,
+        predictor=predictor,
+        batcher=MicroBatcher(
+            predictor, runner, lanes, name=name, queue_limit=limit, pace=pace, watch=watch(manifest, predictor)
+        ),
+        bodies=Bodies(predictor.card, manifest.tag, max_instances=settings.max_instances),
+        ledger=Ledger(name),
+        example={"model": manifest.tag, "predictions": predictor.predict([example])},
+        digest=manifest.digest.encode(),
+        recent=deque(maxlen=RECENT),
+    )
