@@ -78,7 +78,6 @@ class MicroBatcher(Turns):
         """
         self.enqueue(pending)
         pending.queued = monotonic()
-        self.meter.encoded(pending.queued - pending.started)
         if not (self.is_active and self.lanes.is_called) or self.is_full:
             self.lanes.call(self)
 

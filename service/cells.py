@@ -6,8 +6,8 @@ own mapped files, where the client has made the place. A number written here is 
 they remember what they wrote last. Only the event loop's thread writes.
 """
 
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -15,7 +15,9 @@ from prometheus_client import Counter, Gauge, Histogram
 _DOUBLE = 8
 
 
-class _Numbers(Protocol):
+class Numbers(Protocol):
+    """The numbers of a file, or of this process."""
+
     def __getitem__(self, place: int, /) -> float: ...
 
     def __setitem__(self, place: int, number: float, /) -> None: ...
@@ -35,7 +37,7 @@ class _Own:
         self._values[place].set(number)
 
 
-def _find(values: Sequence[Any]) -> tuple[_Numbers, list[int]]:
+def find(values: Sequence[Any]) -> tuple[Numbers, list[int]]:
     """Where the client keeps these values of one metric: the numbers, and the place of each."""
     if not values[0]._multiprocess:
         return _Own(values), [*range(len(values))]
@@ -55,7 +57,7 @@ class Tally:
 
     def __init__(self, counter: Counter, keys: Sequence[str], **known: str) -> None:
         (free,) = set(counter._labelnames) - known.keys()
-        self._numbers, places = _find([counter.labels(**known, **{free: key})._value for key in keys])
+        self._numbers, places = find([counter.labels(**known, **{free: key})._value for key in keys])
         self._places: Mapping[str, int] = dict(zip(keys, places, strict=True))
 
     def add(self, key: str, amount: float = 1.0) -> None:
@@ -68,19 +70,24 @@ class Tally:
 
 
 class Cell:
-    """One series of a counter or a gauge."""
+    """One series of a counter or a gauge.
+
+    Attributes:
+        numbers: Where it stands, for who cannot afford to call ``add``.
+        place: Of it among them.
+    """
 
     def __init__(self, metric: Counter | Gauge, **labels: str) -> None:
         child = metric.labels(**labels) if labels else metric
-        self._numbers, (self._place,) = _find([child._value])
+        self.numbers, (self.place,) = find([child._value])
 
     def add(self, amount: float = 1.0) -> None:
         """Let it grow."""
-        self._numbers[self._place] += amount
+        self.numbers[self.place] += amount
 
     def set(self, amount: float) -> None:
         """Let it be so much."""
-        self._numbers[self._place] = amount
+        self.numbers[self.place] = amount
 
 
 class Spread:
@@ -89,7 +96,7 @@ class Spread:
     def __init__(self, histogram: Histogram, **labels: str) -> None:
         child = histogram.labels(**labels)
         self._bounds = child._upper_bounds
-        self._numbers, (self._sum, *self._places) = _find([child._sum, *child._buckets])
+        self._numbers, (self._sum, *self._places) = find([child._sum, *child._buckets])
 
     def add(self, amount: float, times: int = 1) -> None:
         """Observe an amount, once or several times."""
@@ -97,10 +104,16 @@ class Spread:
         numbers[self._places[bisect_left(self._bounds, amount)]] += times
         numbers[self._sum] += amount * times
 
-    def add_all(self, amounts: Iterable[float]) -> None:
-        """Observe many amounts."""
-        numbers, bounds, places, total = self._numbers, self._bounds, self._places, 0.0
-        for amount in amounts:
-            numbers[places[bisect_left(bounds, amount)]] += 1.0
-            total += amount
-        numbers[self._sum] += total
+    def add_all(self, amounts: list[float]) -> None:
+        """Observe many amounts, at the price of one per bucket; they are sorted on the way."""
+        if not amounts:
+            return
+        amounts.sort()
+        numbers, bounds, places, start = self._numbers, self._bounds, self._places, 0
+        numbers[self._sum] += sum(amounts)
+        last = bisect_left(bounds, amounts[-1])
+        for bucket in range(bisect_left(bounds, amounts[0]), last):
+            end = bisect_right(amounts, bounds[bucket], start)
+            numbers[places[bucket]] += end - start
+            start = end
+        numbers[places[last]] += len(amounts) - start

@@ -98,16 +98,15 @@ def make_endpoint(
     """
     manifest, predictor = session.manifest, open_predictor(session)
     example = predictor.card.example(predictor.assets)
-    name, limit = manifest.model, settings.queue_limit
+    name, limit, watched = manifest.model, settings.queue_limit, watch(manifest, predictor)
+    batcher = MicroBatcher(predictor, runner, lanes, name=name, queue_limit=limit, pace=pace, watch=watched)
     return Endpoint(
         manifest=manifest,
         provider=provider,
         predictor=predictor,
-        batcher=MicroBatcher(
-            predictor, runner, lanes, name=name, queue_limit=limit, pace=pace, watch=watch(manifest, predictor)
-        ),
+        batcher=batcher,
         bodies=Bodies(predictor.card, manifest.tag, max_instances=settings.max_instances),
-        ledger=Ledger(name),
+        ledger=Ledger(name, batcher.meter.answered),
         example={"model": manifest.tag, "predictions": predictor.predict([example])},
         digest=manifest.digest.encode(),
         recent=deque(maxlen=RECENT),

@@ -134,14 +134,14 @@ class Exchange(Pending):
                 self.dropped = LATE
             self.endpoint.ledger.refuse(answer)
         else:
-            self.endpoint.ledger.count("ok", monotonic() - self.started)
+            self.endpoint.ledger.answer(monotonic() - self.started)
         self.send(answer)
 
     def abandon(self) -> None:
         """The caller is gone: what is left of its request never reaches the model."""
         if not self.is_over:
             self.is_over, self.dropped = True, ABANDONED
-            self.endpoint.ledger.count("disconnected")
+            self.endpoint.ledger.abandon()
 
 
 def _checked(result: list[Prediction] | Exception) -> list[Prediction]:

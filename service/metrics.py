@@ -1,6 +1,6 @@
 """What Prometheus sees of Lectern itself, with closed label sets initialised at start."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from time import monotonic
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from models.family import Budget
 from models.manifest import Manifest
 from models.session import CPU_PROVIDER, CUDA_PROVIDER, Device
 from service.cells import Cell, Spread, Tally
-from service.turns import ABANDONED, BROKEN, LATE, Entry
+from service.turns import ABANDONED, BROKEN, LATE, Entry, Pending
 
 OUTCOMES = (
     "ok",
@@ -120,18 +120,27 @@ class Ledger:
 
     A request is counted before its answer leaves: whatever a caller has seen is counted, even if this process is killed
     in the next instant.
+
+    Args:
+        model: Whose.
+        answered: Its ``Meter``'s, which takes the times at the end of each micro-batch.
     """
 
-    def __init__(self, model: str) -> None:
-        self._seconds = Spread(_LATENCY, model=model)
+    def __init__(self, model: str, answered: list[float]) -> None:
+        self._answered = answered
         self._outcomes = Tally(REQUESTS, OUTCOMES, model=model)
         self._refusals = Tally(_REFUSALS, REFUSALS, model=model)
+        ok = Cell(REQUESTS, model=model, outcome="ok")
+        self._numbers, self._ok = ok.numbers, ok.place
 
-    def count(self, outcome: str, seconds: float | None = None) -> None:
-        """Note the end of one request, and the time it took if it was answered."""
-        self._outcomes.add(outcome)
-        if seconds is not None:
-            self._seconds.add(seconds)
+    def answer(self, seconds: float) -> None:
+        """Note the end of one request that is answered, and the time it took."""
+        self._numbers[self._ok] += 1.0
+        self._answered.append(seconds)
+
+    def abandon(self) -> None:
+        """Note the end of one request whose caller has left."""
+        self._outcomes.add("disconnected")
 
     def refuse(self, error: HttpError) -> None:
         """Note the end of one request that got an error."""
@@ -148,10 +157,11 @@ class Ran(NamedTuple):
 
 
 class Meter:
-    """Measures one model's micro-batches.
+    """Measures one model's micro-batches: a few steps for each, however many requests are in it.
 
     Attributes:
         waiting: Instances that wait in this process.
+        answered: How long the requests took that were answered since the last micro-batch ended, seconds.
     """
 
     def __init__(self, model: str, budget: Budget, queue_limit: int) -> None:
@@ -159,18 +169,16 @@ class Meter:
         self._encode, self._queue, self._infer, self._decode = (
             Spread(_STAGE, model=model, stage=stage) for stage in STAGES
         )
+        self._latency = Spread(_LATENCY, model=model)
         self._sizes, self._fill = Spread(_BATCH, model=model), Spread(_FILL, model=model)
         self._padding = Spread(_PADDING, model=model) if budget.is_padded else None
         self._expired = Tally(_EXPIRED, EXPIRED, model=model)
         self._compute = Cell(_COMPUTE, model=model)
         self.waiting = Cell(_WAITING, model=model)
+        self.answered: list[float] = []
         Cell(_LIMIT, model=model).set(queue_limit)
 
-    def encoded(self, seconds: float) -> None:
-        """A request has been encoded and waits."""
-        self._encode.add(seconds)
-
-    def begin(self, batch: Collection[Entry], now: float) -> None:
+    def begin(self, batch: Sequence[Entry], now: float) -> None:
         """A micro-batch begins."""
         costs = [cost for _, _, cost in batch]
         units = self._budget.units(costs)
@@ -178,13 +186,16 @@ class Meter:
         self._fill.add(units / self._budget.batch)
         if self._padding is not None:
             self._padding.add(1 - sum(costs) / units if units else 0.0)
-        self._queue.add_all([now - pending.queued for pending in {pending for pending, _, _ in batch}])
+        self._encode.add_all([pending.queued - pending.started for pending, place, _ in batch if not place])
+        self._queue.add_all([now - pending.queued for pending in requests(batch)])
 
-    def end(self, batch: Collection[Entry], ran: Ran) -> None:
+    def end(self, batch: Sequence[Entry], ran: Ran) -> None:
         """Its outputs have become answers."""
-        requests = len({pending for pending, _, _ in batch})
-        self._infer.add(ran.ended - ran.began, requests)
-        self._decode.add((monotonic() - ran.ended) / requests, requests)
+        count = len(requests(batch))
+        self._infer.add(ran.ended - ran.began, count)
+        self._decode.add((monotonic() - ran.ended) / count, count)
+        self._latency.add_all(self.answered)
+        self.answered.clear()
 
     def spend(self, seconds: float) -> None:
         """A micro-batch took a lane for so long."""
@@ -194,6 +205,12 @@ class Meter:
         """Samples never reach the model, because their requests are over."""
         for pending, _, _ in entries:
             self._expired.add(pending.dropped)
+
+
+def requests(batch: Sequence[Entry]) -> Collection[Pending]:
+    """The requests that have instances in a micro-batch, each once."""
+    first = [pending for pending, place, _ in batch if not place]
+    return first if len(first) == len(batch) else {pending for pending, _, _ in batch}
 
 
 def initialise(models: Iterable[tuple[Manifest, str]], device: Device) -> None:

@@ -177,6 +177,18 @@ def _small_files() -> None:
     signal.signal(signal.SIGUSR2, lambda *_: resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)))
 
 
+def _no_metrics() -> None:
+    """Nothing of the request's way is counted or measured."""
+
+    def change(module: Any) -> None:
+        for name in ("answer", "abandon", "refuse"):
+            setattr(module.Ledger, name, lambda *_: None)
+        for name in ("begin", "end", "spend", "drop"):
+            setattr(module.Meter, name, lambda *_: None)
+
+    after_import("service.metrics", change)
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     "stalls": _stalls,
     "ignores_deadlines": _ignores_deadlines,
@@ -189,6 +201,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     "wrong_digest": _wrong_digest,
     "few_descriptors": _few_descriptors,
     "small_files": _small_files,
+    "no_metrics": _no_metrics,
 }
 
 

@@ -35,7 +35,7 @@ def entries(*costs: int, queued: float = 0.0) -> list[Entry]:
 
 def test_every_series_is_there_from_the_start(meter: Meter) -> None:
     """Before the first request each outcome, reason, stage and bucket exists, at 0."""
-    Ledger(MODEL)
+    Ledger(MODEL, meter.answered)
     for name, key, values in (
         ("lectern_requests_total", "outcome", OUTCOMES),
         ("lectern_refusals_total", "reason", REFUSALS),
@@ -71,6 +71,23 @@ def test_a_batch(meter: Meter) -> None:
     assert value("lectern_stage_seconds_count", stage="queue") - count == 2
 
 
+def test_answered(meter: Meter) -> None:
+    """An answer is counted at once, and its time when its micro-batch ends."""
+    ledger = Ledger(MODEL, meter.answered)
+    ok, count, total = (
+        value("lectern_requests_total", outcome="ok"),
+        value("lectern_request_seconds_count"),
+        value("lectern_request_seconds_sum"),
+    )
+    ledger.answer(0.5)
+    ledger.answer(0.25)
+    assert value("lectern_requests_total", outcome="ok") == ok + 2
+    meter.end(entries(1), Ran(1.0, 2.0))
+    meter.end(entries(1), Ran(1.0, 2.0))
+    assert value("lectern_request_seconds_count") == count + 2
+    assert value("lectern_request_seconds_sum") == pytest.approx(total + 0.75)
+
+
 def test_the_end_of_a_batch(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every request in it waited for the whole run; decoding is shared."""
     monkeypatch.setattr("service.metrics.monotonic", lambda: 13.0)
@@ -96,7 +113,7 @@ def test_the_end_of_a_batch(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_refusals(error: Any, reason: str | None) -> None:
     """A refusal is one outcome and one reason; an error that is none has no reason."""
-    ledger = Ledger(MODEL)
+    ledger = Ledger(MODEL, [])
     outcome = value("lectern_requests_total", outcome=error.code)
     reasons = {one: value("lectern_refusals_total", reason=one) for one in REFUSALS}
     ledger.refuse(error)
