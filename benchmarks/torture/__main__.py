@@ -30,6 +30,7 @@ from benchmarks.torture import (
     sigterm,
     slow_clients,
     soak,
+    truth,
     worker_kill,
 )
 from benchmarks.torture.ground import Ground
@@ -48,6 +49,7 @@ TRIALS: dict[str, ModuleType] = {
     "clock": clock,
     "scarcity": scarcity,
     "disconnects": disconnects,
+    "truth": truth,
 }
 QUICK_SHARE = 0.1
 BROKEN = "the trial itself ends well"

@@ -7,6 +7,7 @@ Nothing in the service knows of it.
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import itertools
 import mmap
 import os
 import resource
@@ -177,6 +178,21 @@ def _small_files() -> None:
     signal.signal(signal.SIGUSR2, lambda *_: resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)))
 
 
+def _miscounts() -> None:
+    """One answer in fifty is not counted."""
+
+    def change(module: Any) -> None:
+        answer, turns = module.Ledger.answer, itertools.count()
+
+        def forgetful(self: Any, seconds: float) -> None:
+            if next(turns) % 50 != 7:
+                answer(self, seconds)
+
+        module.Ledger.answer = forgetful
+
+    after_import("service.metrics", change)
+
+
 def _no_metrics() -> None:
     """Nothing of the request's way is counted or measured."""
 
@@ -201,6 +217,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     "wrong_digest": _wrong_digest,
     "few_descriptors": _few_descriptors,
     "small_files": _small_files,
+    "miscounts": _miscounts,
     "no_metrics": _no_metrics,
 }
 

@@ -22,6 +22,7 @@ TRIALS = {
     "hot_swap": (0.1, ()),
     "soak": (0.03, ()),
     "paths": (0.05, ("new series", "control")),
+    "truth": (0.02, ()),
 }
 
 
