@@ -37,6 +37,7 @@ from service.remains import gather_remains
 from service.runners import COMMON, runner_class, runner_service
 from service.server import use_wires
 from service.settings import Placement, Settings, metrics_place, settings
+from service.trail import find_exporter
 from service.versions import Versions
 from service.watchdog import beat
 
@@ -198,6 +199,7 @@ def build(settings: Settings) -> Any:
     """The Gateway service for these settings."""
     if settings.device is Device.CUDA and not has_cuda():
         raise DeviceError("LECTERN_DEVICE=cuda, but this machine shows no NVIDIA device; use cpu or auto")
+    find_exporter(settings.traces)
     Access(settings)  # keys that cannot be read end the start here
     served = find_models(settings.wanted_models)
     families = [f for f in FAMILIES if any(model.manifest.family == f.name for model in served)]

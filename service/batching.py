@@ -10,7 +10,7 @@ from models.errors import RunnerFailed
 from models.family import Array, Feeds, Prediction
 from models.predictor import Pace, Predictor
 from service.drift import Watch
-from service.metrics import Meter, Ran
+from service.metrics import Meter, Ran, note, requests
 from service.turns import Entry, Pending, Turns
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class MicroBatcher(Turns):
         used_seconds: Computing time so far, for a fair share of the lanes.
         is_active: Whether it took part in the sharing when that was last looked at.
         meter: Measures its batches.
+        is_told: Whether each request notes its own times, for ``service.trail``.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class MicroBatcher(Turns):
         self.watch = watch
         self.running: list[list[Entry]] = []
         self.used_seconds = 0.0
-        self.is_active = False
+        self.is_active = self.is_told = False
         lanes.add(self)
 
     def submit(self, pending: Pending) -> None:
@@ -98,7 +99,11 @@ class MicroBatcher(Turns):
 
     async def answer(self, batch: list[Entry], run: AsyncRun) -> None:
         """Compute a batch and hand every answer to its request; never raises."""
-        self.meter.begin(batch, monotonic())
+        now = monotonic()
+        self.meter.begin(batch, now)
+        if self.is_told:
+            for pending in requests(batch):
+                pending.begun = pending.begun or now
         self.running.append(batch)
         try:
             await self._answer(batch, run)
@@ -138,6 +143,8 @@ class MicroBatcher(Turns):
             began = monotonic()
             outputs = await run(feeds, self.predictor.wanted(explain=batch[0][0].explain))
             ran = Ran(began, monotonic())
+            if self.is_told:
+                note(batch, ran)
             predictions = self.predictor.decode_each(outputs, samples)
             if len(predictions) != len(samples):
                 raise RunnerFailed(f"{len(predictions)} answers to {len(samples)} samples")

@@ -11,6 +11,7 @@ from service.admission import Admission, Header, admit, request_id
 from service.endpoint import Endpoint
 from service.gateway import Desk, Exchange
 from service.keys import PREDICT
+from service.trail import PARENT
 
 
 class Line(Protocol):
@@ -91,6 +92,11 @@ def recognise(line: Line, parser: HttpRequestParser, headers: list[Header], desk
     if admission.length is None:
         return None
     identity, is_last = request_id(found), not parser.should_keep_alive()
+    call: Call
     if bucket is not None and (error := bucket.refusal()) is not None:
-        return Refused(endpoint, identity, line, admission, is_last=is_last, error=error)
-    return Call(endpoint, identity, line, admission, is_last=is_last)
+        call = Refused(endpoint, identity, line, admission, is_last=is_last, error=error)
+    else:
+        call = Call(endpoint, identity, line, admission, is_last=is_last)
+    if endpoint.trail is not None:
+        call.parent = found.get(PARENT, b"")
+    return call

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from models.bodies import Bodies, Question
-from models.errors import Fault, InvalidRequest
+from models.errors import Fault, HttpError, InvalidRequest
 from models.family import Prediction
 from models.manifest import Manifest
 from models.predictor import Pace, Predictor, open_predictor
@@ -16,6 +16,8 @@ from service.drift import watch
 from service.lanes import Lanes
 from service.metrics import Ledger
 from service.settings import Settings
+from service.trail import Trail, open_trail
+from service.turns import Pending
 
 # Requests kept per model, to try a new version on.
 RECENT = 64
@@ -37,6 +39,7 @@ class Endpoint:
         provider: Where it computes; that of a remote runner is known once it has been asked.
         digest: The manifest's, as the answers name it.
         recent: The first instances of the last requests, where they are kept.
+        trail: Tells of single requests, where that is wanted.
     """
 
     manifest: Manifest
@@ -48,11 +51,20 @@ class Endpoint:
     example: dict[str, Any]
     digest: bytes
     recent: deque[Any]
+    trail: Trail | None = None
 
     @property
     def name(self) -> str:
         """The model's name."""
         return self.manifest.model
+
+    def refuse(self, error: HttpError, request_id: bytes) -> None:
+        """Count a request that was refused before anything became of it."""
+        self.ledger.refuse(error)
+        if self.trail is not None:
+            pending = Pending()
+            pending.request_id = request_id
+            self.trail.tell(self.name, self.manifest.tag, pending, error.code)
 
     def prepare(self, body: bytes, media_type: str) -> Prepared:
         """``encode`` of what a body asks.
@@ -100,6 +112,8 @@ def make_endpoint(
     example = predictor.card.example(predictor.assets)
     name, limit, watched = manifest.model, settings.queue_limit, watch(manifest, predictor)
     batcher = MicroBatcher(predictor, runner, lanes, name=name, queue_limit=limit, pace=pace, watch=watched)
+    trail = open_trail(settings)
+    batcher.is_told = trail is not None
     return Endpoint(
         manifest=manifest,
         provider=provider,
@@ -110,4 +124,5 @@ def make_endpoint(
         example={"model": manifest.tag, "predictions": predictor.predict([example])},
         digest=manifest.digest.encode(),
         recent=deque(maxlen=RECENT),
+        trail=trail,
     )

@@ -24,6 +24,7 @@ from service.jobs.desk import Jobs
 from service.jobs.download import Download
 from service.openapi import assets_page, card_page, docs_page, index, openapi
 from service.reply import JSON, Reply, reply
+from service.trail import PARENT
 from service.versions import Versions
 
 logger = logging.getLogger("lectern.front")
@@ -70,18 +71,22 @@ class Front:
         if refusal is None:
             await self._route(scope, receive, send, scope["path"])
         else:
-            await _send(send, refusal, request_id(dict(scope["headers"])), receive=receive)
+            identity = request_id(dict(scope["headers"]))
+            self._note(scope["path"], refusal, identity)
+            await _send(send, refusal, identity, receive=receive)
 
     def _refusal(self, scope: Scope) -> HttpError | None:
         """Why this caller may not ask this now; what the service has or has not is of no matter yet."""
         path, desk = scope["path"], None if scope["path"] in OPEN_ROUTES else self.desk()
         if desk is None or desk.access is None:
             return None
-        error = desk.access.refuse(path, scope["headers"], scope.get("client"))
-        match = None if error is None else MODEL_ROUTE.fullmatch(path)
-        if error is not None and match is not None and match[2] == "/predict" and match[1] in desk.endpoints:
-            desk.endpoints[match[1]].ledger.refuse(error)
-        return error
+        return desk.access.refuse(path, scope["headers"], scope.get("client"))
+
+    def _note(self, path: str, error: HttpError, identity: bytes) -> None:
+        """Count who was refused a prediction."""
+        match, endpoints = MODEL_ROUTE.fullmatch(path), self.desk().endpoints
+        if match is not None and match[2] == "/predict" and match[1] in endpoints:
+            endpoints[match[1]].refuse(error, identity)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         match = MODEL_ROUTE.fullmatch(path)
@@ -208,6 +213,8 @@ class Front:
             await _send(send, error, identity)
             return
         exchange = AwaitedExchange(endpoint, identity)
+        if endpoint.trail is not None:
+            exchange.parent = dict(scope["headers"]).get(PARENT, b"")
 
         def leave(_: Any) -> None:
             exchange.abandon()

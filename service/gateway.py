@@ -136,12 +136,18 @@ class Exchange(Pending):
         else:
             self.endpoint.ledger.answer(monotonic() - self.started)
         self.send(answer)
+        self._tell("ok" if isinstance(answer, bytes) else answer.code)
+
+    def _tell(self, outcome: str) -> None:
+        if self.endpoint.trail is not None:
+            self.endpoint.trail.tell(self.endpoint.name, self.endpoint.manifest.tag, self, outcome)
 
     def abandon(self) -> None:
         """The caller is gone: what is left of its request never reaches the model."""
         if not self.is_over:
             self.is_over, self.dropped = True, ABANDONED
             self.endpoint.ledger.abandon()
+            self._tell("disconnected")
 
 
 def _checked(result: list[Prediction] | Exception) -> list[Prediction]:

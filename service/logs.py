@@ -190,6 +190,12 @@ def configure(form: LogForm) -> None:
     sys.unraisablehook = lambda found: _uncaught(found.err_msg or "cannot be raised", found.exc_value)
 
 
+def write_event(event: Document) -> None:
+    """Write an event that somebody has asked for in so many words, however many there are of its kind."""
+    as_line = to_json if log_form() is LogForm.JSON else to_text
+    _to_stderr(as_line(event))
+
+
 def _uncaught(message: str, error: BaseException | None) -> None:
     _logger.critical(message, exc_info=error)
 

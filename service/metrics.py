@@ -213,6 +213,13 @@ def requests(batch: Sequence[Entry]) -> Collection[Pending]:
     return first if len(first) == len(batch) else {pending for pending, _, _ in batch}
 
 
+def note(batch: Sequence[Entry], ran: Ran) -> None:
+    """Let each request in a micro-batch know how long its run took."""
+    for pending in requests(batch):
+        pending.inferring += ran.ended - ran.began
+        pending.ready = ran.ended
+
+
 def initialise(models: Iterable[tuple[Manifest, str]], device: Device) -> None:
     """Create every series once, so that a rate over a new one is never missing its first step.
 

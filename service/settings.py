@@ -100,6 +100,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     jobs_keep_seconds: Annotated[
         float, Meta(gt=0, description="How long a finished job and its result are kept, seconds.")
     ] = 604800.0
+    log_requests: Annotated[
+        float, Meta(ge=0, le=1, description="Part of the requests to models that the log tells of, 0 to 1.")
+    ] = 0.0
+    traces: Annotated[
+        str, Meta(description="OpenTelemetry's exporter of traces, e.g. `otlp_proto_http` or `console`; empty: none.")
+    ] = ""
     log: Annotated[LogForm, Meta(description="`json` (an object per line) or `text`, on standard error.")] = (
         LogForm.JSON
     )

@@ -30,6 +30,10 @@ class Pending:
         explain: Whether the attention is wanted.
         started: When its body was whole, on the monotonic clock.
         queued: When its samples began to wait.
+        begun: When its first micro-batch began, as the next two only where requests are told of.
+        inferring: How long its runs took, seconds.
+        ready: When the outputs of its last micro-batch were there.
+        parent: Of its trace, as ``traceparent`` names it.
         deadline: When an answer would be too late.
         dropped: Why what is left of it never reaches the model, once it ``is_over``.
         is_over: Answered, refused or abandoned; what is left of it never reaches the model.
@@ -40,7 +44,8 @@ class Pending:
     request_id = b""
     samples: list[Any]
     explain = False
-    started = queued = 0.0
+    started = queued = begun = inferring = ready = 0.0
+    parent = b""
     deadline = math.inf
     dropped = BROKEN
     is_over = False

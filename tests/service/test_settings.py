@@ -38,6 +38,8 @@ EVERY = {
     "jobs_workers": ("3", 3),
     "jobs_upload_bytes": ("2048", 2048),
     "jobs_keep_seconds": ("60", 60.0),
+    "log_requests": ("0.25", 0.25),
+    "traces": ("console", "console"),
     "log": ("text", LogForm.TEXT),
 }
 
