@@ -48,7 +48,7 @@ class Seen:
         feature: What alarmed first, most of the time.
         index: Of that feature when the window holds nothing else.
         limit: Of that feature.
-        outliers: Share of the instances with an outlier score of 3 or more.
+        outliers: Shares of the instances with an outlier score of 2 or more, and of 3.
     """
 
     title: str
@@ -61,7 +61,7 @@ class Seen:
     feature: str
     index: float
     limit: float
-    outliers: float
+    outliers: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class Quiet:
         days: Tried.
         false_days: With any alarm of any feature.
         closest: The feature that came nearest to its limit, and how near, as a part of it.
-        outliers: Share of the test instances with an outlier score of 3 or more.
+        outliers: Shares of the test instances with an outlier score of 2 or more, and of 3.
         out_of_range: Largest share of out-of-range test instances of any feature.
     """
 
@@ -81,25 +81,25 @@ class Quiet:
     days: int
     false_days: int
     closest: tuple[str, float]
-    outliers: float
+    outliers: tuple[float, float]
     out_of_range: float
 
 
-def bins_of(predictor: Predictor, profile: Profile, instances: list[Any]) -> tuple[Counts, float]:
-    """For each feature, each instance's part of each bin ``(B, bins)``; and the share of outliers at 3."""
+def bins_of(predictor: Predictor, profile: Profile, instances: list[Any]) -> tuple[Counts, tuple[float, float]]:
+    """For each feature, each instance's part of each bin ``(B, bins)``; and the shares of outliers."""
     traits = predictor.card.traits
     assert traits is not None  # it has a profile
     parts: list[dict[str, Array]] = []
-    strange = 0
+    scores: list[float] = []
     for start in range(0, len(instances), CHUNK):
         chunk = instances[start : start + CHUNK]
         found = measure(traits, predictor.encode(chunk), predictor.predict(chunk), predictor.assets)
-        strange += sum(one.score >= 3 for one in find_outliers(profile, found))
+        scores += [one.score for one in find_outliers(profile, found)]
         parts.append(found)
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return {feature.name: _parts(feature, values[feature.name]) for feature in profile.features}, strange / len(
-        instances
-    )
+    strange = [round(float(np.mean(np.array(scores) >= least)), 4) for least in (2, 3)]
+    parts_of = {feature.name: _parts(feature, values[feature.name]) for feature in profile.features}
+    return parts_of, (strange[0], strange[1])
 
 
 def _parts(feature: Feature, values: Array) -> NDArray[np.float64]:
@@ -170,7 +170,7 @@ def evaluate(model: str, split: str, days: int, trials: int) -> dict[str, Any]:
         days=days,
         false_days=false,
         closest=closest,
-        outliers=round(strange, 4),
+        outliers=strange,
         out_of_range=round(float(outside), 4),
     )
     shifts = []
@@ -195,7 +195,7 @@ def evaluate(model: str, split: str, days: int, trials: int) -> dict[str, Any]:
                 feature=name,
                 index=round(indices[name], 3),
                 limit=limits[name],
-                outliers=round(far, 4),
+                outliers=far,
             )
         )
     return {"model": model, "digest": session.manifest.digest, "quiet": asdict(quiet), "shifts": [*map(asdict, shifts)]}
@@ -205,27 +205,31 @@ def table(found: list[dict[str, Any]]) -> Iterator[str]:
     """The figures as Markdown."""
     yield "## Shifted requests"
     yield ""
-    yield "| model | requests | alarm | after requests (most) | first by | its index, limit | outlier score ≥ 3 |"
+    yield "| model | requests | alarm | after requests (most) | first by | its index, limit | outlier score ≥ 2, ≥ 3 |"
     yield "| --- | --- | ---: | ---: | --- | ---: | ---: |"
     for one in found:
         for shift in one["shifts"]:
             after = "–" if shift["requests"] is None else f"{shift['requests']:,.0f} ({shift['most_requests']:,.0f})"
             yield (
                 f"| {one['model']} | {shift['title']} | {shift['alarmed']} of {shift['trials']} | {after} | "
-                f"{shift['feature']} | {shift['index']:.2f}, {shift['limit']:g} | {100 * shift['outliers']:.1f} % |"
+                f"{shift['feature']} | {shift['index']:.2f}, {shift['limit']:g} | {_percent(shift['outliers'])} |"
             )
     yield ""
     yield "## Test requests as they are"
     yield ""
-    yield "| model | test instances | days with a false alarm | nearest to its limit | out of range | score ≥ 3 |"
+    yield "| model | test instances | days with a false alarm | nearest to its limit | out of range | score ≥ 2, ≥ 3 |"
     yield "| --- | ---: | ---: | --- | ---: | ---: |"
     for one in found:
         quiet = one["quiet"]
         name, part = quiet["closest"]
         yield (
             f"| {one['model']} | {quiet['instances']:,} | {quiet['false_days']} of {quiet['days']:,} | "
-            f"{name}, {100 * part:.0f} % | {100 * quiet['out_of_range']:.2f} % | {100 * quiet['outliers']:.2f} % |"
+            f"{name}, {100 * part:.0f} % | {100 * quiet['out_of_range']:.2f} % | {_percent(quiet['outliers'])} |"
         )
+
+
+def _percent(shares: tuple[float, float]) -> str:
+    return ", ".join(f"{100 * share:.1f} %" for share in shares)
 
 
 def page(found: list[dict[str, Any]], command: str) -> str:

@@ -644,7 +644,7 @@ def test_every_openapi_example_works(placed: Any, model: str) -> None:
     assert answer.json() == operation["responses"]["200"]["content"]["application/json"]["example"]
     schema = content["schema"]
     schema = resolve(document, schema["$ref"]) if "$ref" in schema else schema
-    assert set(schema["properties"]) == {"instances", "explain"}
+    assert set(schema["properties"]) == {"instances", "explain", "outlier"}
     instance = resolve(document, schema["properties"]["instances"]["items"]["$ref"])
     assert set(content["example"]["instances"][0]) <= set(instance["properties"])
     statuses = {"200", "400", "404", "413", "415", "422", "503", "504"}
