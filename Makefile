@@ -1,6 +1,7 @@
 # Verbs over `python -m …`, run from the repository root. Everything lands in this folder: .venv, .bentoml, runs.
 PYTHON ?= python3.11
 LECTERN_PORT ?= 3000
+MONITOR_PORT ?= 9090
 export BENTOML_HOME ?= $(CURDIR)/.bentoml
 export BENTOML_DO_NOT_TRACK = True
 export PYTHONPATH := $(CURDIR)
@@ -14,7 +15,7 @@ LOCK = $(DEV) -m uv pip compile pyproject.toml --quiet --universal --python-vers
 # $(call need,NAME,example): stop with a sentence when a variable is missing.
 need = $(if $($(1)),,$(error $(1) is missing: $(2)))
 
-.PHONY: help serve test e2e check train ladder export install score ray loadtest benchmark torture lock sbom audit lint clean
+.PHONY: help serve test e2e check train ladder export install score ray monitor prometheus dashboards loadtest benchmark torture lock sbom audit lint clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -66,6 +67,15 @@ score: $(SERVE) ## Score a file: make score MODEL=tagging IN=corpus.jsonl OUT=ta
 ray: $(DEV) ## Install Ray beside the rest, for the tests of --engine ray
 	$(DEV) -m pip install --quiet --progress-bar on --constraint constraints.txt --group ray
 
+monitor: $(SERVE) ## Watch the running service with a real Prometheus, on http://127.0.0.1:9090 (KEY_FILE=FILE where it asks for keys)
+	@exec $(SERVE) -m benchmarks.monitor --url http://127.0.0.1:$(LECTERN_PORT) --port $(MONITOR_PORT) $(if $(KEY_FILE),--key-file $(KEY_FILE))
+
+prometheus: $(DEV) ## Fetch Debian's Prometheus into .prometheus, for make monitor and the tests of its rules
+	@$(DEV) -m benchmarks.monitor.debian
+
+dashboards: $(DEV) ## Write monitoring/dashboards anew
+	$(DEV) -m benchmarks.monitor.dashboards
+
 loadtest: $(DEV) ## Load a running service for 30 s
 	$(DEV) -m locust -f loadtests/locustfile.py --headless --users 16 --spawn-rate 16 --run-time 30s \
 		--host http://127.0.0.1:$(LECTERN_PORT)
@@ -93,4 +103,4 @@ lint: $(DEV) ## Style, types and the arrows between rooms
 	.venv/bin/lint-imports
 
 clean: ## Remove what the other verbs made, but trained runs
-	rm -rf .venv .venv-serve .bentoml .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-serve .bentoml .prometheus .mypy_cache .ruff_cache .pytest_cache .hypothesis
