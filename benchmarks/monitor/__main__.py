@@ -14,6 +14,13 @@ from pathlib import Path
 from benchmarks.monitor.debian import NotToBeHad, obtain
 from benchmarks.monitor.prometheus import Prometheus, Target, free_port, running
 
+# What the browser shows first.
+GRAPHS = (
+    "job_model:lectern_requests:rate5m",
+    "job_model:lectern_request_seconds:p99_5m",
+    "job_model:lectern_requests_failed:ratio_rate5m",
+)
+
 
 class Unanswered(Exception):
     """The service cannot be watched as it is; the message says why, and what to do."""
@@ -66,13 +73,15 @@ def watch(url: str, key_file: Path | None, port: int, seconds: int) -> None:
 
 
 def _say(prometheus: Prometheus, url: str, seconds: int) -> None:
-    page = f"{prometheus.url}/alerts"
     sys.stdout.write(
-        f"Prometheus watches {url} every {seconds} s: {page} (Ctrl-C stops it; what it saw is then gone)\n"
+        f"Prometheus watches {url} every {seconds} s: {prometheus.page('alerts')}"
+        " (Ctrl-C stops it; what it saw is then gone)\n"
     )
     sys.stdout.flush()
     if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin":
-        webbrowser.open(page)
+        graphs = {f"g{number}.expr": expression for number, expression in enumerate(GRAPHS)}
+        shown = {f"g{number}.tab": "0" for number in range(len(GRAPHS))}
+        webbrowser.open(f"{prometheus.page('graph')}?{urllib.parse.urlencode({**graphs, **shown})}")
 
 
 def _stop(*_: object) -> None:

@@ -47,7 +47,7 @@ def _row(page: Dashboard, title: str, panels: Sequence[Panel]) -> Dashboard:
 
 def _now_against_training(feature: str) -> list[Query]:
     """What share of the instances falls into each bin: in the time shown, and in training."""
-    chosen = f'model=~"$model", feature="{feature}"'
+    chosen = f'model=~"$model", feature=~"{feature}"'
     counted = f"increase(lectern_feature_instances_total{{{chosen}}}[$__range])"
     return [
         Query(f"sum by (bin) ({counted}) / on () group_left sum ({counted})", "now"),

@@ -61,10 +61,16 @@ class Prometheus:
     Attributes:
         url: Of its page and its API.
         process: The server.
+        pages: Where its pages are; Debian ships only the older ones.
     """
 
     url: str
     process: "subprocess.Popen[bytes]"
+    pages: str = "/"
+
+    def page(self, name: str) -> str:
+        """The address of a page for people: ``alerts``, ``graph``, ``rules`` or ``targets``."""
+        return f"{self.url}{self.pages}{name}"
 
     def ask(self, path: str, **parameters: Any) -> Any:
         """The data of an API call.
@@ -135,7 +141,7 @@ def begin(programs: Programs, target: Target, folder: Path, port: int) -> Promet
         process = subprocess.Popen(  # noqa: S603
             arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
-    found = Prometheus(f"http://127.0.0.1:{port}", process)
+    found = Prometheus(f"http://127.0.0.1:{port}", process, "/classic/" if programs.pages else "/")
     try:
         _wait_ready(found, log)
     except BaseException:

@@ -16,8 +16,8 @@ DASHBOARDS = sorted((MONITORING / "dashboards").glob("*.json"))
 SCRAPED = {"up": {"job", "instance"}, "scrape_duration_seconds": {"job", "instance"}}
 TARGET = {"job", "instance"}
 OF_HISTOGRAM = ("_bucket", "_sum", "_count")
-# What Grafana puts in place of its variables.
-VARIABLES = {"$__rate_interval": "1m", "$__range": "15m", "$model": "image", "$feature": "brightness"}
+# What Grafana puts in place of its own variables.
+RANGES = {"$__rate_interval": "1m", "$__range": "15m"}
 
 
 class Known(NamedTuple):
@@ -62,15 +62,19 @@ def panels(page: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [panel for panel in page["panels"] if panel["type"] != "row"]
 
 
-def plain(expression: str) -> str:
-    """An expression with something in place of Grafana's variables."""
-    for name, value in VARIABLES.items():
-        expression = expression.replace(name, value)
-    return expression
+def variables(page: Mapping[str, Any]) -> dict[str, str]:
+    """What a dashboard begins with in place of its variables."""
+    found = dict(RANGES)
+    for one in page["templating"]["list"]:
+        if one["type"] == "query":
+            chosen = one["current"]["value"]
+            chosen = chosen[0] if isinstance(chosen, list) else chosen
+            found[f"${one['name']}"] = ".*" if chosen == "$__all" else chosen
+    return found
 
 
 def queries(page: Mapping[str, Any]) -> list[str]:
-    """The expressions of a dashboard, its annotations' and its variables' too, without variables."""
+    """The expressions of a dashboard, its annotations' and its variables' too, with values in place of variables."""
     asked = [target["expr"] for panel in panels(page) for target in panel["targets"]]
     asked += [one["expr"] for one in page["annotations"]["list"]]
     for one in page["templating"]["list"]:
@@ -78,7 +82,14 @@ def queries(page: Mapping[str, Any]) -> list[str]:
             inner = re.fullmatch(r"label_values\((.+), (\w+)\)", one["query"])
             assert inner is not None, one["query"]
             asked.append(f"count by ({inner[2]}) ({inner[1]})")
-    return [plain(one) for one in asked]
+    values = variables(page)
+    return [_replaced(one, values) for one in asked]
+
+
+def _replaced(expression: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        expression = expression.replace(name, value)
+    return expression
 
 
 def dashboard_queries() -> list[tuple[str, str]]:
