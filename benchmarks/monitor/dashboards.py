@@ -16,6 +16,7 @@ from benchmarks.monitor.panels import (
     SECONDS,
     SHARE,
     THIRD,
+    TIMES,
     WHOLE,
     Panel,
     Query,
@@ -66,6 +67,23 @@ def _stages() -> list[Panel]:
     ]
 
 
+def _stages_of_all() -> list[Panel]:
+    """As ``_stages``, in as many lines as can be told apart when every model is shown."""
+    buckets = f"sum by (stage, le) (rate(lectern_stage_seconds_bucket{OF_MODEL}[5m]))"
+    spent = f"sum by (stage) (rate(lectern_stage_seconds_sum{OF_MODEL}[$__rate_interval]))"
+    return [
+        lines("Time to answer, p99", SECONDS, Query(f"job_model:lectern_request_seconds:p99_5m{OF_MODEL}", "{{model}}"),
+              width=THIRD, limit=0.25),
+        lines("Each stage, p99", SECONDS, Query(f"histogram_quantile(0.99, {buckets})", "{{stage}}"), width=THIRD),
+        lines("Requests in each stage", COUNT, Query(spent, "{{stage}}"), width=THIRD, is_stacked=True,
+              description="Seconds spent per second: how many are in it at a time, on average."),
+    ]  # fmt: skip
+
+
+def _outcomes() -> Query:
+    return Query(f"sum by (outcome) (rate(lectern_requests_total{OF_MODEL}[$__rate_interval])) > 0", "{{outcome}}")
+
+
 def _load() -> list[Panel]:
     refused = f"sum by (reason) (rate(lectern_refusals_total{OF_MODEL}[$__rate_interval]))"
     dropped = f"sum by (reason) (rate(lectern_expired_instances_total{OF_MODEL}[$__rate_interval]))"
@@ -102,20 +120,20 @@ def overview() -> Dashboard:
                red_above=0.0144, description="Of the worst model."),
         number("Late in the last hour", SHARE, f"max(job_model:lectern_requests_slow:ratio_rate1h{OF_MODEL})",
                red_above=0.144, description="Answers later than 250 ms, of the worst model."),
-        number("Drift, of its limit", SHARE, f"max(job_model_feature:lectern_feature_stability:of_limit{OF_MODEL})",
+        number("Drift, of its limit", TIMES, f"max(job_model_feature:lectern_feature_stability:of_limit{OF_MODEL})",
                red_above=1, description="Of the worst feature."),
     ])  # fmt: skip
     page = _row(page, "What is asked, and what becomes of it", [
-        lines("Requests", REQUESTS, Query(f"job_model:lectern_requests:rate5m{OF_MODEL}", "{{model}}"), width=THIRD),
-        lines("By outcome", REQUESTS,
-              Query(f"sum by (outcome) (job_model_outcome:lectern_requests:rate5m{OF_MODEL}) > 0", "{{outcome}}"),
+        lines("Requests", REQUESTS,
+              Query(f"sum by (model) (rate(lectern_requests_total{OF_MODEL}[$__rate_interval]))", "{{model}}"),
               width=THIRD, is_stacked=True),
+        lines("By outcome", REQUESTS, _outcomes(), width=THIRD, is_stacked=True),
         lines("Share that fails", SHARE,
               Query(f"job_model:lectern_requests_failed:ratio_rate5m{OF_MODEL}", "{{model}}"),
               width=THIRD, limit=0.0144,
               description="Of what could be answered; what callers do wrong counts on neither side."),
     ])  # fmt: skip
-    page = _row(page, "Where the time goes", _stages())
+    page = _row(page, "Where the time goes", _stages_of_all())
     page = _row(page, "Load", _load())
     page = _row(page, "Models", [
         rows("Served", COUNT, Query("lectern_model_loaded == 1", "serves"), width=16),
@@ -154,11 +172,9 @@ def of_family(family: Family, models: Sequence[str]) -> Dashboard:
                red_above=0.144),
         number("Time to answer, p99", SECONDS, f"max(job_model:lectern_request_seconds:p99_5m{OF_MODEL})",
                red_above=0.25),
-        number("Drift, of its limit", SHARE, f"max(job_model_feature:lectern_feature_stability:of_limit{OF_MODEL})",
+        number("Drift, of its limit", TIMES, f"max(job_model_feature:lectern_feature_stability:of_limit{OF_MODEL})",
                red_above=1, description="Of the worst feature."),
-        lines("By outcome", REQUESTS,
-              Query(f"sum by (outcome) (job_model_outcome:lectern_requests:rate5m{OF_MODEL}) > 0", "{{outcome}}"),
-              width=WHOLE, is_stacked=True),
+        lines("By outcome", REQUESTS, _outcomes(), width=WHOLE, is_stacked=True),
     ])  # fmt: skip
     page = _row(page, "Where the time goes", _stages())
     load = _load()
@@ -167,7 +183,7 @@ def of_family(family: Family, models: Sequence[str]) -> Dashboard:
         load.append(lines("Padding in a micro-batch", SHARE, padding, width=WHOLE, description="On average."))
     page = _row(page, "Load", load)
     return _row(page, "What is asked, against training", [
-        lines("Stability index, of its limit", SHARE,
+        lines("Stability index, of its limit", TIMES,
               Query(f"job_model_feature:lectern_feature_stability:of_limit{OF_MODEL}", "{{feature}}"),
               width=WHOLE, limit=1),
         bars("$feature", "bin", *_now_against_training("$feature"), repeat="feature"),
@@ -209,7 +225,7 @@ def drift() -> Dashboard:
     )  # fmt: skip
     both = '{model=~"$model", feature=~"$feature"}'
     page = _row(page, "Every model and feature", [
-        lines("Stability index, of its limit", SHARE,
+        lines("Stability index, of its limit", TIMES,
               Query(f"job_model_feature:lectern_feature_stability:of_limit{both}", "{{model}} {{feature}}"),
               limit=1),
         lines("Out of the range of training", SHARE,

@@ -23,6 +23,7 @@ from grafana_foundation_sdk.models.dashboard import (
     DashboardLinkType,
     DataSourceRef,
     DataTransformerConfig,
+    DynamicConfigValue,
     FieldColorModeId,
     Threshold,
     ThresholdsMode,
@@ -34,9 +35,11 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 Panel = Any  # the builders share no type
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
-REQUESTS, SECONDS, SHARE, BYTES, COUNT = "reqps", "s", "percentunit", "bytes", "short"
+REQUESTS, SECONDS, SHARE, BYTES, COUNT, TIMES = "reqps", "s", "percentunit", "bytes", "short", "suffix: ×"
 THIRD, HALF, WHOLE = 8, 12, 24
 TALL = 7
+# Of outcomes that are shown on several pages.
+COLOURS = {"ok": "green", "invalid_request": "blue", "overloaded": "orange", "deadline_exceeded": "red"}
 
 
 class Query(NamedTuple):
@@ -73,6 +76,9 @@ def lines(
     panel = panel.targets(_targets(queries)).min(0).line_width(1).fill_opacity(30 if is_stacked else 5)
     legend = common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
     panel = panel.legend(legend.show_legend(True))
+    for name, colour in COLOURS.items():
+        fixed = DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": colour})
+        panel = panel.override_by_name(name, [fixed])
     panel = panel.tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI))
     if is_stacked:
         panel = panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL))
