@@ -226,6 +226,12 @@ def test_differences_are_found() -> None:
     ]  # fmt: skip
 
 
+def fetch(url: str) -> str:
+    """A page, or a part of one, that must be there."""
+    with urllib.request.urlopen(url) as answer:
+        return str(answer.read().decode())
+
+
 def test_make_monitor(service: Server, prometheus: Prometheus) -> None:
     """It says its address, watches, and ends with Ctrl-C, leaving nothing behind."""
     port = free_port()
@@ -244,8 +250,11 @@ def test_make_monitor(service: Server, prometheus: Prometheus) -> None:
         assert words[1] == service.url
         ours = Prometheus(f"http://127.0.0.1:{port}", process)  # type: ignore[arg-type]
         until(lambda: ours.number('up{job="lectern"}') == 1)
-        with urllib.request.urlopen(words[2]) as page:
-            assert "LecternErrorBudgetBurnsFast" in page.read().decode()
+        page = fetch(words[2])
+        assert "LecternErrorBudgetBurnsFast" in page
+        parts = re.findall(r'(?:src|<link [^>]*href)="(/[^"]+)"', page)
+        assert len(parts) > 3
+        assert all(fetch(f"{ours.url}{part}") for part in parts if ".ico" not in part)
         process.send_signal(signal.SIGINT)
         assert process.wait(15) == 0
         assert process.stderr is not None
