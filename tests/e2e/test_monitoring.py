@@ -27,7 +27,7 @@ from tests.monitoring.expressions import DASHBOARDS, MONITORING, queries
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-EACH = 60
+EACH, ROWS = 60, 3000
 # What has nothing to say here: no GPU, no job that runs, no padding but in tagging's own page, nobody refused by a key.
 MAY_BE_EMPTY = (
     r"lectern_device_memory_bytes",
@@ -40,7 +40,7 @@ MAY_BE_EMPTY = (
 def service(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Server:
     """Two workers with every model, and jobs."""
     root = tmp_path_factory.mktemp("root")
-    (root / "few.jsonl").write_text('{"text": "I saw a saw"}\n' * 99 + '{"text": 5}\n')
+    (root / "few.jsonl").write_text(('{"text": "I saw a saw"}\n' * 49 + '{"text": 5}\n') * (ROWS // 50))
     return launch(LECTERN_WORKERS="2", LECTERN_JOBS_ROOT=str(root))
 
 
@@ -130,6 +130,15 @@ def test_counters_are_the_ledger(prometheus: Prometheus, sent: Sent) -> None:
         for one in prometheus.query("sum by (model, outcome) (lectern_requests_total) > 0")
     }
     assert found == {(model, outcome): number for model in sent for outcome, number in sent[model].items()}
+
+
+def test_no_counter_falls(prometheus: Prometheus, sent: Sent) -> None:
+    """Prometheus takes one that does for a restart, and counts everything before it once more."""
+    names = {one["metric"]["__name__"] for one in prometheus.query('{__name__=~"lectern_.+_(total|count|bucket)"}')}
+    assert len(names) > 15
+    assert {name for name in names if prometheus.query(f"resets({name}[5m]) > 0")} == set()
+    rows = {one["metric"]["outcome"]: float(one["value"][1]) for one in prometheus.query("lectern_job_rows_total")}
+    assert rows == {"ok": ROWS - ROWS // 50, "error": ROWS // 50}
 
 
 def test_recorded_rates_are_what_was_sent(prometheus: Prometheus, sent: Sent) -> None:
