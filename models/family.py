@@ -134,6 +134,38 @@ class Bulk(Generic[AssetsT]):
     batch: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WordBulk(Generic[AssetsT]):
+    """The verbs for thousands of instances at once, each of them one field with a list of words. numpy only.
+
+    A text has 200,000 words and 20,000 different ones: what a word is by itself is worked out once for all its places,
+    and all else is said in places, without an object per word. The answers are those of the verbs for one.
+
+    Attributes:
+        field: The instance's field with the words, and the prediction's first, which repeats them.
+        most: Most words of an instance that surely has no fault; longer ones are left to the verbs for one.
+        words: The words of a sample.
+        accept: Of words, which surely are no fault, ``(words,)`` bool; instances with others are left to the verbs for
+            one.
+        encode: Of words that were accepted, what the session is fed of each wherever it stands, ``(words, features)``.
+        costs: Of the numbers of words of instances, the units of the budget each takes.
+        feeds: The encoded words of a micro-batch end to end, ``(sum T_i, features)``, which may be written to, and
+            ``(S,)`` how many each instance has, to the session's feeds.
+        answers: Outputs to the prediction's further fields in order, one value per word, ``(sum T_i,)``.
+        names: Of a field whose values are places in a list of names, the list.
+    """
+
+    field: str
+    most: int
+    words: Callable[[Any], Sequence[str]]
+    accept: Callable[[Sequence[str], AssetsT], Array]
+    encode: Callable[[Sequence[str], AssetsT], Array]
+    costs: Callable[[Array], Array]
+    feeds: Callable[[Array, Array], Feeds]
+    answers: Callable[[Outputs], dict[str, Array]]
+    names: Callable[[AssetsT], Mapping[str, Sequence[str]]]
+
+
 InstanceT = TypeVar("InstanceT")
 SampleT = TypeVar("SampleT")
 
@@ -198,6 +230,7 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
         holds_file: Whether validating an instance means decoding a file, which may take long whatever its size.
         bulk: The verbs for many instances of numbers at once, where that is worth it.
         traits: What is watched, where anything is.
+        word_bulk: The verbs for many lists of words at once, where that is worth it.
     """
 
     family: str
@@ -220,6 +253,7 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
     holds_file: Callable[[InstanceT], bool] = never
     bulk: Bulk[AssetsT] | None = None
     traits: Traits[AssetsT, SampleT] | None = None
+    word_bulk: WordBulk[AssetsT] | None = None
 
 
 AnyCard: TypeAlias = Card[Any, Any, Any]

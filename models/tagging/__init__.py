@@ -1,6 +1,6 @@
 """The card of the tagging family: one part of speech per word. Torch-free."""
 
-from models.family import Budget, Card, Family, TensorSpec, Tolerance
+from models.family import Budget, Card, Family, TensorSpec, Tolerance, WordBulk
 from models.tagging import codec, schema
 from models.tagging.profile import TRAITS
 
@@ -40,6 +40,17 @@ TAG = Card(
     budget=Budget(unit="tokens", batch=512, explained=128, is_padded=True),
     from_media={},
     traits=TRAITS,
+    word_bulk=WordBulk(
+        field="tokens",
+        most=schema.MAX_TOKENS,
+        words=codec.words,
+        accept=codec.accept,
+        encode=codec.encode_words,
+        costs=codec.costs,
+        feeds=codec.feeds,
+        answers=codec.answers,
+        names=codec.names,
+    ),
 )
 
 FAMILY = Family(name="tagging", title="Tagging", cards=(TAG,))

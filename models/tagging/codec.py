@@ -1,14 +1,14 @@
 """From words to tensors and back. numpy only."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.family import Feeds, Outputs, Prediction
 from models.tagging import spelling
-from models.tagging.schema import Assets, Instance
+from models.tagging.schema import Assets, Instance, find_flaw
 
 
 class Sample(NamedTuple):
@@ -41,22 +41,20 @@ def collate(samples: Sequence[Sample]) -> Feeds:
         ``(sum T_i,)`` int64, the cell of each packed word in the flattened grid.
     """
     lengths = np.array([len(sample.tokens) for sample in samples], np.int64)
+    return _pack(np.concatenate([sample.features for sample in samples]), lengths)
+
+
+def _pack(features: NDArray[np.int64], lengths: NDArray[np.int64]) -> Feeds:
     keep = np.arange(lengths.max(initial=0)) < lengths[:, None]  # (S, W)
     grid = np.zeros(keep.shape, np.int64)
     grid[keep] = np.arange(lengths.sum())
-    return {
-        "features": np.concatenate([sample.features for sample in samples]),
-        "grid": grid,
-        "keep": keep,
-        "back": np.flatnonzero(keep),
-    }
+    return {"features": features, "grid": grid, "keep": keep, "back": np.flatnonzero(keep)}
 
 
 def decode(outputs: Outputs, samples: Sequence[Sample], assets: Assets) -> list[Prediction]:
     """The likeliest tag of each word by ``scores`` ``(sum T_i, tags)``; attention, cut to the sentence."""
-    scores = outputs["scores"]
-    winners = [assets.tags[winner] for winner in scores.argmax(axis=1).tolist()]
-    best = scores.max(axis=1)
+    found = answers(outputs)
+    winners, best = [assets.tags[winner] for winner in found["tags"].tolist()], found["scores"]
     predictions: list[Prediction] = []
     start = 0
     for row, sample in enumerate(samples):
@@ -73,3 +71,46 @@ def decode(outputs: Outputs, samples: Sequence[Sample], assets: Assets) -> list[
 def cost(sample: Sample) -> int:
     """Its words; an empty sentence takes one unit, so that a batch of them is bounded too."""
     return max(1, len(sample.tokens))
+
+
+def words(sample: Sample) -> list[str]:
+    """Those that were encoded."""
+    return sample.tokens
+
+
+def accept(words: Sequence[str], assets: Assets) -> NDArray[np.bool_]:
+    """Which words have no flaw, ``(words,)``."""
+    return np.fromiter((find_flaw(word) is None for word in words), bool, len(words))
+
+
+def encode_words(words: Sequence[str], assets: Assets) -> NDArray[np.int64]:
+    """The feature ids of each word as if it opened no sentence, ``(words, F)``."""
+    return np.frombuffer(b"".join(map(assets.features, words)), np.int64).reshape(-1, spelling.FEATURES)
+
+
+def costs(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The ``cost`` of sentences with so many words, ``(S,)``."""
+    return np.maximum(1, lengths)
+
+
+def feeds(features: NDArray[np.int64], lengths: NDArray[np.int64]) -> Feeds:
+    """What ``collate`` makes of sentences whose words are end to end in ``features`` ``(sum T_i, F)``.
+
+    Args:
+        features: As of ``encode_words``; in place, those that open a sentence are told so.
+        lengths: Words of each sentence, ``(S,)``.
+    """
+    starts = lengths.cumsum() - lengths
+    features[starts[lengths > 0], spelling.PLACE] = spelling.FIRST
+    return _pack(features, lengths)
+
+
+def answers(outputs: Outputs) -> dict[str, NDArray[Any]]:
+    """Of each word the place of the likeliest tag and its score, by ``scores`` ``(sum T_i, tags)``."""
+    scores = outputs["scores"]
+    return {"tags": scores.argmax(axis=1), "scores": scores.max(axis=1)}
+
+
+def names(assets: Assets) -> dict[str, list[str]]:
+    """The tags in the order of the scores."""
+    return {"tags": assets.tags}

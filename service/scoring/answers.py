@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.family import Array
+from service.scoring.by_word import Lists
 from service.scoring.source import RowError
 
 
@@ -20,12 +21,14 @@ class Answers:
         single: The prediction, or the error, of rows that were read one by one.
         places: Of each row, where it stands in ``many``; -1 if it does not.
         many: The predictions' fields, each with its rows as the first axis.
+        lists: In their place, the predictions of rows of words.
     """
 
     count: int
     single: Mapping[int, Any]
     places: NDArray[np.int64] | None = None
     many: Mapping[str, Array] | None = None
+    lists: Lists | None = None
 
     @property
     def errors(self) -> int:
@@ -33,9 +36,11 @@ class Answers:
         return sum(isinstance(answer, RowError) for answer in self.single.values())
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[row] for row in range(self.count))
+        if self.lists is None:
+            return (self._answer(row) for row in range(self.count))
+        return (self.single.get(row, found) for row, found in enumerate(self.lists.predictions()))
 
-    def __getitem__(self, row: int) -> Any:
+    def _answer(self, row: int) -> Any:
         if self.many is None or self.places is None or row in self.single:
             return self.single[row]
         place = self.places[row]

@@ -45,10 +45,15 @@ class Layout:
         if answers.are_many and answers.many is not None:
             columns = [_lists(answers.many[name], field.type) for name, field in self.fields.items()]
             return [*columns, *(pa.nulls(answers.count, pa.string()) for _ in self.errors)]
-        all_of_them = [*answers]
-        good = [None if isinstance(answer, RowError) else answer for answer in all_of_them]
-        columns = [_column([one and one[name] for one in good], field.type) for name, field in self.fields.items()]
-        bad = [answer if isinstance(answer, RowError) else None for answer in all_of_them]
+        if answers.lists is not None:
+            columns = [answers.lists.column(name, field.type) for name, field in self.fields.items()]
+        else:
+            good = [None if isinstance(answer, RowError) else answer for answer in answers]
+            columns = [_column([one and one[name] for one in good], field.type) for name, field in self.fields.items()]
+        if not answers.single:
+            return [*columns, *(pa.nulls(answers.count, pa.string()) for _ in self.errors)]
+        alone = (answers.single.get(row) for row in range(answers.count))
+        bad = [answer if isinstance(answer, RowError) else None for answer in alone]
         columns.append(pa.array([one and one.code for one in bad], pa.string()))
         columns.append(pa.array([one and one.reason for one in bad], pa.string()))
         columns.append(pa.array([(one and one.place) or None for one in bad], pa.string()))

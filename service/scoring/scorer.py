@@ -14,10 +14,12 @@ from models.predictor import Predictor, open_predictor
 from models.session import Device, open_artifact
 from models.signature import read_keys, trust_only
 from service.scoring.answers import Answers
+from service.scoring.by_word import Vocabulary, WordRun
 from service.scoring.layout import make_layout
 from service.scoring.scored import Scored
 from service.scoring.source import Cut, RowError, Rows, open_source, row_error
 from service.scoring.spec import Spec
+from service.scoring.words import Words
 from service.settings import settings
 
 Begin = Callable[[int], None]
@@ -79,6 +81,11 @@ class Scorer:
                     begin(row)
                 single |= self._answers(rows, [row])
             answers = Answers(count=rows.count, single=single)
+        elif (words := self._words(rows, single)) is not None:
+            run = WordRun(self.predictor, *words)
+            run.run()
+            single |= run.errors
+            answers = Answers(count=rows.count, single=single, lists=run.lists())
         else:
             places, many = self._many(rows, single)
             missing = range(rows.count) if places is None else np.flatnonzero(places < 0).tolist()
@@ -114,9 +121,35 @@ class Scorer:
         places[order] = np.arange(len(order))
         return places, {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
+    def _words(self, rows: Rows, single: dict[int, Any]) -> tuple[Words, Vocabulary] | None:
+        """The words of all rows, if that is what they have; what is wrong with a row is added to ``single``."""
+        bulk = self.predictor.card.word_bulk
+        words = None if bulk is None else rows.words(bulk.field)
+        if bulk is None or words is None:
+            return None
+        vocabulary = Vocabulary(self.predictor, words.values)
+        is_good = words.have(vocabulary.is_good[vocabulary.numbers]) & (words.lengths <= bulk.most)
+        is_good[[*single]] = False
+        words = words.only(is_good)
+        alone = self._samples(rows, [row for row in words.missing if row not in single], single)
+        if alone:
+            words = words.with_rows({row: bulk.words(sample) for row, sample in alone.items()})
+            vocabulary = Vocabulary(self.predictor, words.values)
+        return None if words.are_none else (words, vocabulary)
+
     def _answers(self, rows: Rows, wanted: Iterable[int]) -> dict[int, Any]:
         """Each row's prediction or error, in micro-batches of rows of like length."""
         answers: dict[int, Any] = {}
+        samples = self._samples(rows, wanted, answers)
+        order = sorted(samples, key=lambda row: self.predictor.card.cost(samples[row]))
+        found = iter(order)
+        for batch in self.predictor.batches([samples[row] for row in order]):
+            for answer in self._infer(batch):
+                answers[next(found)] = answer
+        return answers
+
+    def _samples(self, rows: Rows, wanted: Iterable[int], answers: dict[int, Any]) -> dict[int, Any]:
+        """Rows encoded, by row; those that cannot be get their error among the answers."""
         samples: dict[int, Any] = {}
         waiting: dict[int, Any] = {}
         for row in wanted:
@@ -129,13 +162,7 @@ class Scorer:
             if len(waiting) == ENCODED_AT_ONCE or self.predictor.card.holds_file(waiting[row]):
                 samples |= self._encode(waiting, answers)
                 waiting.clear()
-        samples |= self._encode(waiting, answers)
-        order = sorted(samples, key=lambda row: self.predictor.card.cost(samples[row]))
-        found = iter(order)
-        for batch in self.predictor.batches([samples[row] for row in order]):
-            for answer in self._infer(batch):
-                answers[next(found)] = answer
-        return answers
+        return samples | self._encode(waiting, answers)
 
     def _encode(self, instances: Mapping[int, Any], answers: dict[int, Any]) -> dict[int, Any]:
         """Samples by row; a row that cannot be one gets its error."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from service.scoring.words import Words
+
 MAX_TOLD = 8
 
 
@@ -70,6 +72,14 @@ class Rows(Protocol):
 
         ``None`` if others are read too, or if it has no numbers or not equally many; NaN, or anything that no instance
         may have, in rows that must be read one by one.
+        """
+        ...
+
+    def words(self, field: str) -> "Words | None":
+        """The one field that is read, of all rows, where that is a list of words.
+
+        ``None`` if it is not, or if others are read too. What is strange in any way is a row to be read by itself; a
+        word may be any UTF-8.
         """
         ...
 

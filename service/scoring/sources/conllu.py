@@ -6,6 +6,7 @@ Multiword tokens (``3-4``) and empty nodes (``5.1``) are passed over: tags are g
 import codecs
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -16,29 +17,21 @@ from models.errors import DataError, Fault, InvalidRequest, MalformedRequest
 from models.registry import find_card
 from service.scoring.source import Cut
 from service.scoring.sources.columns import kinds
-from service.scoring.sources.cutting import MAX_ROW_BYTES, Cutter, Places
+from service.scoring.sources.conllu_lines import Lines, sentence_ends
+from service.scoring.sources.cutting import MAX_ROW_BYTES, Cutter
 from service.scoring.spec import Spec
 from service.scoring.storage import Pass, Spans
+from service.scoring.words import Places, Words, is_utf8
 
 WORDS = "tokens"
 COLUMNS = 10
-_BLANK = re.compile(rb"\n\r?\n")
 _HAS_WORDS = re.compile(rb"^[^#\r\n]", re.MULTILINE)
 _COMMENT = re.compile("^#[^\\n]*", re.MULTILINE)
 _NO_WORD = re.compile(r"[0-9]+(-|\.)[0-9]+")
 # Longer sentences are read line by line.
 _IDS = [*map(str, range(1, 1001))]
 COMMENTS = ("sent_id", "text")
-
-
-def sentence_ends(text: bytes) -> Places:
-    """Places after the blank line that ends each sentence; comments alone belong to the sentence after them."""
-    ends, start = [], 0
-    for blank in _BLANK.finditer(text):
-        if _HAS_WORDS.search(text, start, blank.start() + 1) is not None:
-            ends.append(blank.end())
-            start = blank.end()
-    return np.array(ends, np.int64)
+_ASCII = bytes([*range(128), *b"?" * 128])
 
 
 class ConlluSource:
@@ -84,30 +77,56 @@ class ConlluSource:
     def read(self, cut: Cut) -> "ConlluRows":
         """The sentences of a part."""
         data = self._spans.read(cut.place["offset"], cut.place["length"], cut.digest)
-        ends = sentence_ends(data).tolist()
-        sentences = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-        if len(sentences) < cut.rows:
-            sentences.append(data[ends[-1] if ends else 0 :])
-        return ConlluRows(self, sentences)
+        ends = sentence_ends(data)
+        if len(ends) < cut.rows:
+            ends = np.append(ends, len(data))
+        # Comments after the last sentence are no row.
+        return ConlluRows(self, data[: int(ends[-1]) if len(ends) else 0], ends)
 
 
 class ConlluRows:
-    """Sentences."""
+    """Sentences: a text, and the places after each of them."""
 
-    def __init__(self, source: ConlluSource, sentences: list[bytes]) -> None:
-        self._source, self._sentences, self.count = source, sentences, len(sentences)
+    def __init__(self, source: ConlluSource, text: bytes, ends: Places) -> None:
+        self._source, self._text, self._ends, self.count = source, text, ends, len(ends)
+
+    def _sentence(self, row: int) -> bytes:
+        return self._text[int(self._ends[row - 1]) if row else 0 : int(self._ends[row])]
+
+    @cached_property
+    def _readable(self) -> tuple[Lines, list[int]]:
+        """The lines, and the sentences that are not UTF-8, in whose place there is something that is."""
+        if is_utf8(self._text):
+            return Lines(self._text, self._ends), []
+        text, wrong = bytearray(self._text), []
+        for row in range(self.count):
+            sentence = self._sentence(row)
+            if not is_utf8(sentence):
+                wrong.append(row)
+                start = int(self._ends[row]) - len(sentence)
+                text[start : start + len(sentence)] = sentence.translate(_ASCII)
+        return Lines(bytes(text), self._ends), wrong
+
+    def words(self, field: str) -> Words | None:
+        """The forms of all sentences."""
+        if field != WORDS:
+            return None
+        lines, wrong = self._readable
+        is_good = np.ones(self.count, bool)
+        is_good[wrong] = False
+        return lines.words().only(is_good)
 
     def instance(self, row: int) -> Any:
         """The words of a sentence."""
         try:
-            text = self._sentences[row].decode()
+            text = self._sentence(row).decode()
         except UnicodeDecodeError as error:
             raise MalformedRequest("the sentence is not UTF-8") from error
         found = plain_words(text)
         return msgspec.convert({WORDS: words(text.split("\n")) if found is None else found}, self._source.card.instance)
 
     def _comments(self, row: int) -> dict[str, str]:
-        pairs = (line[1:].partition("=") for line in _COMMENT.findall(self._sentences[row].decode(errors="replace")))
+        pairs = (line[1:].partition("=") for line in _COMMENT.findall(self._sentence(row).decode(errors="replace")))
         return {key.strip(): value.strip() for key, _, value in pairs}
 
     def numbers(self, field: str) -> None:
@@ -115,8 +134,12 @@ class ConlluRows:
 
     def table(self) -> pa.Table:
         """What the comments ``sent_id`` and ``text`` say."""
-        comments = [self._comments(row) for row in range(self.count)]
-        columns = [pa.array([one.get(name) for one in comments], pa.string()) for name in COMMENTS]
+        lines, wrong = self._readable
+        if wrong:
+            comments = [self._comments(row) for row in range(self.count)]
+            columns = [pa.array([one.get(name) for one in comments], pa.string()) for name in COMMENTS]
+        else:
+            columns = lines.comments(COMMENTS)
         return pa.table(columns, schema=self._source.schema)
 
     def lines(self) -> list[bytes] | None:

@@ -148,6 +148,9 @@ class CsvRows:
         # Text read as JSON has no whole number -0, and Arrow's has.
         return np.where(np.signbit(numbers), np.nan, numbers) if np.signbit(numbers).any() else numbers
 
+    def words(self, field: str) -> None:
+        """None: these are read one by one."""
+
     def _cells_of(self, row: int, field: Field) -> list[float]:
         try:
             cells = self._parse(row)

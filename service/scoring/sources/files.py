@@ -51,6 +51,9 @@ class FileRows:
     def numbers(self, field: str) -> None:
         """None: these are read one by one."""
 
+    def words(self, field: str) -> None:
+        """None: these have no lists of words, or are read one by one."""
+
     def table(self) -> pa.Table:
         """The files' names."""
         names = [name.encode(errors="replace").decode() for name in self._names]

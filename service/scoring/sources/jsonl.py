@@ -188,6 +188,9 @@ class JsonlRows:
     def numbers(self, field: str) -> None:
         """None: these are read one by one."""
 
+    def words(self, field: str) -> None:
+        """None: these have no lists of words, or are read one by one."""
+
     def table(self) -> "pa.Table":
         """A column for each key, the id's first."""
         import pyarrow as pa

@@ -16,6 +16,8 @@ from service.scoring.spec import Spec
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from service.scoring.words import Words
+
 
 class TableReader:
     """How the rows of tables of one schema become instances."""
@@ -81,6 +83,20 @@ class TableRows:
         if not found.is_vector:
             return _lists(self._table.column(found.columns[0]))
         return stack([self._table.column(place) for place in found.columns])
+
+    def words(self, field: str) -> "Words | None":
+        """One column of lists of text."""
+        from service.scoring.words import in_lists
+
+        (found, *others) = self._reader.fields
+        if others or found.is_vector or found.name != field:
+            return None
+        words = in_lists(self._table.column(found.columns[0]))
+        if words is not None and self._faults:
+            is_good = np.ones(self.count, bool)
+            is_good[[*self._faults]] = False
+            words = words.only(is_good)
+        return words
 
     def table(self) -> "pa.Table":
         """All of it."""

@@ -169,6 +169,9 @@ class TuRows:
     def numbers(self, field: str) -> None:
         """None: these are read one by one."""
 
+    def words(self, field: str) -> None:
+        """None: these have no lists of words, or are read one by one."""
+
     def table(self) -> pa.Table:
         """The graphs' numbers in the files, from 1."""
         numbers = pa.array(range(self._first + 1, self._first + self.count + 1), pa.int64())

@@ -75,7 +75,7 @@ def run(shipped: Open, shipped_session: Callable[[str], Session], tmp_path: Path
         spec = complete(make_spec(manifest, str(source), f"out.{to}", Options(**options), input_format=input_format))
         predictor = predictor or shipped(model)
         if one_by_one:
-            predictor = replace(predictor, card=replace(predictor.card, bulk=None))
+            predictor = replace(predictor, card=replace(predictor.card, bulk=None, word_bulk=None))
         scorer = Scorer(spec, Device.CPU, predictor=predictor)
         out, parts, errors = BytesIO(), [], 0
         assembly = Assembly(spec, out)
