@@ -153,6 +153,8 @@ class WordBulk(Generic[AssetsT]):
             ``(S,)`` how many each instance has, to the session's feeds.
         answers: Outputs to the prediction's further fields in order, one value per word, ``(sum T_i,)``.
         names: Of a field whose values are places in a list of names, the list.
+        batch: Units of the budget in one micro-batch: nobody waits for the others in it, so it is what the engine likes
+            best.
     """
 
     field: str
@@ -164,6 +166,7 @@ class WordBulk(Generic[AssetsT]):
     feeds: Callable[[Array, Array], Feeds]
     answers: Callable[[Outputs], dict[str, Array]]
     names: Callable[[AssetsT], Mapping[str, Sequence[str]]]
+    batch: int
 
 
 InstanceT = TypeVar("InstanceT")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from models.family import Feeds, Outputs, Prediction
 from models.tagging import spelling
-from models.tagging.schema import Assets, Instance, find_flaw
+from models.tagging.schema import Assets, Instance, find_flaw, has_flaws
 
 
 class Sample(NamedTuple):
@@ -80,6 +80,8 @@ def words(sample: Sample) -> list[str]:
 
 def accept(words: Sequence[str], assets: Assets) -> NDArray[np.bool_]:
     """Which words have no flaw, ``(words,)``."""
+    if not has_flaws(words):  # most of the time
+        return np.ones(len(words), bool)
     return np.fromiter((find_flaw(word) is None for word in words), bool, len(words))
 
 
@@ -108,7 +110,9 @@ def feeds(features: NDArray[np.int64], lengths: NDArray[np.int64]) -> Feeds:
 def answers(outputs: Outputs) -> dict[str, NDArray[Any]]:
     """Of each word the place of the likeliest tag and its score, by ``scores`` ``(sum T_i, tags)``."""
     scores = outputs["scores"]
-    return {"tags": scores.argmax(axis=1), "scores": scores.max(axis=1)}
+    winners = scores.argmax(axis=1)
+    # The largest of each few takes numpy five times as long.
+    return {"tags": winners, "scores": scores[np.arange(len(winners)), winners]}
 
 
 def names(assets: Assets) -> dict[str, list[str]]:

@@ -1,7 +1,7 @@
 """What a tagging request and answer look like."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Annotated, NamedTuple, NotRequired, TypedDict
@@ -159,6 +159,13 @@ def find_flaw(word: str) -> Flaw | None:
     if len(word) > MAX_TOKEN_CHARACTERS:
         return Flaw(f"at most {MAX_TOKEN_CHARACTERS} characters in a word", f"{len(word)}")
     return _find_control(_CONTROL, word)
+
+
+def has_flaws(words: Sequence[str]) -> bool:
+    """Whether any of these cannot be a word."""
+    is_short = max(map(len, words), default=0) <= MAX_TOKEN_CHARACTERS
+    is_there = all(words) and not any(map(str.isspace, words))
+    return not (is_short and is_there) or _CONTROL.search("".join(words)) is not None
 
 
 def _find_control(pattern: re.Pattern[str], text: str) -> Flaw | None:

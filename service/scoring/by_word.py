@@ -1,6 +1,6 @@
 """Rows of words through the model as arrays: the micro-batches of rows read one by one, without an object per row."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -100,14 +100,15 @@ class WordRun:
         costs = bulk.costs(lengths[rows])
         order = costs.argsort(kind="stable")
         start = 0
-        for size in self._predictor.card.budget.cuts(costs[order].tolist()):
+        budget = replace(self._predictor.card.budget, batch=bulk.batch)
+        for size in budget.cuts(costs[order].tolist()):
             self._infer(rows[order[start : start + size]])
             start += size
 
     def _infer(self, rows: Places) -> None:
         """Run some rows together; if the model fails, its halves, and in the end each row by itself."""
         bulk, places = _bulk(self._predictor), self._words.places(rows)
-        feeds = bulk.feeds(self._encoded[self._numbers[places]], self._words.lengths[rows])
+        feeds = bulk.feeds(self._encoded.take(self._numbers[places], axis=0), self._words.lengths[rows])
         try:
             outputs = self._predictor.run(feeds, self._wanted)
             check_finite(outputs)

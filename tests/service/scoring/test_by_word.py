@@ -67,6 +67,7 @@ def test_a_flawed_word_is_not_accepted(word: str, shipped: Any) -> None:
     """The words that an instance may not have."""
     card, assets = shipped("tagging").card, shipped("tagging").assets
     assert card.word_bulk.accept(["a", word, "a" * 512], assets).tolist() == [True, False, True]
+    assert card.word_bulk.accept(["a", "a" * 512], assets).all()
     assert [*card.validate(card.instance(tokens=[word]), assets)]
 
 
@@ -88,13 +89,28 @@ def test_a_failing_batch(form: str, is_exception: bool, run: Run, shipped: Any) 
 
     sentences = some_sentences(200)
     sentences[7], sentences[199], sentences[0] = ["the"], ["a", "the", "b"], ["the", "the"]
-    failing = replace(predictor, run=fail)
+    # With micro-batches as large as those of rows read one by one, the very same are run.
+    bulk = replace(predictor.card.word_bulk, batch=predictor.card.budget.batch)
+    failing = replace(predictor, run=fail, card=replace(predictor.card, word_bulk=bulk))
     job = run("tagging", "in.conllu", conllu(sentences), to=form, predictor=failing, part_rows=150)
     many, widths[:] = [*widths], []
     slow = run("tagging", "in.conllu", conllu(sentences), to=form, predictor=failing, part_rows=150, one_by_one=True)
     assert (job.parts, job.errors, many) == (slow.parts, 3, widths)
     alone = run("tagging", "in.conllu", conllu([["the"], ["the", "a"]]), to=form, predictor=failing)
     assert alone.errors == 2
+
+
+@pytest.mark.parametrize("batch", [1, 100, 512, 4096])
+def test_answers_do_not_depend_on_the_company(batch: int, run: Run, draw: Any, shipped: Any) -> None:
+    """Micro-batches may be of any size, bit for bit; ours are larger than those of rows read one by one."""
+    predictor = shipped("tagging")
+    assert predictor.card.word_bulk.batch > predictor.card.budget.batch
+    content = conllu([one.words for one in draw("tagging", 150)])
+    other = replace(predictor, card=replace(predictor.card, word_bulk=replace(predictor.card.word_bulk, batch=batch)))
+    found = run("tagging", "in.conllu", content, to="arrow").output
+    assert run("tagging", "in.conllu", content, to="arrow", predictor=other).output == found
+    assert run("tagging", "in.conllu", content, to="arrow", one_by_one=True).output == found
+    assert run("tagging", "in.conllu", content, to="arrow", alone=True).output == found
 
 
 def test_known_rows_are_not_run(run: Run) -> None:
