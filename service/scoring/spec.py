@@ -23,7 +23,7 @@ COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 STREAMED = frozenset({"jsonl", "csv", "conllu", "tar"})
 
 # About a second's work on one core; the smaller, the evener the shares of several.
-ROWS, BULK_ROWS = 1024, 2**14
+ROWS, WORD_ROWS, BULK_ROWS = 2**10, 2**11, 2**14
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -97,8 +97,9 @@ def make_spec(
     found, compression = _input_format(source, input_format)
     options = options or Options()
     if options.part_rows is None:
-        bulk = find_card(manifest.family, manifest.task).bulk
-        options = msgspec.structs.replace(options, part_rows=ROWS if bulk is None else BULK_ROWS)
+        card = find_card(manifest.family, manifest.task)
+        rows = BULK_ROWS if card.bulk else WORD_ROWS if card.word_bulk else ROWS
+        options = msgspec.structs.replace(options, part_rows=rows)
     return Spec(
         model=manifest.tag,
         manifest_digest=manifest.digest,

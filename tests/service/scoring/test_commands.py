@@ -233,3 +233,18 @@ def test_quiet_and_lines(call: Call, tmp_path: Path) -> None:
 def test_exit_statuses_are_documented() -> None:
     """The help names every exit status."""
     assert all(re.search(rf"\b{code}\b", HELP) for code in EXITS.values())
+
+
+def test_sentences_by_any_number_of_workers(call: Call, tmp_path: Path) -> None:
+    """Plain sentences and strange ones: the same bytes from one worker and from two."""
+    plain, rest = "", "\t_" * 8
+    for row in range(200):
+        words = ["a", "dog", "saw", "\x07" if row % 50 == 7 else "Ökonomen"] * (row % 5 + 1)
+        plain += f"# sent_id = {row}\n" + "".join(f"{n}\t{word}{rest}\n" for n, word in enumerate(words, 1)) + "\n"
+    strange = f"1\ta\rb{rest}\n\n1-2\tab{rest}\n1\ta{rest}\n2\tb{rest}\n\n2\tb{rest}\n\n1\ta{rest}"
+    (tmp_path / "in.conllu").write_bytes(plain.encode() + b"1\t\xff\n\n" + strange.encode())
+    for workers in (1, 2):
+        out = tmp_path / f"{workers}.parquet"
+        found = call("run", "tagging", tmp_path / "in.conllu", out, "--part-rows", 30, "--workers", workers)
+        assert (found.exit_code, found.stdout) == (0, f"205 rows, 7 error rows: {out}\n")
+    assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
