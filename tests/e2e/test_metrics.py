@@ -44,7 +44,7 @@ LABELS: dict[str, frozenset[str] | re.Pattern[str]] = {
     "digest": re.compile(r"[0-9a-f]{12}"),
     "le": re.compile(r"[0-9.e+-]+|\+Inf"),
     "feature": re.compile(r"[a-z][a-z0-9_]*"),
-    "bin": re.compile(r"[\w.+-]+"),
+    "bin": re.compile(r"[\w.+/ -]{1,40}"),  # edges, or a model's own classes
 }
 # Every series of these, whatever has happened.
 WHOLE: dict[str, dict[str, Iterable[str]]] = {
