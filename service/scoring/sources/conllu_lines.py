@@ -25,14 +25,18 @@ NO_WORD = re.compile(rb"[0-9]+(-|\.)[0-9]+")
 def sentence_ends(text: bytes) -> Places:
     """Places after the blank line that ends each sentence; comments alone belong to the sentence after them."""
     content = np.frombuffer(text, np.uint8)
-    ends = np.flatnonzero(content == LINE_END)
-    starts = _after(ends)[:-1]
-    first = content[starts]
-    is_blank = (first == LINE_END) | ((first == RETURN) & (ends == starts + 1))
-    has_words = (first != NUMBER_SIGN) & (first != LINE_END) & (first != RETURN)
+    # A byte for each byte, not a place for each line: a file may have nothing but line ends.
+    is_end = content == LINE_END
+    is_start = np.ones(len(text), bool)
+    is_start[1:] = is_end[:-1]
+    has_words = is_start & (content != NUMBER_SIGN) & ~is_end & (content != RETURN)
+    is_blank = is_end & is_start
+    is_blank[1:] &= ~is_blank[:-1]
+    if b"\r" in text:
+        is_blank[1:] |= is_end[1:] & is_start[:-1] & (content[:-1] == RETURN)
     blank = np.flatnonzero(is_blank)
-    before = has_words.cumsum()[blank]
-    found: Places = ends[blank[np.diff(before, prepend=0) > 0]] + 1
+    before = np.searchsorted(np.flatnonzero(has_words), blank)
+    found: Places = blank[np.diff(before, prepend=0) > 0] + 1
     return found
 
 
