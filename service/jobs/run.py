@@ -43,6 +43,7 @@ class Event(Struct, frozen=True):
     event: str = ""
     rows: int = 0
     rows_total: int | None = None
+    rows_counted: int = 0
     errors: int = 0
     rows_per_second: float | None = None
     seconds_left: float | None = None
@@ -165,7 +166,8 @@ class Run:
                 self._words.append(line.decode(errors="replace").rstrip())
                 continue
             if event.event == "progress":
-                self.moved = time() if event.rows > self.progress.rows else self.moved
+                if (event.rows, event.rows_counted) > (self.progress.rows, self.progress.rows_counted):
+                    self.moved = time()
                 self.progress = event
             else:
                 self.last = event

@@ -17,6 +17,8 @@ from service.scoring.spec import Options, Spec, make_spec, to_bytes
 from service.scoring.storage import is_local, local_path, remote_mark, unreadable
 from service.settings import settings
 
+# How parts are written, counted up when that changes: those of two ways do not go together into one output.
+PARTS = "2"
 # The distributions whose versions decide bytes.
 STACK = ("onnxruntime", "onnxruntime-gpu", "numpy", "pyarrow", "pillow")
 
@@ -152,7 +154,7 @@ def versions() -> dict[str, str]:
     """Of what computes and writes."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "parts": PARTS}
     for name in STACK:
         try:
             found[name] = version(name)

@@ -78,7 +78,7 @@ def _told(job: "Job", source: Source) -> Iterator[Cut]:
     for cut in source.cuts():
         job.stop.check()
         rows += cut.rows
-        job.watch.tell(Progress(rows=rows, rows_total=None, errors=0))
+        job.watch.tell(Progress(rows=0, rows_total=None, errors=0, rows_counted=rows))
         yield cut
 
 

@@ -15,6 +15,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         rows: Rows of the parts that are done.
         rows_total: Rows of the input; ``None`` until they are counted.
+        rows_counted: How many have been counted, until all are.
         errors: Error rows among them.
         rows_per_second: Since this runner's first part was done.
         seconds_left: At this pace; ``None`` while there is none.
@@ -23,6 +24,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     rows_total: int | None
     errors: int
+    rows_counted: int = 0
     rows_per_second: float = 0.0
     seconds_left: float | None = None
 
@@ -54,7 +56,7 @@ class Bar:
         """The bar as it is now."""
         self._bar.total = progress.rows_total
         if progress.rows_total is None:
-            self._bar.set_description_str(f"counted {progress.rows} rows")
+            self._bar.set_description_str(f"counted {progress.rows_counted} rows")
             return
         if not self._bar.n and progress.rows:
             # What an earlier runner did is no pace of this one.

@@ -124,6 +124,26 @@ class Writing:
             self._path.write_text("mine")
 
 
+def test_progress_only_grows(run: Run, tmp_path: Path) -> None:
+    """While rows are counted none is done; afterwards neither rows, error rows nor good rows ever become fewer."""
+    told: list[Progress] = []
+
+    class Listening:
+        def tell(self, progress: Progress) -> None:
+            told.append(progress)
+
+    write_rows(tmp_path / "in", ROWS, {0: "x", ROWS // 2: "x"})
+    run(watch=Listening())
+    counting = [one for one in told if one.rows_total is None]
+    assert [one.rows_counted for one in counting] == [*range(50, ROWS, 50), ROWS]
+    assert {(one.rows, one.errors) for one in counting} == {(0, 0)}
+    for name in ("rows", "errors"):
+        assert [getattr(one, name) for one in told] == sorted(getattr(one, name) for one in told)
+    good = [one.rows - one.errors for one in told]
+    assert good == sorted(good)
+    assert (told[-1].rows, told[-1].errors) == (ROWS, 2)
+
+
 def test_another_job_s_folder(run: Run, tmp_path: Path) -> None:
     """An unfinished job with other options is neither gone on with nor thrown away."""
     want = write_rows(tmp_path / "in", ROWS)

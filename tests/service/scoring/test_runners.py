@@ -224,7 +224,7 @@ def test_lines_for_a_scheduler(start: Start, tmp_path: Path) -> None:
     progress = [event for event in events if event["event"] == "progress"]
     assert code == 0
     assert {key for event in progress for key in event} == {
-        "event", "rows", "rows_total", "errors", "rows_per_second", "seconds_left"
+        "event", "rows", "rows_total", "errors", "rows_counted", "rows_per_second", "seconds_left"
     }  # fmt: skip
     assert progress[-1]["rows_total"] == ROWS
     assert progress[-1]["rows_per_second"] > 0
