@@ -1,0 +1,200 @@
+"""Load a running service: ``python -m loadtests run``, ``capacity``, ``compare``, ``limit``.
+
+Exit codes: 0 passed, 1 the service failed, 3 it could not be measured, 4 the load generator was what limited.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+import msgspec
+
+from loadtests import page, profiles, result, verdict
+from loadtests.plan import Arrivals, Phase
+from loadtests.result import Result
+from loadtests.targets import Ask
+from loadtests.task import Hunt, Objective, Task
+from models.datasets import REPOSITORY
+
+HERE = Path(__file__).parent
+OUT = Path("runs/load")
+
+
+def shared(command: Any) -> Any:
+    """The options of everything that asks a service."""
+    for option in reversed(
+        [
+            click.option("--host", default="http://127.0.0.1:3000", show_default=True, help="Of the service."),
+            click.option("--models", default="", help="Names, with weights if they differ: viewcount=8,image=2. All."),
+            click.option("--data", multiple=True, help="Real instances: tagging=corpus.jsonl. Else random ones."),
+            click.option("--key-file", type=click.Path(exists=True, path_type=Path), help="With the caller's key."),
+            click.option("--p99-ms", type=float, help="The objective, instead of the thresholds'."),
+            click.option("--error-share", type=float, help="The objective, instead of the thresholds'."),
+            click.option("--arrivals", type=click.Choice([*Arrivals]), default=Arrivals.POISSON, show_default=True),
+            click.option("--seed", default=7, show_default=True),
+            click.option("--timeout", default=30.0, show_default=True, help="Seconds an answer is waited for."),
+            click.option("--processes", default=1, show_default=True, help="That make the load, on this machine."),
+            click.option("--expect-workers", default=0, help="Instead: workers on other machines to wait for."),
+            click.option("--out", type=click.Path(path_type=Path), help="Of the JSON; the page goes beside it."),
+            click.option("--against", type=click.Path(exists=True, path_type=Path), help="An earlier JSON."),
+            click.option("--thresholds", type=click.Path(exists=True, path_type=Path), default=verdict.THRESHOLDS),
+            click.option("--short", is_flag=True, help="No page, one line."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """The command line."""
+
+
+@main.command()
+@click.option("--profile", type=click.Choice(profiles.NAMES), default="smoke", show_default=True)
+@click.option("--rate", default=20.0, show_default=True, help="Requests per second the profile is built around.")
+@click.option("--seconds", type=float, help="Instead of the profile's own.")
+@click.option("--warm", default=profiles.WARM_SECONDS, show_default=True, help="Seconds that do not count.")
+@click.option("--users", default=16, show_default=True, help="Of the closed loop.")
+@click.option("--log", type=click.Path(exists=True, path_type=Path), help="Of a replay: a timestamp in seconds a line.")
+@click.option("--speed", default=1.0, show_default=True, help="Of a replay.")
+@shared
+def run(
+    profile: str,
+    rate: float,
+    seconds: float | None,
+    warm: float,
+    users: int,
+    log: Path | None,
+    speed: float,
+    **options: Any,
+) -> None:
+    """Offer one profile, and say whether the service kept its objective."""
+    times = None
+    phases: list[Phase]
+    if profile == profiles.REPLAY:
+        if log is None:
+            raise click.UsageError("a replay needs --log")
+        phases, times = profiles.replay(log, speed, warm)
+    elif profile == profiles.CLOSED:
+        phases = profiles.closed(seconds, warm)
+    else:
+        phases = profiles.phases(profile, rate, seconds, warm)
+    _carry_out(profile, phases, options, times=times, users=users if profile == profiles.CLOSED else 0)
+
+
+@main.command()
+@click.option("--model", required=True, help="Whose capacity; several with weights: viewcount=8,image=2.")
+@click.option("--start", default=Hunt().start, show_default=True, help="Requests per second of the first window.")
+@click.option("--most", default=Hunt().most, show_default=True, help="Above this nothing is tried.")
+@click.option("--quick", is_flag=True, help="Windows of half the length, and a result within 5 %.")
+@shared
+def capacity(model: str, start: float, most: float, quick: bool, **options: Any) -> None:
+    """Find the highest arrival rate at which the objective holds."""
+    hunt = Hunt(start=start, most=most)
+    if quick:
+        hunt = Hunt(start=start, most=most, climb_seconds=2, seconds=3, confirm_seconds=4, closeness=1.05)
+    options["models"] = model
+    _carry_out("capacity", [], options, hunt=hunt)
+
+
+@main.command()
+@click.argument("now", type=click.Path(exists=True, path_type=Path))
+@click.argument("earlier", type=click.Path(exists=True, path_type=Path))
+@click.option("--thresholds", type=click.Path(exists=True, path_type=Path), default=verdict.THRESHOLDS)
+def compare(now: Path, earlier: Path, thresholds: Path) -> None:
+    """Compare two reports, and write the page of the first again."""
+    _conclude(result.read(now), now, earlier, thresholds, is_short=False)
+
+
+def _carry_out(profile: str, phases: list[Phase], options: dict[str, Any], **more: Any) -> None:
+    """Let Locust measure, and report."""
+    weights = _pairs(options["models"].split(","))
+    bounds = verdict.read_thresholds(options["thresholds"])
+    promised = bounds.of(weights or ["any"])
+    objective = Objective(
+        p99_ms=options["p99_ms"] or promised.p99_ms,
+        error_share=promised.error_share if options["error_share"] is None else options["error_share"],
+    )
+    key = options["key_file"].read_text().strip() if options["key_file"] else ""
+    out = (options["out"] or OUT / f"{profile}.json").resolve()
+    with TemporaryDirectory(prefix="lectern-") as folder:
+        task = Task(
+            profile=profile,
+            ask=Ask(
+                host=options["host"],
+                weights={name: float(weight or 1) for name, weight in weights.items()},
+                data={name: str(Path(file).resolve()) for name, file in _pairs(options["data"]).items()},
+                seed=options["seed"],
+                key=key,
+                timeout=options["timeout"],
+            ),
+            objective=objective,
+            phases=phases,
+            out=str(out),
+            patience=bounds.client,
+            arrivals=options["arrivals"],
+            seed=options["seed"],
+            command=["python", "-m", "loadtests", *sys.argv[1:]],
+            **more,
+        )
+        path = Path(folder) / "task.json"
+        path.write_bytes(msgspec.json.encode(task))
+        path.chmod(0o600)
+        measured = _locust(path, options)
+    if measured != 0:
+        sys.exit(verdict.Exit.UNUSABLE)
+    _conclude(result.read(out), out, options["against"], options["thresholds"], is_short=options["short"])
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    """``name=value`` or bare names."""
+    found = (word.strip().partition("=") for word in words if word.strip())
+    return {name: value for name, _, value in found}
+
+
+def _locust(task: Path, options: dict[str, Any]) -> int:
+    """Locust's exit status; its own statistics go to standard error."""
+    command = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), "--headless", "--only-summary"]
+    command += ["--loglevel", "WARNING", "--host", options["host"], "--task", str(task)]
+    if options["expect_workers"]:
+        command += ["--master", "--expect-workers", str(options["expect_workers"])]
+    else:
+        command += ["--processes", str(options["processes"])]
+    shown = subprocess.DEVNULL if options["short"] else sys.stderr
+    return subprocess.run(command, cwd=REPOSITORY, stdout=shown).returncode  # noqa: S603  our own
+
+
+def _conclude(found: Result, out: Path, against: Path | None, thresholds: Path, *, is_short: bool) -> None:
+    """Write verdict and page, say both, and end with the code."""
+    bounds = verdict.read_thresholds(thresholds)
+    found.verdict = verdict.judge(found, bounds)
+    earlier = result.read(against) if against else None
+    comparisons, unlike = [], []
+    if earlier is not None:
+        unlike = verdict.incomparable(found, earlier)
+        comparisons = verdict.compare(found, earlier, bounds.against)
+        if not unlike:
+            found.verdict += [
+                f"{one.name}: {one.now:,.1f}, was {one.earlier:,.1f}, and {one.bound:,.1f} is the bound"
+                for one in comparisons
+                if one.is_worse
+            ]
+    result.write(found, out)
+    code = verdict.exit_code(found)
+    click.echo(page.summary(found, code))
+    for line in unlike:
+        click.echo(f"not comparable with the earlier report: {line}")
+    if not is_short:
+        where = out.with_suffix(".html")
+        where.write_text(page.render(found, code, earlier, comparisons, unlike))
+        click.echo(f"{where}")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

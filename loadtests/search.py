@@ -1,0 +1,215 @@
+"""The search for a capacity: the highest arrival rate at which the objective holds, by a rule that is written down.
+
+1. Climb: the rate doubles until a window does not hold twice in a row.
+2. Close in: geometric halving between the highest rate that held and the lowest that did not, until they are 2 % apart.
+   A rate holds with two good windows of three, so that one hiccup of a shared machine neither makes nor breaks it.
+3. Confirm: three longer windows at the highest rate that held. At least two hold, and the 95 % upper bound (Clopper and
+   Pearson, 1934) of the share of all their requests that failed or came too late is at most 1 %. Otherwise the rate
+   goes down by the closeness and is confirmed again.
+
+A window holds when at least 99 of 100 requests were answered rightly within the bound, from when they were due, no more
+failed than the objective allows, and the second half was not slower than the bound either (a queue that has just begun
+to grow). A window in which the generator itself was late says nothing about the service and is repeated; three of them
+in a row end the search without a result.
+"""
+
+from collections.abc import Generator, Sequence
+from typing import NamedTuple
+
+from scipy.stats import beta
+
+from loadtests.result import Finding, Part, Used, Window
+from loadtests.task import Hunt, Objective, Patience
+
+CONFIRMATIONS, TRIES, MOST_VOID = 3, 3, 3
+MOST_STEPS_DOWN = 5
+P99_SHARE = 0.01
+CONFIDENCE = 0.95
+BUSY_CORE, BUSY_MACHINE, BUSY_NETWORK = 0.85, 0.92, 0.8
+
+
+class Trial(NamedTuple):
+    """A window to be tried."""
+
+    rate: float
+    seconds: float
+    stage: str
+
+
+class ClientWasTheLimit(Exception):
+    """The generator could not offer what was to be offered."""
+
+
+Windows = Generator[Trial, Window, Finding]
+
+
+def search(hunt: Hunt) -> Windows:
+    """The windows to try, one after the other; each is answered by sending what it gave."""
+    try:
+        return (yield from _search(hunt))
+    except ClientWasTheLimit as limit:
+        return Finding(
+            rate=None,
+            failed_rate=None,
+            upper_missed_share=None,
+            knee="",
+            limit="the load generator",
+            refused=f"No capacity is reported, because the client was the bottleneck: {limit}.",
+        )
+
+
+def _search(hunt: Hunt) -> Windows:
+    low, high, last = yield from _climb(hunt)
+    while low and high and high / low > hunt.closeness:
+        rate = (low * high) ** 0.5
+        held, window = yield from _majority(Trial(rate, hunt.seconds, "close in"))
+        low, high = (rate, high) if held else (low, rate)
+        last = last if held else window
+    for _ in range(MOST_STEPS_DOWN if low else 0):
+        tried, bound = yield from _confirm(Trial(low, hunt.confirm_seconds, "confirm"))
+        if bound <= P99_SHARE and sum(window.is_held for window in tried) > CONFIRMATIONS / 2:
+            return _found(low, high, bound, tried, last)
+        last, high, low = next((window for window in tried if not window.is_held), last), low, low / hunt.closeness
+    slowest = f"{hunt.start:,.0f} requests/s" if not low else f"{low:,.1f} requests/s"
+    return Finding(
+        rate=None,
+        failed_rate=high,
+        upper_missed_share=None,
+        knee="",
+        limit=_limit(last),
+        refused=f"No rate was found at which the objective holds; the slowest tried was {slowest}.",
+    )
+
+
+def _climb(hunt: Hunt) -> Generator[Trial, Window, tuple[float, float | None, Window | None]]:
+    """The highest rate that held (0 if none), the lowest that did not, and the window in which it did not."""
+    rate, low = hunt.start, 0.0
+    while rate <= hunt.most:
+        for _ in range(2):
+            window = yield from _valid(Trial(rate, hunt.climb_seconds, "climb"))
+            if window.is_held:
+                break
+        else:
+            return low, rate, window
+        rate, low = 2 * rate, rate
+    return low, None, None
+
+
+def _valid(trial: Trial) -> Generator[Trial, Window, Window]:
+    """The first window that says something about the service."""
+    for _ in range(MOST_VOID):
+        window = yield trial
+        if not window.is_void:
+            return window
+    raise ClientWasTheLimit(f"at {trial.rate:,.0f} requests/s {window.why}")
+
+
+def _majority(trial: Trial) -> Generator[Trial, Window, tuple[bool, Window]]:
+    """Whether two windows of three held, and the last that did not, or the last."""
+    held: list[Window] = []
+    failed: list[Window] = []
+    while max(len(held), len(failed)) <= TRIES // 2:
+        window = yield from _valid(trial)
+        (held if window.is_held else failed).append(window)
+        if len(held) == 1 and not failed:
+            return True, window  # confirmed later, by longer windows
+    return len(held) > len(failed), (failed or held)[-1]
+
+
+def _confirm(trial: Trial) -> Generator[Trial, Window, tuple[list[Window], float]]:
+    tried = []
+    for _ in range(CONFIRMATIONS):
+        tried.append((yield from _valid(trial)))
+    missed = sum(round(window.part.missed_share * window.part.offered) for window in tried)
+    return tried, upper_share(missed, sum(window.part.offered for window in tried))
+
+
+def upper_share(missed: int, offered: int) -> float:
+    """The 95 % upper bound of a share, exactly (Clopper and Pearson)."""
+    return 1.0 if missed >= offered else float(beta.ppf(CONFIDENCE, missed + 1, offered - missed))
+
+
+def _found(low: float, high: float | None, bound: float, tried: Sequence[Window], failed: Window | None) -> Finding:
+    middle = sorted(window.part.latency_ms["p99"] for window in tried)[len(tried) // 2]
+    knee = f"The objective holds at {low:,.1f} requests/s (p99 {middle:.1f} ms in the middle window)"
+    if high and failed:
+        knee += f" and no longer at {high:,.1f}: {failed.why}."
+    else:
+        knee += ", which is as far as was tried; it may carry more."
+    return Finding(rate=low, failed_rate=high, upper_missed_share=bound, knee=knee, limit=_limit(failed))
+
+
+def judge(trial: Trial, part: Part, later: Part, used: Used, objective: Objective, patience: Patience) -> Window:
+    """What a window says: it held, it did not and why, or it is void.
+
+    Args:
+        trial: What was tried.
+        part: The figures of the window.
+        later: Of its second half.
+        used: By server and client meanwhile.
+        objective: What is promised.
+        patience: From when on the generator limits.
+    """
+    why = miss(part, objective)
+    if not why and later.missed_share > 0.02:
+        why = f"in the second half {later.missed_share:.1%} of the requests were late or failed: a queue grows"
+    late = client_limit(part, used, objective, patience)
+    # What held in spite of a late generator held.
+    is_void = bool(why and late)
+    return Window(
+        rate=trial.rate,
+        stage=trial.stage,
+        part=part,
+        used=used,
+        is_held=not why,
+        is_void=is_void,
+        why=late if is_void else why,
+    )
+
+
+def miss(part: Part, objective: Objective) -> str:
+    """How the objective was missed; empty when it was held."""
+    if part.failed_share > objective.error_share:
+        worst = max((reason for reason in part.outcomes if reason != "ok"), key=lambda reason: part.outcomes[reason])
+        return f"{part.failed_share:.2%} of the requests failed, most by “{worst}”; {objective.error_share:.2%} may"
+    if part.missed_share > P99_SHARE:
+        return f"{part.missed_share:.1%} of the requests took longer than {objective.p99_ms:g} ms; 1 % may"
+    return ""
+
+
+def client_limit(part: Part, used: Used, objective: Objective, patience: Patience) -> str:
+    """Why the generator was what limited; empty when it was not."""
+    if used.client_share > patience.cpu_share:
+        return f"a generator process used {used.client_share:.0%} of its core"
+    if part.lag_p99_ms > patience.lag_ms(objective):
+        return (
+            f"one request of a hundred left {part.lag_p99_ms:.1f} ms late or more, "
+            f"and {patience.lag_ms(objective):.1f} ms are bearable"
+        )
+    return ""
+
+
+def _limit(window: Window | None) -> str:
+    """What limited, by what was used in the window that did not hold."""
+    if window is None:
+        return "nothing that was reached"
+    used, reasons = window.used, []
+    if used.busiest_process is not None and used.busiest_process > BUSY_CORE:
+        reasons.append(f"the server's CPU: its busiest process used {used.busiest_process:.0%} of a core")
+    if used.machine_share > BUSY_MACHINE:
+        reasons.append(
+            f"the machine's CPU: {used.machine_share:.0%} of all cores were busy, "
+            f"the generator with {used.client_cores:.2f} of a core"
+        )
+    if used.network_limit_mb and used.network_mb > BUSY_NETWORK * used.network_limit_mb:
+        reasons.append(f"the network: {used.network_mb:.0f} of {used.network_limit_mb:.0f} MB/s")
+    if used.stolen_share > 0.05:
+        reasons.append(f"other machines, which took {used.stolen_share:.0%} of the cores")
+    if reasons:
+        return "; ".join(reasons)
+    seen = (
+        "its processes cannot be seen from here"
+        if used.server_cores is None
+        else f"its {used.server_processes} processes used {used.server_cores:.2f} cores"
+    )
+    return f"the service itself, neither CPU nor network nor client: {seen} ({window.why})"
