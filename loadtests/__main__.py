@@ -3,7 +3,6 @@
 Exit codes: 0 passed, 1 the service failed, 3 it could not be measured, 4 the load generator was what limited.
 """
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,13 @@ import click
 import msgspec
 
 from loadtests import page, profiles, result, verdict
+from loadtests.limit import own_limit
 from loadtests.plan import Arrivals, Phase
 from loadtests.result import Result
+from loadtests.start import locust
 from loadtests.targets import Ask
 from loadtests.task import Hunt, Objective, Task
-from models.datasets import REPOSITORY
 
-HERE = Path(__file__).parent
 OUT = Path("runs/load")
 
 
@@ -91,15 +90,32 @@ def run(
 @click.option("--model", required=True, help="Whose capacity; several with weights: viewcount=8,image=2.")
 @click.option("--start", default=Hunt().start, show_default=True, help="Requests per second of the first window.")
 @click.option("--most", default=Hunt().most, show_default=True, help="Above this nothing is tried.")
-@click.option("--quick", is_flag=True, help="Windows of half the length, and a result within 5 %.")
+@click.option("--window", default=5.0, show_default=True, help="Seconds of a try; shorter is quicker and less sure.")
+@click.option("--closeness", default=Hunt().closeness, show_default=True, help="Ratio of what held and what did not.")
 @shared
-def capacity(model: str, start: float, most: float, quick: bool, **options: Any) -> None:
+def capacity(model: str, start: float, most: float, window: float, closeness: float, **options: Any) -> None:
     """Find the highest arrival rate at which the objective holds."""
-    hunt = Hunt(start=start, most=most)
-    if quick:
-        hunt = Hunt(start=start, most=most, climb_seconds=2, seconds=3, confirm_seconds=4, closeness=1.05)
+    hunt = Hunt(
+        start=start,
+        most=most,
+        warm_seconds=0.3 * window,
+        climb_seconds=0.6 * window,
+        seconds=window,
+        confirm_seconds=1.6 * window,
+        closeness=closeness,
+    )
     options["models"] = model
     _carry_out("capacity", [], options, hunt=hunt)
+
+
+@main.command()
+@click.option("--seconds", default=3.0, show_default=True, help="At each rate.")
+@click.option("--most", default=6000.0, show_default=True, help="Requests per second.")
+def limit(seconds: float, most: float) -> None:
+    """Find what the load generator itself can do, against a stub that answers at once."""
+    found = own_limit(seconds, most)
+    click.echo(found.sentence)
+    sys.exit(verdict.Exit.PASSED if found.on_time_rate else verdict.Exit.CLIENT_LIMITED)
 
 
 @main.command()
@@ -145,7 +161,7 @@ def _carry_out(profile: str, phases: list[Phase], options: dict[str, Any], **mor
         path = Path(folder) / "task.json"
         path.write_bytes(msgspec.json.encode(task))
         path.chmod(0o600)
-        measured = _locust(path, options)
+        measured = locust(path, options["host"], options["processes"], options["expect_workers"], options["short"])
     if measured != 0:
         sys.exit(verdict.Exit.UNUSABLE)
     _conclude(result.read(out), out, options["against"], options["thresholds"], is_short=options["short"])
@@ -155,18 +171,6 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
     """``name=value`` or bare names."""
     found = (word.strip().partition("=") for word in words if word.strip())
     return {name: value for name, _, value in found}
-
-
-def _locust(task: Path, options: dict[str, Any]) -> int:
-    """Locust's exit status; its own statistics go to standard error."""
-    command = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), "--headless", "--only-summary"]
-    command += ["--loglevel", "WARNING", "--host", options["host"], "--task", str(task)]
-    if options["expect_workers"]:
-        command += ["--master", "--expect-workers", str(options["expect_workers"])]
-    else:
-        command += ["--processes", str(options["processes"])]
-    shown = subprocess.DEVNULL if options["short"] else sys.stderr
-    return subprocess.run(command, cwd=REPOSITORY, stdout=shown).returncode  # noqa: S603  our own
 
 
 def _conclude(found: Result, out: Path, against: Path | None, thresholds: Path, *, is_short: bool) -> None:

@@ -19,8 +19,6 @@ from loadtests.wire import Wire
 
 PREPARE, READY, OFFER, RECORDS = "lectern-prepare", "lectern-ready", "lectern-offer", "lectern-records"
 PREPARE_SECONDS, START_SECONDS, SLACK_SECONDS = 120.0, 0.1, 20.0
-# Before a window of a search: its rate, not counted, until queues and buckets are what they are at this rate.
-WARM_SECONDS = 1.5
 PAUSE_SECONDS = 0.5
 FAILED = 3
 
@@ -118,15 +116,15 @@ class Conductor:
     def _hunt(self) -> result.Result:
         """Try windows until the search ends; the last confirming window is what the report shows in detail."""
         assert self.task.hunt is not None  # the caller looked
-        hunt, windows, shown = search(self.task.hunt), list[Window](), None
+        hunt, windows, shown, warm = search(self.task.hunt), list[Window](), None, self.task.hunt.warm_seconds
         trial = next(hunt)
         while True:
             phases = [
-                Phase(name="warm-up", seconds=WARM_SECONDS, rate=trial.rate, is_counted=False),
+                Phase(name="warm-up", seconds=warm, rate=trial.rate, is_counted=False),
                 Phase(name=trial.stage, seconds=trial.seconds, rate=trial.rate),
             ]
             table, used, metrics, _ = self._measure(phases, self.task.seed + len(windows))
-            windows.append(self._judge(trial, figures.counted(phases, table), used))
+            windows.append(self._judge(trial, figures.counted(phases, table), used, warm))
             _tell(windows[-1])
             if shown is None or windows[-1].is_held:
                 shown = phases, table, used, metrics
@@ -142,9 +140,9 @@ class Conductor:
         found.windows, found.finding = windows, finding
         return found
 
-    def _judge(self, trial: Trial, table: Table, used: Used) -> Window:
+    def _judge(self, trial: Trial, table: Table, used: Used, warm: float) -> Window:
         objective = self.task.objective
-        later = table.where(table.due > WARM_SECONDS + trial.seconds / 2)
+        later = table.where(table.due > warm + trial.seconds / 2)
         return judge(
             trial,
             figures.part(trial.stage, table, trial.seconds, objective),

@@ -98,5 +98,5 @@ class Load(LoadTestShape):
             return None
         if conductor.task.users:
             kinds = [FAMILY_USERS[family] for family in conductor.families]
-            return (conductor.task.users, 1000, kinds) if kinds else (0, 1, [])
+            return (conductor.task.users, 100, kinds) if kinds else (0, 1, [])
         return conductor.workers, 100, [ScheduleUser]

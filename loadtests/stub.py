@@ -52,10 +52,10 @@ class Planted:
     stall_seconds: float = 0.0
     every_seconds: float = 0.0
     bucket: float = 0.0
-    depth: float = 40.0
+    depth: float = 80.0
     wrong_share: float = 0.0
     work_seconds: float = 0.0
-    right_first: int = 70
+    right_first: int = 300
     _tokens: float = field(default=0.0, init=False)
     _at: float = field(default_factory=perf_counter, init=False)
 
@@ -134,14 +134,16 @@ async def _serve(port: int, planted: Planted) -> None:
 @click.option("--stall-ms", default=0.0)
 @click.option("--every", default=0.0, help="Seconds from one stall to the next.")
 @click.option("--bucket", default=0.0, help="Requests per second; more are refused with 503.")
+@click.option("--depth", default=80.0, help="How many more at once.")
 @click.option("--wrong", default=0.0, help="Share of wrong answers.")
 @click.option("--work-ms", default=0.0, help="Computed for each answer.")
-def main(port: int, stall_ms: float, every: float, bucket: float, wrong: float, work_ms: float) -> None:
+def main(port: int, stall_ms: float, every: float, bucket: float, depth: float, wrong: float, work_ms: float) -> None:
     """The command line."""
     planted = Planted(
         stall_seconds=stall_ms / 1000,
         every_seconds=every,
         bucket=bucket,
+        depth=depth,
         wrong_share=wrong,
         work_seconds=work_ms / 1000,
     )

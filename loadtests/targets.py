@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import gevent
 import msgspec
 import numpy as np
 
@@ -17,7 +18,10 @@ from models.registry import find_card
 
 # Enough that no cache is likely to be what is measured, few enough to be encoded in a second.
 QUESTIONS = 256
-SAMPLE = 64
+# All of the random questions, and some of a file's. Each is asked once, alone, before anything is timed.
+SAMPLE = 256
+# A service that limits its callers may have to be asked again, for so long in all.
+PAUSE_SECONDS, MOST_PAUSES = 0.1, 30
 
 
 class Unusable(Exception):
@@ -128,12 +132,22 @@ def _references(name: str, wire: Wire, checker: Checker, requests: Sequence[byte
     """
     found: list[bytes | None] = [None] * len(requests)
     for number in range(0, len(requests), max(1, len(requests) // SAMPLE)):
-        answer = wire.ask(requests[number])
+        answer = _ask_patiently(wire, requests[number])
         reason = checker.check(answer.body, None) if answer.status == 200 else refusal(answer)
         if reason != OK:
             raise Unusable(f"{name}: unloaded, question {number} got: {reason}")
         found[number] = answer.body
     return found
+
+
+def _ask_patiently(wire: Wire, request: bytes) -> Answer:
+    """The answer, asked for again while the service refuses for the moment."""
+    for _ in range(MOST_PAUSES):
+        answer = wire.ask(request)
+        if answer.status not in (429, 503):
+            break
+        gevent.sleep(PAUSE_SECONDS)
+    return answer
 
 
 def read_instances(file: Path, card: AnyCard, most: int = 4096) -> list[Any]:

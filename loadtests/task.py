@@ -42,6 +42,7 @@ class Hunt(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         start: Requests per second of the first window.
         most: Above this nothing is tried.
+        warm_seconds: At the window's rate before each, not counted, until queues and buckets are what they are at it.
         climb_seconds: Length of the windows in which the rate is doubled.
         seconds: Length of the windows between a rate that held and one that did not.
         confirm_seconds: Length of the windows that confirm what was found.
@@ -50,6 +51,7 @@ class Hunt(msgspec.Struct, frozen=True, kw_only=True):
 
     start: float = 50.0
     most: float = 50_000.0
+    warm_seconds: float = 1.5
     climb_seconds: float = 3.0
     seconds: float = 5.0
     confirm_seconds: float = 8.0

@@ -1,0 +1,29 @@
+"""Locust in a process of its own: it patches the standard library of whoever imports it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from models.datasets import REPOSITORY
+
+LOCUSTFILE = Path(__file__).parent / "locustfile.py"
+
+
+def locust(task: Path, host: str, processes: int, expect_workers: int = 0, is_quiet: bool = True) -> int:
+    """Run a task to its end; Locust's exit status.
+
+    Args:
+        task: The file that says what to measure.
+        host: The service's address.
+        processes: That make the load on this machine; one more tells them what to do and watches.
+        expect_workers: Instead, how many workers on other machines to wait for.
+        is_quiet: Whether Locust's own statistics stay unsaid; they go to standard error.
+    """
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
+    command += ["--loglevel", "WARNING", "--host", host, "--task", str(task)]
+    if expect_workers:
+        command += ["--master", "--expect-workers", str(expect_workers)]
+    else:
+        command += ["--processes", str(processes)]
+    shown = subprocess.DEVNULL if is_quiet else sys.stderr
+    return subprocess.run(command, cwd=REPOSITORY, stdout=shown).returncode  # noqa: S603  our own
