@@ -35,8 +35,9 @@ def over_time(found: Result) -> str:
     latency.set_yscale("log")
     latency.set_ylabel("latency, ms")
     latency.set_xlabel("seconds; a request belongs to the moment it was due")
+    latency.yaxis.set_major_formatter("{x:g}")
     for panel in (rates, latency):
-        panel.legend(fontsize=8, loc="upper left", ncols=3, frameon=False)
+        panel.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
         _mark_phases(panel, found)
     return _svg(figure, "Rates and latency over time")
 
@@ -67,6 +68,7 @@ def percentiles(found: Result, earlier: Result | None) -> str:
     panel.axhline(found.objective.p99_ms, color=BAD, lw=0.8, ls="--", label="objective of p99")
     panel.set_xscale("log")
     panel.set_yscale("log")
+    panel.yaxis.set_major_formatter("{x:g}")
     panel.set_xticks([1, 2, 10, 100, 1000, 10_000], ["0", "50 %", "90 %", "99 %", "99.9 %", "99.99 %"])
     panel.set_xlabel("share of the right answers")
     panel.set_ylabel("latency up to, ms")
@@ -106,6 +108,7 @@ def throughput(windows: Sequence[Window], found: Result) -> str:
         )
     left.axhline(found.objective.p99_ms, color=BAD, lw=0.8, ls="--", label="objective of p99")
     left.set_yscale("log")
+    left.yaxis.set_major_formatter("{x:g}")
     left.set_ylabel("latency, ms (green: held, red: missed)")
     right.plot(
         [window.rate for window in tried], [window.rate for window in tried], color=THEIRS, lw=0.8, label="were due"

@@ -89,13 +89,16 @@ def _server_processes(host: str) -> list[psutil.Process]:
 
 
 def _trees(listeners: set[int]) -> list[psutil.Process]:
-    """The processes of the trees with these in them; a supervisor's own are found from its children too."""
+    """The processes of the trees with these in them.
+
+    Runners of their own do not listen, but are children of the listener's ancestor in the same session.
+    """
     found: dict[int, psutil.Process] = {}
     mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     for pid in listeners:
-        with suppress(psutil.Error):
-            root = psutil.Process(pid)
-            while (parent := root.parent()) is not None and parent.pid in listeners - mine:
+        with suppress(psutil.Error, OSError):
+            root, session = psutil.Process(pid), os.getsid(pid)
+            while (parent := root.parent()) and parent.pid not in mine and os.getsid(parent.pid) == session:
                 root = parent
             for process in (root, *root.children(recursive=True)):
                 found[process.pid] = process

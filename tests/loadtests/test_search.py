@@ -1,0 +1,122 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loadtests.result import Finding, Window
+from loadtests.search import Trial, judge, search, upper_share
+from loadtests.task import Hunt, Objective, Patience
+
+OBJECTIVE = Objective(p99_ms=100.0, error_share=0.001)
+Service = Callable[[Trial], Window]
+
+
+def drive(service: Service, **hunt: Any) -> tuple[Finding, list[Window]]:
+    """A whole search against a service that is a function."""
+    trials, windows = search(Hunt(**hunt)), list[Window]()
+    trial = next(trials)
+    while True:
+        windows.append(service(trial))
+        try:
+            trial = trials.send(windows[-1])
+        except StopIteration as end:
+            return end.value, windows
+
+
+@pytest.fixture
+def service(part: Any, used: Any) -> Callable[..., Service]:
+    """Makes services that carry so much, with hiccups in a share of the windows."""
+
+    def make(carries: float, hiccups: float = 0.0, client_carries: float = 1e9, seed: int = 0) -> Service:
+        rng = np.random.default_rng(seed)
+
+        def answer(trial: Trial) -> Window:
+            offered = int(trial.rate * trial.seconds)
+            missed = max(0.0, 1 - carries / trial.rate)
+            if rng.random() < hiccups:
+                missed = max(missed, 0.05)
+            is_late = trial.rate > client_carries
+            found = part(
+                offered=offered,
+                missed_share=1.0 if is_late else missed,
+                lag_p99_ms=80.0 if is_late else 0.1,
+                latency_ms={"p50": 2.0, "p90": 4.0, "p99": 20.0},
+            )
+            busy = used(busiest_process=min(1.0, trial.rate / carries))
+            return judge(trial, found, part(), busy, OBJECTIVE, Patience())
+
+        return answer
+
+    return make
+
+
+@pytest.mark.parametrize("carries", [61.0, 333.0, 800.0, 4711.0])
+def test_finds_what_a_service_carries(service: Any, carries: float) -> None:
+    found, windows = drive(service(carries))
+    assert found.rate == pytest.approx(carries, rel=0.03)
+    assert found.failed_rate is not None
+    assert found.rate < found.failed_rate <= 1.05 * carries
+    assert found.limit.startswith("the server's CPU")
+    assert len(windows) < 30
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_hiccup_in_every_tenth_window_neither_makes_nor_breaks_a_rate(service: Any, seed: int) -> None:
+    found, _ = drive(service(800.0, hiccups=0.1, seed=seed))
+    assert found.rate is None or found.rate == pytest.approx(800.0, rel=0.15)
+
+
+def test_nothing_is_reported_when_the_client_was_the_bottleneck(service: Any) -> None:
+    found, windows = drive(service(5000.0, client_carries=1000.0))
+    assert found.rate is None
+    assert "the client was the bottleneck" in found.refused
+    assert [window.is_void for window in windows[-3:]] == [True] * 3
+
+
+def test_a_late_client_does_not_matter_where_the_objective_held(part: Any, used: Any) -> None:
+    late = part(lag_p99_ms=80.0)
+    assert judge(Trial(100, 1, "climb"), late, part(), used(), OBJECTIVE, Patience()).is_held
+
+
+def test_a_busy_generator_is_a_bottleneck_even_when_it_leaves_on_time(part: Any, used: Any) -> None:
+    missed = part(missed_share=0.5)
+    window = judge(Trial(100, 1, "climb"), missed, missed, used(client_share=0.95), OBJECTIVE, Patience())
+    assert window.is_void
+    assert window.why == "a generator process used 95% of its core"
+
+
+def test_a_queue_that_grows_in_the_second_half_is_no_rate_that_holds(part: Any, used: Any) -> None:
+    window = judge(Trial(100, 1, "climb"), part(), part(missed_share=0.05), used(), OBJECTIVE, Patience())
+    assert not window.is_held
+    assert "a queue grows" in window.why
+
+
+def test_a_service_that_never_holds_has_no_capacity(service: Any) -> None:
+    found, _ = drive(service(1.0))
+    assert found.rate is None
+    assert found.refused == ("No rate was found at which the objective holds; the slowest tried was 50 requests/s.")
+
+
+def test_the_end_of_what_was_to_be_tried_is_said(service: Any) -> None:
+    found, _ = drive(service(1e6), most=1000.0)
+    assert found.rate == 800.0
+    assert "as far as was tried" in found.knee
+
+
+@pytest.mark.parametrize(("missed", "offered", "bound"), [(0, 299, 0.00997), (10, 2000, 0.00846), (5, 5, 1.0)])
+def test_the_bound_of_a_share_is_clopper_and_pearsons(missed: int, offered: int, bound: float) -> None:
+    assert upper_share(missed, offered) == pytest.approx(bound, rel=0.01)
+
+
+def test_a_search_that_two_hiccups_misled_climbs_on(service: Any) -> None:
+    steady, count = service(800.0), 0
+
+    def misleading(trial: Trial) -> Window:
+        nonlocal count
+        count += 1
+        return (service(800.0, hiccups=1.0) if count in (2, 3) else steady)(trial)
+
+    found, windows = drive(misleading)
+    assert "challenge" in {window.stage for window in windows}
+    assert found.rate == pytest.approx(800.0, rel=0.03)
