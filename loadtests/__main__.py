@@ -12,13 +12,14 @@ from typing import Any
 import click
 import msgspec
 
-from loadtests import page, profiles, result, verdict
+from loadtests import profiles, result, verdict
 from loadtests.limit import own_limit
 from loadtests.plan import Arrivals, Phase
 from loadtests.result import Result
 from loadtests.start import locust
 from loadtests.targets import Ask
 from loadtests.task import Hunt, Objective, Task
+from loadtests.words import summary
 
 OUT = Path("runs/load")
 
@@ -33,7 +34,7 @@ def shared(command: Any) -> Any:
             click.option("--key-file", type=click.Path(exists=True, path_type=Path), help="With the caller's key."),
             click.option("--p99-ms", type=float, help="The objective, instead of the thresholds'."),
             click.option("--error-share", type=float, help="The objective, instead of the thresholds'."),
-            click.option("--arrivals", type=click.Choice([*Arrivals]), default=Arrivals.POISSON, show_default=True),
+            click.option("--arrivals", type=click.Choice([kind.value for kind in Arrivals]), default="poisson"),
             click.option("--seed", default=7, show_default=True),
             click.option("--timeout", default=30.0, show_default=True, help="Seconds an answer is waited for."),
             click.option("--processes", default=1, show_default=True, help="That make the load, on this machine."),
@@ -153,7 +154,7 @@ def _carry_out(profile: str, phases: list[Phase], options: dict[str, Any], **mor
             phases=phases,
             out=str(out),
             patience=bounds.client,
-            arrivals=options["arrivals"],
+            arrivals=Arrivals(options["arrivals"]),
             seed=options["seed"],
             command=["python", "-m", "loadtests", *sys.argv[1:]],
             **more,
@@ -190,12 +191,14 @@ def _conclude(found: Result, out: Path, against: Path | None, thresholds: Path, 
             ]
     result.write(found, out)
     code = verdict.exit_code(found)
-    click.echo(page.summary(found, code))
+    click.echo(summary(found, code))
     for line in unlike:
         click.echo(f"not comparable with the earlier report: {line}")
     if not is_short:
+        from loadtests.page import render  # the short form draws nothing
+
         where = out.with_suffix(".html")
-        where.write_text(page.render(found, code, earlier, comparisons, unlike))
+        where.write_text(render(found, code, earlier, comparisons, unlike))
         click.echo(f"{where}")
     sys.exit(code)
 

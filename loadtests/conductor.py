@@ -19,7 +19,6 @@ from loadtests.wire import Wire
 
 PREPARE, READY, OFFER, RECORDS = "lectern-prepare", "lectern-ready", "lectern-offer", "lectern-records"
 PREPARE_SECONDS, START_SECONDS, SLACK_SECONDS = 120.0, 0.1, 20.0
-PAUSE_SECONDS = 0.5
 FAILED = 3
 
 
@@ -128,7 +127,7 @@ class Conductor:
             _tell(windows[-1])
             if shown is None or windows[-1].is_held:
                 shown = phases, table, used, metrics
-            gevent.sleep(PAUSE_SECONDS if windows[-1].is_held else 3 * PAUSE_SECONDS)
+            gevent.sleep(warm / 3 if windows[-1].is_held else warm)
             try:
                 trial = hunt.send(windows[-1])
             except StopIteration as end:

@@ -224,8 +224,8 @@ def _limit(window: Window | None) -> str:
         reasons.append(f"the server's CPU: its busiest process used {used.busiest_process:.0%} of a core")
     if used.machine_share > BUSY_MACHINE:
         reasons.append(
-            f"the machine's CPU: {used.machine_share:.0%} of all cores were busy, "
-            f"the generator with {used.client_cores:.2f} of a core"
+            f"the machine's CPU: {used.machine_share:.0%} of all cores were busy, the server with "
+            f"{used.server_cores or 0:.2f} and the generator with {used.client_cores:.2f} of one"
         )
     if used.network_limit_mb and used.network_mb > BUSY_NETWORK * used.network_limit_mb:
         reasons.append(f"the network: {used.network_mb:.0f} of {used.network_limit_mb:.0f} MB/s")

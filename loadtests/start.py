@@ -1,5 +1,6 @@
 """Locust in a process of its own: it patches the standard library of whoever imports it."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,13 @@ from pathlib import Path
 from models.datasets import REPOSITORY
 
 LOCUSTFILE = Path(__file__).parent / "locustfile.py"
+
+
+def _free_port() -> int:
+    """For master and workers to talk: Locust's own is one for all, and two load tests may run on a machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def locust(task: Path, host: str, processes: int, expect_workers: int = 0, is_quiet: bool = True) -> int:
@@ -24,6 +32,8 @@ def locust(task: Path, host: str, processes: int, expect_workers: int = 0, is_qu
     if expect_workers:
         command += ["--master", "--expect-workers", str(expect_workers)]
     else:
-        command += ["--processes", str(processes)]
+        port = str(_free_port())
+        command += ["--processes", str(processes), "--master-bind-host", "127.0.0.1"]
+        command += ["--master-bind-port", port, "--master-port", port]
     shown = subprocess.DEVNULL if is_quiet else sys.stderr
     return subprocess.run(command, cwd=REPOSITORY, stdout=shown).returncode  # noqa: S603  our own

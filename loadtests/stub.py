@@ -46,6 +46,7 @@ class Planted:
         depth: How many more may be let in at once.
         wrong_share: Of the answers, once a question in it has been asked.
         work_seconds: Computed for each answer, in which nothing else happens.
+        wait_seconds: That each answer takes without anything being done.
         right_first: As many answers are right, so that references are.
     """
 
@@ -55,6 +56,7 @@ class Planted:
     depth: float = 80.0
     wrong_share: float = 0.0
     work_seconds: float = 0.0
+    wait_seconds: float = 0.0
     right_first: int = 300
     _tokens: float = field(default=0.0, init=False)
     _at: float = field(default_factory=perf_counter, init=False)
@@ -83,8 +85,8 @@ class Planted:
     def pause(self, began: float) -> float:
         """For how long nothing is to be answered."""
         if not self.every_seconds:
-            return 0.0
-        return max(0.0, self.stall_seconds - (perf_counter() - began) % self.every_seconds)
+            return self.wait_seconds
+        return max(self.wait_seconds, self.stall_seconds - (perf_counter() - began) % self.every_seconds)
 
 
 class Connection(asyncio.Protocol):
@@ -137,15 +139,17 @@ async def _serve(port: int, planted: Planted) -> None:
 @click.option("--depth", default=80.0, help="How many more at once.")
 @click.option("--wrong", default=0.0, help="Share of wrong answers.")
 @click.option("--work-ms", default=0.0, help="Computed for each answer.")
-def main(port: int, stall_ms: float, every: float, bucket: float, depth: float, wrong: float, work_ms: float) -> None:
+@click.option("--wait-ms", default=0.0, help="That each answer takes.")
+def main(port: int, stall_ms: float, every: float, bucket: float, depth: float, **shares: float) -> None:
     """The command line."""
     planted = Planted(
         stall_seconds=stall_ms / 1000,
         every_seconds=every,
         bucket=bucket,
         depth=depth,
-        wrong_share=wrong,
-        work_seconds=work_ms / 1000,
+        wrong_share=shares["wrong"],
+        work_seconds=shares["work_ms"] / 1000,
+        wait_seconds=shares["wait_ms"] / 1000,
     )
     uvloop.install()
     asyncio.run(_serve(port, planted))

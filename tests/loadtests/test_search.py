@@ -120,3 +120,22 @@ def test_a_search_that_two_hiccups_misled_climbs_on(service: Any) -> None:
     found, windows = drive(misleading)
     assert "challenge" in {window.stage for window in windows}
     assert found.rate == pytest.approx(800.0, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"busiest_process": 0.97}, "the server's CPU: its busiest process used 97% of a core"),
+        ({"machine_share": 0.99}, "the machine's CPU: 99% of all cores were busy"),
+        ({"network_mb": 120.0, "network_limit_mb": 125.0}, "the network: 120 of 125 MB/s"),
+        ({"stolen_share": 0.2}, "other machines, which took 20% of the cores"),
+        ({}, "the service itself, neither CPU nor network nor client: its 1 processes used 0.50 cores"),
+        ({"server_cores": None, "busiest_process": None}, "its processes cannot be seen from here"),
+    ],
+)
+def test_what_limited_is_said(part: Any, used: Any, figures: dict[str, Any], said: str) -> None:
+    def answer(trial: Trial) -> Window:
+        found = part(missed_share=float(trial.rate > 100))
+        return judge(trial, found, part(), used(**figures), OBJECTIVE, Patience())
+
+    assert said in drive(answer)[0].limit

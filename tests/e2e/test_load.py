@@ -1,0 +1,134 @@
+"""The load test against services whose every figure is known, and against the real one. Locust runs in processes."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import psutil
+import pytest
+
+from loadtests import result
+from loadtests.limit import stub
+from loadtests.plan import Arrivals, schedule
+from loadtests.profiles import phases
+from loadtests.result import Result
+
+pytestmark = pytest.mark.e2e
+
+STALL_MS, EVERY_SECONDS = 500.0, 2.5
+# Of the requests that are due evenly over time, one of a hundred waits longer than this.
+TRUE_P99_MS = STALL_MS - 0.01 * EVERY_SECONDS * 1000
+PATIENT = ("--p99-ms", "1000")
+
+
+class Done(NamedTuple):
+    """How a load test ended."""
+
+    code: int
+    said: str
+    page: Path
+    found: Result
+
+
+Load = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def load(run: Callable[..., "subprocess.CompletedProcess[str]"], tmp_path_factory: pytest.TempPathFactory) -> Load:
+    """Runs ``python -m loadtests …`` against an address."""
+
+    def run_one(host: str, *arguments: str) -> Done:
+        folder = tmp_path_factory.mktemp("load")
+        out = folder / "found.json"
+        words = ["-m", "loadtests", *arguments, "--host", host, "--out", str(out)]
+        done = run(*words, home=folder, timeout=110)
+        assert out.exists(), done.stderr
+        return Done(done.returncode, done.stdout, out.with_suffix(".html"), result.read(out))
+
+    return run_one
+
+
+@pytest.fixture(scope="module")
+def planted(load: Load) -> Iterator[dict[str, Future[Done]]]:
+    """Load tests of stubs, side by side, because they mostly wait."""
+
+    def against(options: str, *arguments: str) -> Done:
+        with stub(*options.split()) as host:
+            return load(host, *arguments)
+
+    stall = f"--stall-ms {STALL_MS} --every {EVERY_SECONDS} --wait-ms 5"
+    two_stalls = ("--seconds", "5", "--warm", "0.5", *PATIENT)
+    search = ("capacity", "--model", "viewcount", "--short")
+    bucket = ("--start", "420", "--window", "1", "--closeness", "1.05", "--arrivals", "constant")
+    with ThreadPoolExecutor() as pool:
+        yield {
+            "open": pool.submit(against, stall, "run", "--rate", "200", *two_stalls),
+            "closed": pool.submit(against, stall, "run", "--profile", "closed", "--users", "4", *two_stalls),
+            "wrong": pool.submit(against, "--wrong 0.01", "run", "--rate", "400", *two_stalls),
+            "bucket": pool.submit(
+                against, "--bucket 800 --depth 20", *search, *bucket, "--error-share", "0.01", *PATIENT
+            ),
+        }
+
+
+def test_a_planted_stall_is_seen_in_full_by_an_open_loop(planted: dict[str, Future[Done]]) -> None:
+    done = planted["open"].result()
+    assert done.found.whole.latency_ms["p99"] == pytest.approx(TRUE_P99_MS, rel=0.1), done.said
+    assert done.code == 0
+    assert done.page.exists()
+
+
+def test_a_closed_loop_hides_the_same_stall(planted: dict[str, Future[Done]]) -> None:
+    found = planted["closed"].result().found
+    assert found.whole.offered > 500
+    assert found.whole.latency_ms["p99"] < TRUE_P99_MS / 2
+    assert found.whole.latency_ms["max"] > 0.8 * STALL_MS
+
+
+def test_wrong_answers_are_counted_and_fail_the_run(planted: dict[str, Future[Done]]) -> None:
+    done = planted["wrong"].result()
+    wrong = done.found.whole.outcomes["wrong answer"]
+    expected = 0.01 * done.found.whole.offered
+    assert abs(wrong - expected) < 4 * expected**0.5
+    assert done.code == 1
+    assert f"{wrong} of {done.found.whole.offered:,} answers: wrong answer" in done.said
+
+
+def test_the_capacity_of_a_token_bucket_is_found(planted: dict[str, Future[Done]]) -> None:
+    done = planted["bucket"].result()
+    finding = done.found.finding
+    assert finding is not None
+    assert finding.rate == pytest.approx(800, rel=0.05), (done.said, done.found.windows)
+    assert "503 overloaded" in finding.knee
+    assert finding.limit
+
+
+def test_nothing_is_reported_where_the_generator_was_what_limited(load: Load) -> None:
+    with stub() as host:
+        done = load(host, "capacity", "--model", "viewcount", "--short", "--start", "20000", "--window", "0.3")
+    assert done.code == 4
+    assert "the client was the bottleneck" in done.said
+    assert done.found.finding is not None
+    assert done.found.finding.rate is None
+
+
+def test_two_processes_share_the_load_of_every_served_model(load: Load, server: "object") -> None:
+    host = f"http://127.0.0.1:{server.port}"  # type: ignore[attr-defined]
+    shape = ("--profile", "mixed", "--rate", "40", "--seconds", "4", "--warm", "1", "--p99-ms", "5000")
+    done = load(host, "run", *shape, "--processes", "2", "--short")
+    found = done.found
+    assert done.code == 0, done.said
+    assert found.workers == 2
+    assert {family for *_, family in found.models} == {"viewcount", "tagging", "image", "graph"}
+    due = schedule(phases("mixed", 40, 4, 1), Arrivals.POISSON, seed=7)
+    assert found.whole.offered == np.sum(due >= 1)
+    assert found.whole.outcomes == {"ok": found.whole.offered}
+    assert min(part.offered for part in found.by_model) > 0
+    counted = {metric.labels["model"] for metric in found.metrics if metric.name == "lectern_request_seconds"}
+    assert counted == {name for name, *_ in found.models}
+    assert found.used.server_cores is not None
+    assert found.used.server_cores > 0
+    assert not [child for child in psutil.Process().children() if "locust" in " ".join(child.cmdline())]
