@@ -15,7 +15,7 @@ LOCK = $(DEV) -m uv pip compile pyproject.toml --quiet --universal --python-vers
 # $(call need,NAME,example): stop with a sentence when a variable is missing.
 need = $(if $($(1)),,$(error $(1) is missing: $(2)))
 
-.PHONY: help serve test e2e check train ladder export install score ray monitor prometheus dashboards loadtest benchmark torture lock sbom audit lint clean
+.PHONY: help serve test e2e check train ladder export install score ray monitor prometheus dashboards loadtest capacity benchmark torture lock sbom audit lint clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -76,9 +76,13 @@ prometheus: $(DEV) ## Fetch Debian's Prometheus into .prometheus, for make monit
 dashboards: $(DEV) ## Write monitoring/dashboards anew
 	$(DEV) -m benchmarks.monitor.dashboards
 
-loadtest: $(DEV) ## Load a running service for 30 s
-	$(DEV) -m locust -f loadtests/locustfile.py --headless --users 16 --spawn-rate 16 --run-time 30s \
-		--host http://127.0.0.1:$(LECTERN_PORT)
+loadtest: $(DEV) ## Load a running service: make loadtest (PROFILE=step RATE=200 MODELS=viewcount=8,image=2 OPTIONS="--against earlier.json")
+	@$(DEV) -m loadtests run --host http://127.0.0.1:$(LECTERN_PORT) $(if $(PROFILE),--profile $(PROFILE)) \
+		$(if $(RATE),--rate $(RATE)) $(if $(MODELS),--models $(MODELS)) $(OPTIONS)
+
+capacity: $(DEV) ## Find the highest rate at which a running service keeps its objective: make capacity MODEL=image (OPTIONS="--p99-ms 20")
+	@:$(call need,MODEL,make capacity MODEL=image)
+	@$(DEV) -m loadtests capacity --host http://127.0.0.1:$(LECTERN_PORT) --model $(MODEL) $(OPTIONS)
 
 benchmark: $(DEV) ## Serve the same models by every peer and compare (SHORT=1: only FastAPI, against the last floor)
 	$(DEV) -m benchmarks.serving $(if $(SHORT),--short)

@@ -143,9 +143,11 @@ def _majority(trial: Trial) -> Generator[Trial, Window, tuple[bool, Window]]:
 
 
 def _confirm(trial: Trial) -> Generator[Trial, Window, tuple[list[Window], float]]:
-    tried = []
+    tried: list[Window] = []
     for _ in range(CONFIRMATIONS):
         tried.append((yield from _valid(trial)))
+        if sum(not window.is_held for window in tried) > CONFIRMATIONS / 2:
+            break
     missed = sum(round(window.part.missed_share * window.part.offered) for window in tried)
     return tried, upper_share(missed, sum(window.part.offered for window in tried))
 

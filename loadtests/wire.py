@@ -5,7 +5,8 @@ and geventhttpclient's pool and parser do the rest.
 """
 
 import socket
-from typing import NamedTuple
+from time import perf_counter
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import gevent.socket
@@ -15,6 +16,8 @@ from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError, HTTP
 # The pool looks at idle sockets by select(), which knows descriptors below 1,024 only.
 MOST_CONNECTIONS = 900
 BLOCK_BYTES = 65_536
+# Below the five seconds after which uvicorn, and so the service, closes an idle connection.
+IDLE_SECONDS = 3.0
 _DEAD_CONNECTION = (HTTPConnectionClosed, ConnectionResetError, BrokenPipeError)
 
 
@@ -25,16 +28,32 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class _Pool(ConnectionPool):
-    """Connections that do not wait for more to send; what they have sent and received is counted by who uses them."""
+class _Fresh(ConnectionPool):
+    """Connections that do not wait for more to send, none of them idle for so long that the server may close it."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._idle_since: dict[int, float] = {}
 
     def after_connect(self, sock: gevent.socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._idle_since.pop(id(sock), None)  # of one that was closed, whose place in memory this has
+
+    def get_socket(self) -> gevent.socket.socket:
+        while True:
+            found = super().get_socket()
+            since = self._idle_since.pop(id(found), None)
+            if since is None or perf_counter() - since < IDLE_SECONDS:
+                return found
+            self.release_socket(found)
+
+    def return_socket(self, sock: gevent.socket.socket) -> None:
+        self._idle_since[id(sock)] = perf_counter()
+        super().return_socket(sock)
 
 
-class _TlsPool(SSLConnectionPool):
-    def after_connect(self, sock: gevent.socket.socket) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+class _FreshTls(_Fresh, SSLConnectionPool):
+    """The same over TLS."""
 
 
 class Wire:
@@ -49,7 +68,7 @@ class Wire:
     def __init__(self, host: str, *, key: str = "", timeout: float = 30.0) -> None:
         found = urlsplit(host)
         name, port = found.hostname or "127.0.0.1", found.port or (443 if found.scheme == "https" else 80)
-        kind = _TlsPool if found.scheme == "https" else _Pool
+        kind = _FreshTls if found.scheme == "https" else _Fresh
         self._pool = kind(name, port, name, port, size=MOST_CONNECTIONS, network_timeout=timeout)
         authority = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
         self._headers = f"host: {authority}\r\n" + (f"authorization: Bearer {key}\r\n" if key else "")
