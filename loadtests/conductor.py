@@ -115,7 +115,12 @@ class Conductor:
     def _hunt(self) -> result.Result:
         """Try windows until the search ends; the last confirming window is what the report shows in detail."""
         assert self.task.hunt is not None  # the caller looked
-        hunt, windows, shown, warm = search(self.task.hunt), list[Window](), None, self.task.hunt.warm_seconds
+        hunt, windows, shown, warm = (
+            search(self.task.hunt, self.task.objective),
+            list[Window](),
+            None,
+            self.task.hunt.warm_seconds,
+        )
         trial = next(hunt)
         while True:
             phases = [

@@ -6,9 +6,10 @@
    does not; a window that a fifth of the requests missed decides alone.
 3. Challenge: the lowest rate that did not hold is tried once more, longer. If it holds now, the search had been misled
    by hiccups and climbs on from there.
-4. Confirm: three longer windows at the highest rate that held. At least two hold, and the 95 % upper bound (Clopper and
-   Pearson, 1934) of the share of all their requests that failed or came too late is at most 1 %. Otherwise the rate
-   goes down by the closeness and is confirmed again.
+4. Confirm: at the highest rate that held, three longer windows hold before two do not. Of the requests of all of these
+   together no more failed than the objective allows, and the 95 % upper bound (Clopper and Pearson, 1934) of the share
+   that failed or came too late is at most 1 %. Otherwise the rate goes down, by the closeness first and then by more
+   each time, and is confirmed again.
 
 A window holds when at least 99 of 100 requests were answered rightly within the bound, from when they were due, no more
 failed than the objective allows, and the second half was not slower than the bound either (a queue that has just begun
@@ -46,10 +47,10 @@ class ClientWasTheLimit(Exception):
 Windows = Generator[Trial, Window, Finding]
 
 
-def search(hunt: Hunt) -> Windows:
+def search(hunt: Hunt, objective: Objective) -> Windows:
     """The windows to try, one after the other; each is answered by sending what it gave."""
     try:
-        return (yield from _search(hunt))
+        return (yield from _search(hunt, objective))
     except ClientWasTheLimit as limit:
         return Finding(
             rate=None,
@@ -61,7 +62,7 @@ def search(hunt: Hunt) -> Windows:
         )
 
 
-def _search(hunt: Hunt) -> Windows:
+def _search(hunt: Hunt, objective: Objective) -> Windows:
     start = hunt.start
     for _ in range(MOST_ROUNDS):
         low, high, last = yield from _climb(hunt, start)
@@ -74,7 +75,7 @@ def _search(hunt: Hunt) -> Windows:
         if not holds_too:
             break
         start = high
-    return (yield from _confirmed(hunt, low, high, last))
+    return (yield from _confirmed(hunt, objective, low, high, last))
 
 
 def _close_in(
@@ -88,14 +89,18 @@ def _close_in(
     return low, high, last
 
 
-def _confirmed(hunt: Hunt, low: float, high: float | None, last: Window | None) -> Windows:
-    """What held, or something a little below it, three times over."""
-    for _ in range(MOST_STEPS_DOWN):
-        tried, bound = yield from _confirm(Trial(low, hunt.confirm_seconds, "confirm"))
-        if bound <= P99_SHARE and sum(window.is_held for window in tried) > CONFIRMATIONS / 2:
-            return _found(low, high, bound, tried, last)
-        last, high, low = next((window for window in tried if not window.is_held), last), low, low / hunt.closeness
-    return _nothing(high, last, f"{low * hunt.closeness:,.1f}")
+def _confirmed(hunt: Hunt, objective: Objective, low: float, high: float | None, last: Window | None) -> Windows:
+    """What held, or something below it, held three times over."""
+    rate = low
+    for number in range(1, MOST_STEPS_DOWN + 1):
+        tried = yield from _confirm(Trial(rate, hunt.confirm_seconds, "confirm"))
+        offered = sum(window.part.offered for window in tried)
+        bound = upper_share(_count(tried, "missed_share"), offered)
+        is_within = _count(tried, "failed_share") <= objective.error_share * offered
+        if tried[-1].is_held and bound <= P99_SHARE and is_within:
+            return _found(rate, high, bound, tried, last)
+        last, high, rate = next((one for one in tried if not one.is_held), last), rate, rate / hunt.closeness**number
+    return _nothing(high, last, f"{high:,.1f}")
 
 
 def _nothing(high: float | None, last: Window | None, slowest: str) -> Finding:
@@ -142,14 +147,18 @@ def _majority(trial: Trial) -> Generator[Trial, Window, tuple[bool, Window]]:
     return len(held) > len(failed), (failed or held)[-1]
 
 
-def _confirm(trial: Trial) -> Generator[Trial, Window, tuple[list[Window], float]]:
+def _confirm(trial: Trial) -> Generator[Trial, Window, list[Window]]:
+    """The windows until three held, the last of them too, or two did not."""
     tried: list[Window] = []
-    for _ in range(CONFIRMATIONS):
+    while True:
         tried.append((yield from _valid(trial)))
-        if sum(not window.is_held for window in tried) > CONFIRMATIONS / 2:
-            break
-    missed = sum(round(window.part.missed_share * window.part.offered) for window in tried)
-    return tried, upper_share(missed, sum(window.part.offered for window in tried))
+        held = sum(window.is_held for window in tried)
+        if held == CONFIRMATIONS or len(tried) - held > 1:
+            return tried
+
+
+def _count(windows: Sequence[Window], share: str) -> int:
+    return sum(round(getattr(window.part, share) * window.part.offered) for window in windows)
 
 
 def upper_share(missed: int, offered: int) -> float:
@@ -238,6 +247,6 @@ def _limit(window: Window | None) -> str:
     seen = (
         "its processes cannot be seen from here"
         if used.server_cores is None
-        else f"its {used.server_processes} processes used {used.server_cores:.2f} cores"
+        else f"its processes ({used.server_processes}) used {used.server_cores:.2f} cores"
     )
     return f"the service itself, neither CPU nor network nor client: {seen} ({window.why})"

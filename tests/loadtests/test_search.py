@@ -14,7 +14,7 @@ Service = Callable[[Trial], Window]
 
 def drive(service: Service, **hunt: Any) -> tuple[Finding, list[Window]]:
     """A whole search against a service that is a function."""
-    trials, windows = search(Hunt(**hunt)), list[Window]()
+    trials, windows = search(Hunt(**hunt), OBJECTIVE), list[Window]()
     trial = next(trials)
     while True:
         windows.append(service(trial))
@@ -129,7 +129,7 @@ def test_a_search_that_two_hiccups_misled_climbs_on(service: Any) -> None:
         ({"machine_share": 0.99}, "the machine's CPU: 99% of all cores were busy"),
         ({"network_mb": 120.0, "network_limit_mb": 125.0}, "the network: 120 of 125 MB/s"),
         ({"stolen_share": 0.2}, "other machines, which took 20% of the cores"),
-        ({}, "the service itself, neither CPU nor network nor client: its 1 processes used 0.50 cores"),
+        ({}, "the service itself, neither CPU nor network nor client: its processes (1) used 0.50 cores"),
         ({"server_cores": None, "busiest_process": None}, "its processes cannot be seen from here"),
     ],
 )
@@ -139,3 +139,18 @@ def test_what_limited_is_said(part: Any, used: Any, figures: dict[str, Any], sai
         return judge(trial, found, part(), used(**figures), OBJECTIVE, Patience())
 
     assert said in drive(answer)[0].limit
+
+
+def test_failures_in_one_window_of_four_count_over_all_of_them(part: Any, used: Any) -> None:
+    def answer(trial: Trial) -> Window:
+        tried[trial] = tried.get(trial, 0) + 1
+        # Above 700/s the second confirming window fails at 0.5 %, which is more than 0.1 % of four.
+        share = 0.005 if trial.stage == "confirm" and trial.rate > 700 and tried[trial] == 2 else 0.0
+        found = part(offered=10_000, missed_share=share, failed_share=share, outcomes={"ok": 9950, "503": 50})
+        return judge(trial, found, part(), used(), OBJECTIVE, Patience())
+
+    tried: dict[Trial, int] = {}
+    found, windows = drive(answer, most=1000.0)
+    assert [window.is_held for window in windows if window.rate == 800.0] == [True, True, False, True, True]
+    assert found.rate is not None
+    assert 600 < found.rate <= 700
