@@ -16,7 +16,7 @@ from loadtests import profiles, result, verdict
 from loadtests.limit import own_limit
 from loadtests.plan import Arrivals, Phase
 from loadtests.result import Result
-from loadtests.start import locust
+from loadtests.start import Workers, locust
 from loadtests.targets import Ask
 from loadtests.task import Hunt, Objective, Task
 from loadtests.words import summary
@@ -39,6 +39,7 @@ def shared(command: Any) -> Any:
             click.option("--timeout", default=30.0, show_default=True, help="Seconds an answer is waited for."),
             click.option("--processes", default=1, show_default=True, help="That make the load, on this machine."),
             click.option("--expect-workers", default=0, help="Instead: workers on other machines to wait for."),
+            click.option("--bind-port", default=5557, show_default=True, help="Where those workers find this process."),
             click.option("--out", type=click.Path(path_type=Path), help="Of the JSON; the page goes beside it."),
             click.option("--against", type=click.Path(exists=True, path_type=Path), help="An earlier JSON."),
             click.option("--thresholds", type=click.Path(exists=True, path_type=Path), default=verdict.THRESHOLDS),
@@ -162,7 +163,13 @@ def _carry_out(profile: str, phases: list[Phase], options: dict[str, Any], **mor
         path = Path(folder) / "task.json"
         path.write_bytes(msgspec.json.encode(task))
         path.chmod(0o600)
-        measured = locust(path, options["host"], options["processes"], options["expect_workers"], options["short"])
+        measured = locust(
+            path,
+            options["host"],
+            processes=options["processes"],
+            workers=Workers(options["expect_workers"], options["bind_port"]) if options["expect_workers"] else None,
+            is_quiet=options["short"],
+        )
     if measured != 0:
         sys.exit(verdict.Exit.UNUSABLE)
     _conclude(result.read(out), out, options["against"], options["thresholds"], is_short=options["short"])

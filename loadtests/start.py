@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from models.datasets import REPOSITORY
 
@@ -17,20 +18,32 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def locust(task: Path, host: str, processes: int, expect_workers: int = 0, is_quiet: bool = True) -> int:
+class Workers(NamedTuple):
+    """Generator processes that somebody else starts, on other machines: ``locust -f loadtests/locustfile.py --worker``.
+
+    Attributes:
+        number: How many to wait for.
+        port: Where they find this process.
+    """
+
+    number: int
+    port: int
+
+
+def locust(task: Path, host: str, *, processes: int = 1, workers: Workers | None = None, is_quiet: bool = True) -> int:
     """Run a task to its end; Locust's exit status.
 
     Args:
         task: The file that says what to measure.
         host: The service's address.
         processes: That make the load on this machine; one more tells them what to do and watches.
-        expect_workers: Instead, how many workers on other machines to wait for.
+        workers: Instead of them, others to wait for.
         is_quiet: Whether Locust's own statistics stay unsaid; they go to standard error.
     """
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
     command += ["--loglevel", "WARNING", "--host", host, "--task", str(task)]
-    if expect_workers:
-        command += ["--master", "--expect-workers", str(expect_workers)]
+    if workers is not None:
+        command += ["--master", "--expect-workers", str(workers.number), "--master-bind-port", str(workers.port)]
     else:
         port = str(_free_port())
         command += ["--processes", str(processes), "--master-bind-host", "127.0.0.1"]

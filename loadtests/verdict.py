@@ -77,17 +77,21 @@ def read_thresholds(path: Path = THRESHOLDS) -> Thresholds:
 
 def judge(result: Result, thresholds: Thresholds) -> list[str]:
     """Sentences about what failed; none when the run passed."""
-    failures = [
-        f"{count:,} of {result.whole.offered:,} answers: {reason}"
-        for reason, count in result.whole.outcomes.items()
-        if reason in (WRONG, BROKEN)
-    ]
+    failures = [f"{count:,} of {offered:,} answers: {reason}" for reason, count, offered in _wrong(result)]
     if result.finding is not None:
         return failures + ([result.finding.refused] if result.finding.refused else [])
     for part in _held(result, thresholds):
         if why := miss(part, result.objective):
             failures.append(f"{part.name}: {why}")
     return failures
+
+
+def _wrong(result: Result) -> list[tuple[str, int, int]]:
+    """How many answers were wrong or broken, of how many, wherever in the run, its warm-up included."""
+    parts = [window.part for window in result.windows] or result.parts
+    offered = sum(part.offered for part in parts)
+    counts = {reason: sum(part.outcomes.get(reason, 0) for part in parts) for reason in (WRONG, BROKEN)}
+    return [(reason, count, offered) for reason, count in counts.items() if count]
 
 
 def _held(result: Result, thresholds: Thresholds) -> list[Part]:
@@ -99,9 +103,8 @@ def _held(result: Result, thresholds: Thresholds) -> list[Part]:
 
 def exit_code(result: Result) -> Exit:
     """What the verdict means to a shell; wrong answers are a failure even where the generator was late."""
-    is_wrong = any(reason in (WRONG, BROKEN) for reason in result.whole.outcomes)
-    is_refused = result.finding is not None and "client" in result.finding.refused
-    if is_refused or (result.finding is None and result.client_limit and not is_wrong and result.verdict):
+    is_refused = result.finding is not None and "client" in result.finding.refused and not _wrong(result)
+    if is_refused or (result.finding is None and result.client_limit and not _wrong(result) and result.verdict):
         return Exit.CLIENT_LIMITED
     return Exit.FAILED if result.verdict else Exit.PASSED
 

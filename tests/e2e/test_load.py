@@ -1,6 +1,8 @@
 """The load test against services whose every figure is known, and against the real one. Locust runs in processes."""
 
+import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +17,8 @@ from loadtests.limit import stub
 from loadtests.plan import Arrivals, schedule
 from loadtests.profiles import phases
 from loadtests.result import Result
+from loadtests.start import LOCUSTFILE
+from models.datasets import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 
@@ -90,11 +94,13 @@ def test_a_closed_loop_hides_the_same_stall(planted: dict[str, Future[Done]]) ->
 
 def test_wrong_answers_are_counted_and_fail_the_run(planted: dict[str, Future[Done]]) -> None:
     done = planted["wrong"].result()
+    offered = sum(part.offered for part in done.found.parts)
+    all_wrong = sum(part.outcomes.get("wrong answer", 0) for part in done.found.parts)
     wrong = done.found.whole.outcomes["wrong answer"]
     expected = 0.01 * done.found.whole.offered
     assert abs(wrong - expected) < 4 * expected**0.5
     assert done.code == 1
-    assert f"{wrong} of {done.found.whole.offered:,} answers: wrong answer" in done.said
+    assert f"{all_wrong} of {offered:,} answers: wrong answer" in done.said
 
 
 def test_the_capacity_of_a_token_bucket_is_found(planted: dict[str, Future[Done]]) -> None:
@@ -113,6 +119,20 @@ def test_nothing_is_reported_where_the_generator_was_what_limited(load: Load) ->
     assert "the client was the bottleneck" in done.said
     assert done.found.finding is not None
     assert done.found.finding.rate is None
+
+
+def test_a_worker_that_was_started_elsewhere_needs_only_the_masters_address(load: Load, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    worker = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--worker", "--master-port", port]
+    with stub() as host, subprocess.Popen(worker, cwd=REPOSITORY, stderr=subprocess.DEVNULL) as process:
+        done = load(
+            host, "run", "--rate", "50", "--seconds", "2", "--expect-workers", "1", "--bind-port", port, "--short"
+        )
+        assert process.wait(30) == 0
+    assert done.code == 0, done.said
+    assert done.found.whole.outcomes == {"ok": done.found.whole.offered}
 
 
 def test_two_processes_share_the_load_of_every_served_model(load: Load, server: "object") -> None:

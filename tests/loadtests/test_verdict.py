@@ -37,7 +37,8 @@ def test_a_run_within_its_objective_passes(made: Make, thresholds: Thresholds) -
 
 def test_one_wrong_answer_fails_a_run_whatever_its_share(made: Make, part: Make, thresholds: Thresholds) -> None:
     for reason in ("wrong answer", "broken answer"):
-        found = made(whole=part(offered=100_000, outcomes={"ok": 99_999, reason: 1}, failed_share=1e-5))
+        warm_up = part("warm-up", offered=100, outcomes={"ok": 99, reason: 1}, failed_share=0.01)
+        found = made(parts=[warm_up, part(offered=99_900)])
         assert concluded(found, thresholds) is Exit.FAILED
         assert found.verdict == [f"1 of 100,000 answers: {reason}"]
 
@@ -56,7 +57,7 @@ def test_no_verdict_is_given_when_the_client_was_late(made: Make, part: Make, th
     assert concluded(made(whole=late, client_limit="late"), thresholds) is Exit.CLIENT_LIMITED
     assert concluded(made(client_limit="late"), thresholds) is Exit.PASSED  # it held in spite of it
     wrong = part(missed_share=0.5, outcomes={"ok": 99, "wrong answer": 1})
-    assert concluded(made(whole=wrong, client_limit="late"), thresholds) is Exit.FAILED
+    assert concluded(made(whole=wrong, parts=[wrong], client_limit="late"), thresholds) is Exit.FAILED
 
 
 def test_an_overload_is_judged_by_what_comes_before_and_after(made: Make, part: Make, thresholds: Thresholds) -> None:
