@@ -131,7 +131,7 @@ def throughput(windows: Sequence[Window], found: Result) -> str:
 
 def stages(metrics: Sequence[Metric]) -> str:
     """Means of the service's own histograms of seconds; empty when it has none."""
-    timed = [metric for metric in metrics if metric.mean is not None and metric.name.endswith("seconds")][:16]
+    timed = [metric for metric in metrics if metric.mean is not None and metric.name.endswith("seconds")][:40]
     if not timed:
         return ""
     figure, panel = pyplot.subplots(figsize=(8, 0.9 + 0.34 * len(timed)))

@@ -7,6 +7,7 @@ import gevent
 import gevent.socket
 import pytest
 from gevent.server import StreamServer
+from geventhttpclient.response import HTTPParseError
 
 from loadtests import wire
 from loadtests.alarm import Alarm
@@ -87,6 +88,15 @@ def test_a_server_that_only_hangs_up_gives_no_answer() -> None:
         serving(lambda connection: connection.shutdown(gevent.socket.SHUT_RDWR)) as (found, _),
         pytest.raises(ConnectionResetError),
     ):
+        found.ask(found.request("/x"))
+
+
+def test_an_answer_that_breaks_off_is_none() -> None:
+    def half(connection: Any) -> None:
+        connection.sendall(ANSWER[:-1])
+        connection.shutdown(gevent.socket.SHUT_RDWR)
+
+    with serving(half) as (found, _), pytest.raises(HTTPParseError):
         found.ask(found.request("/x"))
 
 
