@@ -14,6 +14,7 @@ import msgspec
 
 from loadtests import profiles, result, verdict
 from loadtests.limit import own_limit
+from loadtests.mlperf.command import mlperf
 from loadtests.plan import Arrivals, Phase
 from loadtests.result import Result
 from loadtests.start import Workers, locust
@@ -53,6 +54,9 @@ def shared(command: Any) -> Any:
 @click.group(help=__doc__)
 def main() -> None:
     """The command line."""
+
+
+main.add_command(mlperf)
 
 
 @main.command()

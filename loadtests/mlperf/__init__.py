@@ -1,0 +1,1 @@
+"""The four MLPerf Inference scenarios, by the real LoadGen, over HTTP: ``python -m loadtests mlperf``."""

@@ -1,0 +1,175 @@
+"""Many HTTP requests in flight: any thread asks, one thread takes the answers.
+
+LoadGen times a query from when it was to leave until it is told the answer, so what this client adds is counted as the
+service's: whoever asks sends from his own thread, and the answers are taken by another that mostly sleeps in ``epoll``.
+"""
+
+import select
+import socket
+import threading
+from collections import deque
+from contextlib import suppress
+from time import monotonic
+from typing import Protocol
+
+import httptools
+
+from loadtests.mlperf.served import Address
+
+RECEIVE_BYTES = 262_144
+# Below the five seconds after which the service closes a connection that says nothing.
+IDLE_SECONDS = 3.0
+PATIENCE_SECONDS = 30.0
+WAKE_SECONDS = 0.05
+
+
+class Question(Protocol):
+    """One request, made when it is sent."""
+
+    def request(self) -> bytes:
+        """The whole HTTP request."""
+        ...
+
+    def answered(self, outcome: str, body: bytes) -> None:
+        """Called once: with the status, or with why there is no answer."""
+        ...
+
+
+class Link:
+    """One connection with at most one question on it; what httptools reads off it."""
+
+    def __init__(self, address: Address) -> None:
+        self.question: Question | None = None
+        self.since = monotonic()
+        self.body, self.is_whole = bytearray(), False
+        self.socket = socket.create_connection((address.host, address.port), timeout=PATIENCE_SECONDS)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.settimeout(None)
+        self.parser = httptools.HttpResponseParser(self)
+
+    def on_body(self, data: bytes) -> None:
+        """A part of the body."""
+        self.body += data
+
+    def on_message_complete(self) -> None:
+        """The end of the answer."""
+        self.is_whole = True
+
+    def feed(self) -> bool:
+        """Read what is there; whether the connection still stands."""
+        try:
+            new = self.socket.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
+            if new:
+                self.parser.feed_data(new)
+        except BlockingIOError:
+            return True
+        except (OSError, httptools.HttpParserError):
+            return False
+        return bool(new)
+
+    def shut(self) -> None:
+        """End it; only the receiving thread closes, when it sees the end, so that no number is used twice."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+
+class Network:
+    """Connections to one service, at most ``most`` at a time; what finds none waits in order."""
+
+    def __init__(self, address: Address, most: int) -> None:
+        self.address, self.most = address, most
+        self.links: dict[int, Link] = {}
+        self.idle: list[Link] = []
+        self.waiting: deque[Question] = deque()
+        self.lock, self.poll, self.is_over = threading.Lock(), select.epoll(), False
+        self.thread = threading.Thread(target=self._receive, name="answers", daemon=True)
+
+    def __enter__(self) -> "Network":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over = True
+        self.thread.join()
+        for link in self.links.values():
+            link.socket.close()
+        self.poll.close()
+
+    def ask(self, question: Question) -> None:
+        """Send a question now, or when a connection is free."""
+        with self.lock:
+            link = self._take()
+            if link is None and len(self.links) >= self.most:
+                self.waiting.append(question)
+                return
+        try:
+            self._send(link or self._open(), question)
+        except OSError as error:
+            question.answered(f"not connected: {error.strerror}", b"")
+
+    def _take(self) -> Link | None:
+        while self.idle:
+            link = self.idle.pop()
+            if monotonic() - link.since < IDLE_SECONDS:
+                return link
+            link.shut()
+        return None
+
+    def _open(self) -> Link:
+        link = Link(self.address)
+        with self.lock:
+            self.links[link.socket.fileno()] = link
+        self.poll.register(link.socket, select.EPOLLIN)
+        return link
+
+    def _send(self, link: Link, question: Question) -> None:
+        link.question, link.since = question, monotonic()
+        try:
+            link.socket.sendall(question.request())
+        except OSError:
+            link.shut()
+
+    def _receive(self) -> None:
+        while not self.is_over:
+            for number, _ in self.poll.poll(WAKE_SECONDS, 256):
+                link = self.links.get(number)
+                if link is None:
+                    continue
+                if not link.feed():
+                    self._lose(link, "closed")
+                elif link.is_whole:
+                    self._finish(link)
+            late = monotonic() - PATIENCE_SECONDS
+            for link in [link for link in [*self.links.values()] if link.question and link.since < late]:
+                self._lose(link, "silent")
+
+    def _finish(self, link: Link) -> None:
+        question, body, status = link.question, bytes(link.body), link.parser.get_status_code()
+        keeps = link.parser.should_keep_alive()
+        link.question, link.body, link.is_whole = None, bytearray(), False
+        if question is not None:
+            question.answered(str(status), body)
+        if not keeps:
+            self._lose(link, "")
+            return
+        with self.lock:
+            following = self.waiting.popleft() if self.waiting else None
+            if following is None:
+                link.since = monotonic()
+                self.idle.append(link)
+        if following is not None:
+            self._send(link, following)
+
+    def _lose(self, link: Link, reason: str) -> None:
+        """A connection has ended: its question gets no answer, and who waited for it gets another connection."""
+        with self.lock:
+            if link in self.idle:
+                self.idle.remove(link)
+            del self.links[link.socket.fileno()]
+            following = self.waiting.popleft() if self.waiting else None
+        self.poll.unregister(link.socket)
+        link.socket.close()
+        if link.question is not None:
+            link.question.answered(reason, b"")
+        if following is not None:
+            self.ask(following)

@@ -1,0 +1,118 @@
+"""What a running service says of its models."""
+
+import http.client
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import msgspec
+
+from models.family import AnyCard, Assets
+from models.registry import find_card
+
+PATIENCE_SECONDS = 30
+
+
+class Score(msgspec.Struct, frozen=True, kw_only=True):
+    """What the certificate says of the test set."""
+
+    metric: str
+    unit: str
+    test: float
+    instances: int
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One model in the list of models."""
+
+    name: str
+    version: str
+    family: str
+    task: str
+    data: str
+    digest: str
+    provider: str
+    score: Score
+
+
+class _Index(msgspec.Struct, frozen=True):
+    models: list[Entry]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a service listens."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> "Address":
+        """The address in a URL; only plain HTTP is measured here.
+
+        Raises:
+            click.BadParameter: If it is no such URL.
+        """
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname:
+            raise click.BadParameter(f"expected http://HOST:PORT, found {url!r}")
+        return cls(host=parts.hostname, port=parts.port or 80)
+
+    def page(self, path: str) -> bytes:
+        """A page that must be there.
+
+        Raises:
+            click.ClickException: If it is not.
+        """
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE_SECONDS)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            content = answer.read()
+        except OSError as error:
+            raise click.ClickException(f"nothing answers on {self.host}:{self.port}: {error}") from error
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise click.ClickException(f"GET {path}: status {answer.status}")
+        return content
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """One served model, and what is needed to ask it and to judge its answers."""
+
+    address: Address
+    entry: Entry
+    card: AnyCard
+    assets: Assets
+
+    @property
+    def path(self) -> str:
+        """Where predictions are asked for."""
+        return f"/v1/models/{self.entry.name}/predict"
+
+    def cost(self, instance: Any) -> int:
+        """Units of the budget that an instance takes."""
+        return self.card.cost(self.card.encode(instance, self.assets))
+
+
+def find_served(address: Address, wanted: Sequence[str]) -> list[Served]:
+    """The models asked for (none: all), as the service has them.
+
+    Raises:
+        click.BadParameter: If one is not served.
+        click.ClickException: If the service does not answer.
+    """
+    entries = {entry.name: entry for entry in msgspec.json.decode(address.page("/v1/models"), type=_Index).models}
+    if strange := sorted(set(wanted) - set(entries)):
+        raise click.BadParameter(f"{', '.join(strange)}: the service has {', '.join(entries)}")
+    return [_read(address, entries[name]) for name in wanted or entries]
+
+
+def _read(address: Address, entry: Entry) -> Served:
+    card = find_card(entry.family, entry.task)
+    assets: Assets = msgspec.json.decode(address.page(f"/v1/models/{entry.name}/assets"), type=card.assets)
+    return Served(address=address, entry=entry, card=card, assets=assets)

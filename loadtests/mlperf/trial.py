@@ -1,0 +1,85 @@
+"""A scenario by its rules: what LoadGen must expect is measured first, and Server's rate is searched for."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from loadtests.mlperf.exam import Outcome, run
+from loadtests.mlperf.library import Library
+from loadtests.mlperf.scenario import Scenario, Settings, least_queries
+from loadtests.mlperf.served import Address
+
+SHORT_SECONDS = 1.0
+# Early stopping at the 99th percentile needs 459 queries when none is late; a short run has more.
+SEARCH_QUERIES = 600
+ATTEMPTS = 4
+# LoadGen makes requests for twice the duration at the expected latency; a faster service must not run out of them.
+FASTER = 0.6
+SLOWER = 0.85
+
+
+class Trial:
+    """One library asked of one service, with the seconds and the bound of the scenarios."""
+
+    def __init__(self, address: Address, library: Library, seconds: float, bound_ms: float, logs: Path) -> None:
+        self.address, self.library = address, library
+        self.seconds, self.bound_ms, self.logs = seconds, bound_ms, logs
+
+    def settings(self, scenario: Scenario, expected: float) -> Settings:
+        """A run by the rules, of the seconds that were asked for."""
+        return Settings(
+            scenario=scenario,
+            seconds=self.seconds,
+            expected=expected,
+            bound_ms=self.bound_ms,
+            queries=least_queries(scenario, len(self.library.samples)),
+            is_uneven=self.library.is_uneven,
+        )
+
+    def short(self, scenario: Scenario, expected: float, queries: int) -> Outcome:
+        """A run that only says how fast the service is."""
+        settings = dataclasses.replace(self.settings(scenario, expected), seconds=SHORT_SECONDS, queries=queries)
+        return self._run(dataclasses.replace(settings, is_uneven=False))
+
+    def _run(self, settings: Settings) -> Outcome:
+        return run(self.address, self.library, settings, self.logs).outcome
+
+    def perform(self, scenario: Scenario, rate: float | None = None) -> tuple[Outcome, Settings]:
+        """The run that counts, and the settings it had; ``rate`` is Server's, searched for by default."""
+        expected = rate or self._expect(scenario)
+        for _ in range(ATTEMPTS):
+            settings = self.settings(scenario, expected)
+            outcome = self._run(settings)
+            if outcome.is_valid or outcome.failures or rate:
+                break
+            # Server was too fast; the others had too little to do.
+            expected *= SLOWER if scenario is not Scenario.OFFLINE else 1.3
+        return outcome, settings
+
+    def _expect(self, scenario: Scenario) -> float:
+        if scenario is Scenario.OFFLINE:
+            found = self.short(scenario, 1.0, min(2048, 8 * len(self.library.samples)))
+            return 1.15 * self.short(scenario, found.figure, 1).figure
+        if scenario is Scenario.SERVER:
+            return SLOWER * highest(self._holds, 0.5 / (self.short(Scenario.SINGLE_STREAM, 1e5, 64).p50_ms / 1000))
+        return 1e6 * FASTER * self.short(scenario, 1e5, 64).p50_ms
+
+    def _holds(self, rate: float) -> bool:
+        outcome = self.short(Scenario.SERVER, rate, SEARCH_QUERIES)
+        return not outcome.failures and outcome.p99_ms <= self.bound_ms
+
+
+def highest(holds: Callable[[float], bool], first: float, halvings: int = 3) -> float:
+    """Nearly the highest rate that holds: doubled or halved from ``first``, then narrowed by halving the interval."""
+    low, high, rate = 0.0, None, first
+    for _ in range(12):
+        if holds(rate):
+            low, rate = rate, 2 * rate
+        else:
+            high, rate = rate, rate / 2
+        if low and high:
+            break
+    for _ in range(halvings if low and high else 0):
+        middle = (low + (high or low)) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low or rate
