@@ -24,17 +24,20 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     instances: int
 
 
+NO_SCORE = Score(metric="none", unit="", test=0.0, instances=0)
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One model in the list of models."""
+    """One model in the list of models; a stub says less of it."""
 
     name: str
     version: str
     family: str
     task: str
-    data: str
     digest: str
-    provider: str
-    score: Score
+    data: str = "unknown"
+    provider: str = "unknown"
+    score: Score = NO_SCORE
 
 
 class _Index(msgspec.Struct, frozen=True):
