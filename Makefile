@@ -15,7 +15,7 @@ LOCK = $(DEV) -m uv pip compile pyproject.toml --quiet --universal --python-vers
 # $(call need,NAME,example): stop with a sentence when a variable is missing.
 need = $(if $($(1)),,$(error $(1) is missing: $(2)))
 
-.PHONY: help serve test e2e check train ladder export install score ray monitor prometheus dashboards loadtest capacity benchmark torture lock sbom audit lint clean
+.PHONY: help serve test e2e check train ladder export install score ray monitor prometheus dashboards loadtest capacity mlperf benchmark torture lock sbom audit lint clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -83,6 +83,9 @@ loadtest: $(DEV) ## Load a running service: make loadtest (PROFILE=step RATE=200
 capacity: $(DEV) ## Find the highest rate at which a running service keeps its objective: make capacity MODEL=image (OPTIONS="--p99-ms 20")
 	@:$(call need,MODEL,make capacity MODEL=image)
 	@$(DEV) -m loadtests capacity --host http://127.0.0.1:$(LECTERN_PORT) --model $(MODEL) $(OPTIONS)
+
+mlperf: $(DEV) ## The MLPerf scenarios against a running service, some minutes each: make mlperf MODEL=image
+	$(DEV) -m loadtests mlperf --url http://127.0.0.1:$(LECTERN_PORT) $(if $(MODEL),--model $(MODEL))
 
 benchmark: $(DEV) ## Serve the same models by every peer and compare (SHORT=1: only FastAPI, against the last floor)
 	$(DEV) -m benchmarks.serving $(if $(SHORT),--short)

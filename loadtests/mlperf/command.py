@@ -89,7 +89,7 @@ def examine(
         verdicts = []
         if compliance and outcome.is_valid:
             verdicts = [
-                check_answers(served, library, settings, marked.answers, place / "TEST01"),
+                check_answers(served, library, settings, dict(marked.answers), place / "TEST01"),
                 check_caching(served, settings, place / "TEST04"),
             ]
         rows.append(Row(outcome=outcome, expected=settings.expected, bound_ms=bound_ms, verdicts=verdicts))
@@ -126,7 +126,7 @@ def _ask_once(served: Served, library: Library, logs: Path) -> Marked:
 
 
 def _judge(served: Served, library: Library, marked: Marked) -> Accuracy:
-    answers, score, failures = marked.answers, served.entry.score, dict(marked.outcome.failures)
+    answers, score, failures = dict(marked.answers), served.entry.score, dict(marked.outcome.failures)
     count = len(library.samples)
     is_whole = not failures and len(answers) == count
     found = library.score([answers[number] for number in range(count)]) if is_whole else None

@@ -67,10 +67,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marked:
-    """An outcome, with the answers that LoadGen logged, by sample."""
+    """An outcome, with the samples whose answers LoadGen logged, and the answers."""
 
     outcome: Outcome
-    answers: Mapping[int, bytes]
+    answers: Sequence[tuple[int, bytes]]
 
 
 def loadgen() -> Any:
@@ -251,6 +251,6 @@ def _figure(scenario: Scenario, found: Mapping[str, Any]) -> float:
     return float(found.get(key, 0)) * unit
 
 
-def _answers(log: Path) -> dict[int, bytes]:
+def _answers(log: Path) -> list[tuple[int, bytes]]:
     entries = msgspec.json.decode(log.read_bytes() or b"[]")
-    return {int(entry["qsl_idx"]): bytes.fromhex(entry["data"]) for entry in entries}
+    return [(int(entry["qsl_idx"]), bytes.fromhex(entry["data"])) for entry in entries]

@@ -21,6 +21,11 @@ class Scenario(StrEnum):
     SERVER = "Server"
     OFFLINE = "Offline"
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether the next query follows the answer to the last one."""
+        return self in (Scenario.SINGLE_STREAM, Scenario.MULTI_STREAM)
+
 
 class Purpose(StrEnum):
     """What LoadGen asks for: speed by the rules, every sample once, or what the compliance tests need."""
@@ -60,8 +65,7 @@ class Settings:
     def to_config(self) -> str:
         """The text of a ``user.conf``; seeds, percentiles and the rest come from LoadGen's own ``mlperf.conf``."""
         name = self.scenario
-        is_stream = name in (Scenario.SINGLE_STREAM, Scenario.MULTI_STREAM)
-        expected = ("target_latency", self.expected / 1e6) if is_stream else ("target_qps", self.expected)
+        expected = ("target_latency", self.expected / 1e6) if name.is_stream else ("target_qps", self.expected)
         lines = {
             "min_duration": int(1000 * self.seconds),
             "min_query_count": self.queries,

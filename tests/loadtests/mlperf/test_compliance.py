@@ -65,7 +65,7 @@ def test_answers_that_change_are_caught_by_test01(start: Start, tmp_path: Path, 
         scenario=Scenario.OFFLINE, purpose=Purpose.ACCURACY, seconds=0, expected=1.0, bound_ms=0.0, queries=64
     )
     wanted = run(start(Stub()), library, good, tmp_path).answers
-    found = check_answers(served(start(Stub(delay=0.005, wrong=wrong))), library, SETTINGS, wanted, tmp_path)
+    found = check_answers(served(start(Stub(delay=0.005, wrong=wrong))), library, SETTINGS, dict(wanted), tmp_path)
     assert found.compared > 40
     assert (found.different == 0) is passes
     assert any("differ from" in reason for reason in found.reasons) is not passes
@@ -86,6 +86,6 @@ def test_answers_that_change_are_caught_by_test01(start: Start, tmp_path: Path, 
 def test_what_counts_as_the_same_answer(one: bytes, other: bytes, same: bool) -> None:
     """Words and class ids exactly, numbers within the certificate's tolerance."""
     tolerance = Tolerance(atol=1e-5, rtol=1e-5, reason="")
-    assert count_different({0: one}, {0: other}, tolerance) == (0 if same else 1)
-    assert count_different({0: one}, {}, tolerance) == 1
+    assert count_different([(0, one)], {0: other}, tolerance) == (0 if same else 1)
+    assert count_different([(0, one)], {}, tolerance) == 1
     assert is_same({"a": 1.0}, {"a": 1.0}, tolerance)

@@ -25,20 +25,20 @@ def ask(address: Address, logs: Path, scenario: Scenario, **more: float) -> Mark
 
 
 def test_single_stream_finds_the_known_delay(start: Start, tmp_path: Path) -> None:
-    """One after the other, each 25 ms: the early-stopping estimate of the 90th percentile says so within 10 %.
+    """One after the other, each 40 ms: the early-stopping estimate of the 90th percentile says so within 10 %.
 
     A busy machine only ever adds, so one run of three must say so, and none may say less.
     """
-    address = start(Stub(delay=0.025))
+    address = start(Stub(delay=0.04))
     for _ in range(3):
-        found = ask(address, tmp_path, Scenario.SINGLE_STREAM, queries=150).outcome
+        found = ask(address, tmp_path, Scenario.SINGLE_STREAM, queries=100).outcome
         assert found.is_valid, found.reasons
         assert not found.reasons
-        assert found.queries >= 150
-        assert found.figure >= 25
-        if found.figure <= 27.5:
+        assert found.queries >= 100
+        assert found.figure >= 40
+        if found.figure <= 44:
             return
-    pytest.fail(f"25 ms were found to be {found.figure} ms")
+    pytest.fail(f"40 ms were found to be {found.figure} ms")
 
 
 def test_too_few_queries_are_invalid(start: Start, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_server_is_valid_when_the_bound_is_above_the_delay_only(start: Start, tm
     address = start(Stub(delay=DELAY))
     wide = ask(address, tmp_path, Scenario.SERVER, expected=500.0, queries=600, bound_ms=400.0).outcome
     assert wide.is_valid, wide.reasons
-    assert wide.p50_ms == pytest.approx(1000 * DELAY, rel=0.2)
+    assert wide.p50_ms >= 1000 * DELAY
     narrow = ask(address, tmp_path, Scenario.SERVER, expected=500.0, queries=600, bound_ms=20.0).outcome
     assert not narrow.is_valid
     assert any("Reduce target QPS" in reason for reason in narrow.reasons), narrow.reasons
@@ -79,8 +79,8 @@ def test_accuracy_mode_keeps_every_answer(start: Start, tmp_path: Path) -> None:
     library = windows(64, seed=0)
     wanted = settings(Scenario.OFFLINE, purpose=Purpose.ACCURACY, seconds=0, queries=64)
     found = run(start(Stub()), library, wanted, tmp_path)
-    assert sorted(found.answers) == list(range(64))
-    for number, answer in found.answers.items():
+    assert sorted(number for number, _ in found.answers) == list(range(64))
+    for number, answer in found.answers:
         last = library.samples[number].split(b"]")[0].rsplit(b",", 1)[1]
         assert answer == b'{"forecast":[%b]}' % last
 
