@@ -40,6 +40,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         is_valid: LoadGen says VALID, and every request was answered.
         reasons: Why it is not.
         figure: What the rules report: the early-stopping estimate in ms (streams), or samples per second.
+        least_ms: The quickest query's latency; for Offline, of the first samples that came back.
         p50_ms: Of a query, as the other percentiles.
         failures: Samples without an answer, by the reason.
         client_cores: CPU time of LoadGen and the client for each second.
@@ -50,6 +51,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     is_valid: bool
     reasons: list[str]
     figure: float
+    least_ms: float
     p50_ms: float
     p90_ms: float
     p99_ms: float
@@ -230,6 +232,7 @@ def _read(settings: Settings, failures: Mapping[str, int], log: str, cores: floa
         is_valid=not failures and (is_accuracy or found.get("result_validity") == "VALID"),
         reasons=[reason for reason in reasons if reason],
         figure=_figure(settings.scenario, found),
+        least_ms=found.get(f"result_min_{kind.removeprefix('per_')}_ns", 0) / 1e6,
         p50_ms=p50,
         p90_ms=p90,
         p99_ms=p99,
