@@ -26,6 +26,7 @@ SCENARIOS = [str(scenario) for scenario in Scenario]
 
 @click.command()
 @click.option("--url", default="http://127.0.0.1:3000", show_default=True, help="Where the service runs.")
+@click.option("--key-file", type=click.Path(exists=True, path_type=Path), help="With the caller's key.")
 @click.option("--model", "models", multiple=True, help="A served model; may be repeated. All by default.")
 @click.option("--scenario", "scenarios", multiple=True, type=click.Choice(SCENARIOS), help="All four by default.")
 @click.option(
@@ -38,6 +39,7 @@ SCENARIOS = [str(scenario) for scenario in Scenario]
 @click.option("--logs", type=click.Path(path_type=Path), help="Keep LoadGen's logs there.")
 def mlperf(
     url: str,
+    key_file: Path | None,
     models: Sequence[str],
     scenarios: Sequence[str],
     seconds: float,
@@ -52,10 +54,11 @@ def mlperf(
     The service must run, and nothing else should.
     """
     loadgen()
+    address = Address.of(url, key_file.read_text().strip() if key_file else "")
     chosen = [Scenario(name) for name in scenarios or SCENARIOS]
     reports = []
     with TemporaryDirectory(prefix="lectern-") as temporary:
-        for served in find_served(Address.of(url), models):
+        for served in find_served(address, models):
             bound = bound_ms or BOUNDS_MS.get(served.entry.family, 10.0)
             folder = (logs or Path(temporary)) / served.entry.name
             reports.append(examine(served, chosen, seconds, bound, folder, rate=qps, compliance=compliance))

@@ -1,6 +1,6 @@
 """The query sample library: instances ready to be sent, and what their answers are worth."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,7 @@ class Library:
     """Samples by their number.
 
     Attributes:
-        path: Where they are sent.
+        head: First line and headers of a request, up to the length of its body.
         source: What they are, for people.
         samples: Each instance as JSON.
         costs: Units of the card's budget that each takes.
@@ -43,7 +43,7 @@ class Library:
         data: The judge of the answers, where there are truths.
     """
 
-    path: str
+    head: bytes = field(repr=False)
     source: str
     samples: Sequence[bytes]
     costs: Sequence[int]
@@ -58,8 +58,7 @@ class Library:
     def request(self, numbers: Sequence[int]) -> bytes:
         """One whole HTTP request for these samples, on a connection that is kept."""
         body = b'{"instances":[%b]}' % b",".join([self.samples[number] for number in numbers])
-        head = f"POST {self.path} HTTP/1.1\r\nhost: loadgen\r\ncontent-type: application/json\r\ncontent-length: "
-        return b"%b%d\r\n\r\n%b" % (head.encode(), len(body), body)
+        return b"%b%d\r\n\r\n%b" % (self.head, len(body), body)
 
     def score(self, answers: Sequence[bytes]) -> float | None:
         """What the answers to all samples are worth; ``None`` where nobody knows the truth."""
@@ -86,9 +85,15 @@ def random_library(served: Served, count: int, seed: int) -> Library:
     return _library(served, f"{count} random requests, seed {seed}", instances)
 
 
+def head_of(path: str, headers: Mapping[str, str]) -> bytes:
+    """What all requests to a path begin with."""
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "content-type: application/json", "content-length: "]).encode("latin-1")
+
+
 def _library(served: Served, source: str, instances: Sequence[Any], **more: Any) -> Library:
     return Library(
-        path=served.path,
+        head=head_of(served.path, served.address.headers),
         source=source,
         samples=[msgspec.json.encode(instance) for instance in instances],
         costs=[served.cost(instance) for instance in instances],

@@ -2,7 +2,7 @@
 
 import http.client
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,13 +46,14 @@ class _Index(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where a service listens."""
+    """Where a service listens, and the key it wants to see, if any."""
 
     host: str
     port: int
+    key: str = field(default="", repr=False)
 
     @classmethod
-    def of(cls, url: str) -> "Address":
+    def of(cls, url: str, key: str = "") -> "Address":
         """The address in a URL; only plain HTTP is measured here.
 
         Raises:
@@ -61,7 +62,13 @@ class Address:
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise click.BadParameter(f"expected http://HOST:PORT, found {url!r}")
-        return cls(host=parts.hostname, port=parts.port or 80)
+        return cls(host=parts.hostname, port=parts.port or 80, key=key)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request carries."""
+        host = {"host": f"{self.host}:{self.port}"}
+        return host | ({"authorization": f"Bearer {self.key}"} if self.key else {})
 
     def page(self, path: str) -> bytes:
         """A page that must be there.
@@ -71,7 +78,7 @@ class Address:
         """
         connection = http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE_SECONDS)
         try:
-            connection.request("GET", path)
+            connection.request("GET", path, headers=self.headers)
             answer = connection.getresponse()
             content = answer.read()
         except OSError as error:

@@ -51,9 +51,9 @@ class Trial:
         for _ in range(ATTEMPTS):
             settings = self.settings(scenario, expected)
             outcome = self._run(settings)
-            if outcome.is_valid or outcome.failures or rate:
+            if outcome.is_valid or rate or (outcome.failures and scenario is not Scenario.SERVER):
                 break
-            # Server was too fast; the others had too little to do.
+            # Server was asked too much; the others had too little to do.
             expected *= SLOWER if scenario is not Scenario.OFFLINE else 1.3
         return outcome, settings
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from loadtests.mlperf.library import Library
+from loadtests.mlperf.library import Library, head_of
 from models.datasets import is_local
 from models.viewcount.data import OTEXTS, load
 
@@ -101,4 +101,4 @@ def windows(count: int, seed: int) -> Library:
     """Random windows of views, all of one cost."""
     views = np.random.default_rng(seed).integers(1, 1000, (count, 56)).tolist()
     samples = [msgspec.json.encode({"views": window, "horizon": 1}) for window in views]
-    return Library(path=PATH, source="windows", samples=samples, costs=[1] * count)
+    return Library(head=head_of(PATH, {"host": "stub"}), source="windows", samples=samples, costs=[1] * count)

@@ -1,7 +1,10 @@
+import click
 import pytest
 
+from loadtests.mlperf.library import Library, head_of
 from loadtests.mlperf.page import Accuracy
 from loadtests.mlperf.scenario import Scenario, Settings, least_queries
+from loadtests.mlperf.served import Address
 from loadtests.mlperf.trial import highest
 
 
@@ -79,3 +82,25 @@ def test_settings_speak_of_their_own_scenario() -> None:
     assert "*.Server.target_qps = 500.0\n" in server.to_config()
     assert "*.Server.target_latency = 15.0\n" in server.to_config()
     assert "*.Server.sample_concatenate_permutation = 1\n" in server.to_config()
+
+
+def test_a_request_shows_the_key_and_says_its_length() -> None:
+    """The key is in no text that may be printed."""
+    address = Address.of("http://somewhere:3001", "secret")
+    library = Library(head=head_of("/predict", address.headers), source="", samples=[b"{}", b"[]"], costs=[1, 1])
+    head, _, body = library.request([1, 0]).partition(b"\r\n\r\n")
+    assert body == b'{"instances":[[],{}]}'
+    assert head.split(b"\r\n") == [
+        b"POST /predict HTTP/1.1",
+        b"host: somewhere:3001",
+        b"authorization: Bearer secret",
+        b"content-type: application/json",
+        b"content-length: 21",
+    ]
+    assert "secret" not in repr((address, library))
+
+
+@pytest.mark.parametrize("url", ["https://somewhere", "somewhere:3000", "http://"])
+def test_only_plain_http_is_measured(url: str) -> None:
+    with pytest.raises(click.BadParameter, match="expected http://HOST:PORT"):
+        Address.of(url)
