@@ -85,7 +85,7 @@ capacity: $(DEV) ## Find the highest rate at which a running service keeps its o
 	@$(DEV) -m loadtests capacity --host http://127.0.0.1:$(LECTERN_PORT) --model $(MODEL) $(OPTIONS)
 
 mlperf: $(DEV) ## The MLPerf scenarios against a running service, some minutes each: make mlperf MODEL=image
-	$(DEV) -m loadtests mlperf --url http://127.0.0.1:$(LECTERN_PORT) $(if $(MODEL),--model $(MODEL))
+	$(DEV) -m loadtests mlperf --host http://127.0.0.1:$(LECTERN_PORT) $(if $(MODEL),--model $(MODEL))
 
 benchmark: $(DEV) ## Serve the same models by every peer and compare (SHORT=1: only FastAPI, against the last floor)
 	$(DEV) -m benchmarks.serving $(if $(SHORT),--short)

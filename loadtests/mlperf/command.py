@@ -25,7 +25,7 @@ SCENARIOS = [str(scenario) for scenario in Scenario]
 
 
 @click.command()
-@click.option("--url", default="http://127.0.0.1:3000", show_default=True, help="Where the service runs.")
+@click.option("--host", default="http://127.0.0.1:3000", show_default=True, help="Where the service runs.")
 @click.option("--key-file", type=click.Path(exists=True, path_type=Path), help="With the caller's key.")
 @click.option("--model", "models", multiple=True, help="A served model; may be repeated. All by default.")
 @click.option("--scenario", "scenarios", multiple=True, type=click.Choice(SCENARIOS), help="All four by default.")
@@ -38,7 +38,7 @@ SCENARIOS = [str(scenario) for scenario in Scenario]
 @click.option("--out", type=click.Path(path_type=Path), default=RESULTS, help="Folder of mlperf.json and mlperf.md.")
 @click.option("--logs", type=click.Path(path_type=Path), help="Keep LoadGen's logs there.")
 def mlperf(
-    url: str,
+    host: str,
     key_file: Path | None,
     models: Sequence[str],
     scenarios: Sequence[str],
@@ -54,7 +54,7 @@ def mlperf(
     The service must run, and nothing else should.
     """
     loadgen()
-    address = Address.of(url, key_file.read_text().strip() if key_file else "")
+    address = Address.of(host, key_file.read_text().strip() if key_file else "")
     chosen = [Scenario(name) for name in scenarios or SCENARIOS]
     reports = []
     with TemporaryDirectory(prefix="lectern-") as temporary:

@@ -19,7 +19,7 @@ def test_offline_is_valid_and_right(server: Server, tmp_path: Path) -> None:
 
     Whether speeds are within a tenth of each other is not asked of a machine on which tests run.
     """
-    words = ["--url", server.url, "--model", "molecule", "--scenario", "Offline", "--seconds", "1"]
+    words = ["--host", server.url, "--model", "molecule", "--scenario", "Offline", "--seconds", "1"]
     done = CliRunner().invoke(mlperf, [*words, "--out", str(tmp_path)])
     assert (tmp_path / "mlperf.json").is_file(), done.output
     (report,) = json.loads((tmp_path / "mlperf.json").read_text())

@@ -27,7 +27,7 @@ def certified() -> float:
 
 
 def command(address: Address, out: Path, *more: str) -> Result:
-    words = ["--url", f"http://{address.host}:{address.port}", "--seconds", "0.3", "--out", str(out), *more]
+    words = ["--host", f"http://{address.host}:{address.port}", "--seconds", "0.3", "--out", str(out), *more]
     return CliRunner().invoke(mlperf, words)
 
 
