@@ -1,0 +1,131 @@
+"""What the compliance tests say of runs whose figures are known; LoadGen is not asked."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtests.mlperf import compliance
+from loadtests.mlperf.compliance import check_answers, check_caching
+from loadtests.mlperf.exam import Marked, Outcome
+from loadtests.mlperf.library import Library
+from loadtests.mlperf.scenario import Purpose, Scenario, Settings
+from loadtests.mlperf.served import Address, Entry, Served
+from models.registry import find_card
+
+RIGHT = [(0, b'{"forecast":[1.0]}')]
+
+
+def outcome(scenario: Scenario, *, figure: float = 100.0, ms: float = 2.0, failures: int = 0) -> Outcome:
+    return Outcome(
+        scenario=scenario,
+        is_valid=True,
+        reasons=[],
+        figure=figure,
+        least_ms=ms,
+        p50_ms=ms,
+        p90_ms=ms,
+        p99_ms=ms,
+        queries=100,
+        failures={"503": failures} if failures else {},
+        client_cores=0.1,
+        settings={},
+        loadgen="6",
+    )
+
+
+def served() -> Served:
+    entry = Entry(name="viewcount", version="1", family="viewcount", task="forecast", digest="")
+    assets: Any = None
+    address = Address(host="", port=0)
+    return Served(address=address, entry=entry, card=find_card("viewcount", "forecast"), assets=assets)
+
+
+def settings(scenario: Scenario) -> Settings:
+    return Settings(scenario=scenario, seconds=10, expected=100.0, bound_ms=10, queries=100)
+
+
+def library(*costs: int) -> Library:
+    return Library(head=b"", source="", samples=[b"{}"] * len(costs), costs=costs)
+
+
+def plan(monkeypatch: pytest.MonkeyPatch, runs: Iterator[Outcome]) -> list[Settings]:
+    """Every run ends as planned; what was asked of it is kept."""
+    asked: list[Settings] = []
+
+    def run(_: Any, __: Any, wanted: Settings, ___: Any) -> Marked:
+        asked.append(wanted)
+        return Marked(outcome=next(runs), answers=RIGHT if wanted.logged else [])
+
+    monkeypatch.setattr(compliance, "run", run)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("scenario", "before", "after", "passes"),
+    [
+        (Scenario.SINGLE_STREAM, {"ms": 2.0}, {"ms": 2.1}, True),
+        (Scenario.SINGLE_STREAM, {"ms": 2.0}, {"ms": 2.3}, False),
+        (Scenario.SINGLE_STREAM, {"ms": 2.0}, {"ms": 1.7}, False),
+        (Scenario.SERVER, {"ms": 2.0, "figure": 100.0}, {"ms": 3.0, "figure": 99.0}, True),
+        (Scenario.SERVER, {"figure": 100.0}, {"figure": 85.0}, False),
+        (Scenario.OFFLINE, {"figure": 100.0}, {"figure": 89.0}, False),
+    ],
+)
+def test_logging_may_change_the_speed_by_a_tenth(
+    monkeypatch: pytest.MonkeyPatch,
+    scenario: Scenario,
+    before: dict[str, float],
+    after: dict[str, float],
+    passes: bool,
+) -> None:
+    pairs = (outcome(scenario, **kind) for _ in range(compliance.ROUNDS) for kind in (before, after))
+    asked = plan(monkeypatch, pairs)
+    found = check_answers(served(), library(1, 1), settings(scenario), dict(RIGHT), Path())
+    assert found.passed is passes, found
+    assert [bool(one.logged) for one in asked] == [False, True] * compliance.ROUNDS
+
+
+def test_one_odd_round_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The median counts."""
+    times = iter((2.0, 9.0, 2.0, 2.0, 2.0, 2.0))
+    plan(monkeypatch, (outcome(Scenario.SINGLE_STREAM, ms=ms) for ms in times))
+    assert check_answers(served(), library(1), settings(Scenario.SINGLE_STREAM), dict(RIGHT), Path()).passed
+
+
+@pytest.mark.parametrize(("failures", "wanted"), [(1, RIGHT), (0, [(0, b'{"forecast":[9.0]}')]), (0, [])])
+def test_a_refused_or_another_answer_breaks_test01(
+    monkeypatch: pytest.MonkeyPatch, failures: int, wanted: list[tuple[int, bytes]]
+) -> None:
+    plan(monkeypatch, (outcome(Scenario.OFFLINE, failures=failures) for _ in range(2 * compliance.ROUNDS)))
+    assert not check_answers(served(), library(1), settings(Scenario.OFFLINE), dict(wanted), Path()).passed
+
+
+@pytest.mark.parametrize(
+    ("costs", "same", "again", "passes", "judged"),
+    [
+        ((1, 1, 1), 2.0, 2.0, True, {"same", "again"}),
+        ((1, 1, 1), 1.0, 2.0, False, {"same", "again"}),
+        ((1, 1, 1), 2.0, 1.7, False, {"same", "again"}),
+        ((1, 2, 3), 0.5, 2.0, True, {"again"}),
+        ((1, 2, 3), 2.0, 1.0, False, {"again"}),
+    ],
+)
+def test_uneven_inputs_are_judged_by_the_second_asking_only(
+    monkeypatch: pytest.MonkeyPatch, costs: tuple[int, ...], same: float, again: float, passes: bool, judged: set[str]
+) -> None:
+    """As the rules exempt them: a cheap one that is repeated is quicker than the others without any cache."""
+    times = [same, 2.0, again] * compliance.ROUNDS
+    asked = plan(monkeypatch, (outcome(Scenario.SINGLE_STREAM, ms=ms) for ms in times))
+    found = check_caching(served(), settings(Scenario.SINGLE_STREAM), Path(), lambda _: library(*costs))
+    assert found.passed is passes, found
+    assert found.ratios.keys() == judged
+    assert [one.purpose for one in asked[:3]] == [Purpose.SAME, Purpose.UNIQUE, Purpose.UNIQUE]
+    assert [one.queries for one in asked[:3]] == [3, 2, 2]
+
+
+def test_server_is_asked_at_half_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = plan(monkeypatch, (outcome(Scenario.SERVER) for _ in range(3 * compliance.ROUNDS)))
+    check_caching(served(), settings(Scenario.SERVER), Path(), lambda _: library(1, 1))
+    assert {one.expected for one in asked} == {50.0}
