@@ -72,14 +72,3 @@ def test_an_unknown_model_is_named(start: Start, tmp_path: Path) -> None:
     done = command(start(Stub()), tmp_path, "--model", "nobody")
     assert done.exit_code == 2
     assert "nobody: the service has viewcount" in done.output
-
-
-def test_another_models_row_stays(start: Start, tmp_path: Path, certified: float) -> None:
-    """A run of one model renews its own rows only."""
-    address = start(Stub(delay=0.001, certified=certified))
-    command(address, tmp_path, "--scenario", "SingleStream", "--no-compliance")
-    path = tmp_path / "mlperf.json"
-    (report,) = json.loads(path.read_text())
-    path.write_text(json.dumps([report | {"model": "another"}]))
-    command(address, tmp_path, "--scenario", "SingleStream", "--no-compliance")
-    assert [report["model"] for report in json.loads(path.read_text())] == ["another", "viewcount"]

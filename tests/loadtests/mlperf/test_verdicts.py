@@ -1,15 +1,17 @@
-"""What the compliance tests say of runs whose figures are known; LoadGen is not asked."""
+"""What the compliance tests and the page say of runs whose figures are known; LoadGen is not asked."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from loadtests.mlperf import compliance
+from loadtests.mlperf import compliance, page
 from loadtests.mlperf.compliance import check_answers, check_caching
 from loadtests.mlperf.exam import Marked, Outcome
 from loadtests.mlperf.library import Library
+from loadtests.mlperf.page import Accuracy, Report, Row
 from loadtests.mlperf.scenario import Purpose, Scenario, Settings
 from loadtests.mlperf.served import Address, Entry, Served
 from models.registry import find_card
@@ -129,3 +131,52 @@ def test_server_is_asked_at_half_its_rate(monkeypatch: pytest.MonkeyPatch) -> No
     asked = plan(monkeypatch, (outcome(Scenario.SERVER) for _ in range(3 * compliance.ROUNDS)))
     check_caching(served(), settings(Scenario.SERVER), Path(), lambda _: library(1, 1))
     assert {one.expected for one in asked} == {50.0}
+
+
+def report(model: str, found: Outcome) -> Report:
+    mark = Accuracy(
+        metric="accuracy",
+        unit="%",
+        certified=90.0,
+        found=90.0,
+        is_better_high=True,
+        answers=2,
+        samples=2,
+        failures={},
+    )
+    return Report(
+        model=model,
+        version="1",
+        family="image",
+        digest="",
+        provider="stub",
+        library="test set",
+        samples=2,
+        is_uneven=False,
+        seconds=10,
+        command="",
+        commit="",
+        date="",
+        machine={"cpu": "one", "cores": 1, "load_before": [0.0]},
+        accuracy=mark,
+        rows=[Row(outcome=found, expected=1.0, bound_ms=10.0, verdicts=[])],
+    )
+
+
+def test_another_models_rows_stay(tmp_path: Path) -> None:
+    """A run of one model renews its own rows only."""
+    page.write([report("b", outcome(Scenario.SERVER)), report("a", outcome(Scenario.SERVER))], tmp_path)
+    page.write([report("b", outcome(Scenario.SINGLE_STREAM))], tmp_path)
+    found = page.read(tmp_path / "mlperf.json")
+    assert [(one.model, one.rows[0].outcome.scenario) for one in found] == [
+        ("a", Scenario.SERVER),
+        ("b", Scenario.SINGLE_STREAM),
+    ]
+
+
+def test_the_page_says_where_the_client_may_limit(tmp_path: Path) -> None:
+    """Not a failure, but no reader should have to guess it."""
+    busy = msgspec.structs.replace(outcome(Scenario.SERVER), client_cores=0.97)
+    text = page.write([report("a", busy)], tmp_path).read_text()
+    assert "- a Server: the client used 0.97 cores, and may be what limited" in text
+    assert "may be what limited" not in page.markdown([report("a", outcome(Scenario.SERVER))])
