@@ -1,4 +1,7 @@
-"""How a process of the service ends: it finishes what is under way and refuses what comes.
+"""How a process of the service listens, and how it ends: it finishes what is under way and refuses what comes.
+
+libuv accepts one connection of a socket in each turn of the event loop (https://github.com/libuv/libuv/pull/3696). A turn
+under overload takes milliseconds, so that newcomers, Prometheus among them, waited seconds to be accepted.
 
 uvicorn stops accepting at once. But BentoML's parent holds the listening socket open until its last worker has gone, so
 that newcomers would wait in the backlog and be reset.
@@ -23,10 +26,12 @@ LEAST_SECONDS = 0.1
 # A gateway that still works may for a moment have no connection to the runner.
 RUNNER_SECONDS = 1.0
 STEP_SECONDS = 0.01
+# Connections that are accepted in a turn.
+DOORS = 8
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn's server, ending in two steps: refuse with 503 while answers are owed, then close.
+    """uvicorn's server, with more doors, ending in two steps: refuse with 503 while answers are owed, then close.
 
     A runner's process has no desk: it serves until the gateways that ask it have gone.
 
@@ -43,6 +48,12 @@ class DrainingServer(uvicorn.Server):
         if self.desk is not None and self.started:
             self.desk().is_draining = True
         super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; each copy of a public socket is one more that is looked at in a turn."""
+        doors = DOORS if self.desk is not None else 1
+        copies = [listening.dup() for listening in sockets or () for _ in range(doors - 1)]
+        await super().startup(sockets and [*sockets, *copies])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Wait for the answers that are owed, then close.
