@@ -1,7 +1,7 @@
 """How a process of the service listens, and how it ends: it finishes what is under way and refuses what comes.
 
-libuv accepts one connection of a socket in each turn of the event loop (https://github.com/libuv/libuv/pull/3696). A turn
-under overload takes milliseconds, so that newcomers, Prometheus among them, waited seconds to be accepted.
+libuv accepts one connection of a socket in each turn of the event loop (https://github.com/libuv/libuv/pull/3696).
+Under overload a turn takes milliseconds, so that newcomers, Prometheus among them, waited seconds to be accepted.
 
 uvicorn stops accepting at once. But BentoML's parent holds the listening socket open until its last worker has gone, so
 that newcomers would wait in the backlog and be reset.
