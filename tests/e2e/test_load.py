@@ -20,8 +20,6 @@ from loadtests.result import Result
 from loadtests.start import LOCUSTFILE
 from models.datasets import REPOSITORY
 
-pytestmark = pytest.mark.e2e
-
 STALL_MS, EVERY_SECONDS = 500.0, 2.5
 # Of the requests that are due evenly over time, one of a hundred waits longer than this.
 TRUE_P99_MS = STALL_MS - 0.01 * EVERY_SECONDS * 1000
@@ -78,6 +76,7 @@ def planted(load: Load) -> Iterator[dict[str, Future[Done]]]:
         }
 
 
+@pytest.mark.slow
 def test_a_planted_stall_is_seen_in_full_by_an_open_loop(planted: dict[str, Future[Done]]) -> None:
     done = planted["open"].result()
     assert done.found.whole.latency_ms["p99"] == pytest.approx(TRUE_P99_MS, rel=0.1), done.said
@@ -85,6 +84,7 @@ def test_a_planted_stall_is_seen_in_full_by_an_open_loop(planted: dict[str, Futu
     assert done.page.exists()
 
 
+@pytest.mark.slow
 def test_a_closed_loop_hides_the_same_stall(planted: dict[str, Future[Done]]) -> None:
     found = planted["closed"].result().found
     assert found.whole.offered > 500
@@ -92,6 +92,7 @@ def test_a_closed_loop_hides_the_same_stall(planted: dict[str, Future[Done]]) ->
     assert found.whole.latency_ms["max"] > 0.8 * STALL_MS
 
 
+@pytest.mark.slow
 def test_wrong_answers_are_counted_and_fail_the_run(planted: dict[str, Future[Done]]) -> None:
     done = planted["wrong"].result()
     offered = sum(part.offered for part in done.found.parts)
@@ -103,6 +104,7 @@ def test_wrong_answers_are_counted_and_fail_the_run(planted: dict[str, Future[Do
     assert f"{all_wrong} of {offered:,} answers: wrong answer" in done.said
 
 
+@pytest.mark.slow
 def test_the_capacity_of_a_token_bucket_is_found(planted: dict[str, Future[Done]]) -> None:
     done = planted["bucket"].result()
     finding = done.found.finding
@@ -112,6 +114,7 @@ def test_the_capacity_of_a_token_bucket_is_found(planted: dict[str, Future[Done]
     assert finding.limit
 
 
+@pytest.mark.e2e
 def test_nothing_is_reported_where_the_generator_was_what_limited(load: Load) -> None:
     with stub() as host:
         done = load(host, "capacity", "--model", "viewcount", "--short", "--start", "20000", "--window", "0.3")
@@ -121,6 +124,7 @@ def test_nothing_is_reported_where_the_generator_was_what_limited(load: Load) ->
     assert done.found.finding.rate is None
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_started_elsewhere_needs_only_the_masters_address(load: Load, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -135,6 +139,7 @@ def test_a_worker_that_was_started_elsewhere_needs_only_the_masters_address(load
     assert done.found.whole.outcomes == {"ok": done.found.whole.offered}
 
 
+@pytest.mark.e2e
 def test_two_processes_share_the_load_of_every_served_model(load: Load, server: "object") -> None:
     host = f"http://127.0.0.1:{server.port}"  # type: ignore[attr-defined]
     shape = ("--profile", "mixed", "--rate", "40", "--seconds", "4", "--warm", "1", "--p99-ms", "5000")

@@ -27,7 +27,20 @@ pytestmark = [pytest.mark.e2e]
 
 MODELS = sorted(shipped_tags())
 NAME = re.compile(r"lectern(_[a-z0-9]+)+")
-UNITS = ("seconds", "bytes", "instances", "ratio", "info", "fds", "index", "limit", "loaded", "active", "total")
+UNITS = (
+    "seconds",
+    "bytes",
+    "instances",
+    "ratio",
+    "info",
+    "fds",
+    "index",
+    "limit",
+    "bound",
+    "loaded",
+    "active",
+    "total",
+)
 COUNTED = ("requests", "jobs", "rows", "refusals", "activations", "mismatches", "instances", "seconds", "range")
 SCALED = ("ms", "milliseconds", "minutes", "kilobytes", "mb", "percent")
 LABELS: dict[str, frozenset[str] | re.Pattern[str]] = {
@@ -197,6 +210,7 @@ def test_a_death_leaves_the_counters_and_no_ghosts(launch: Any) -> None:
     server = launch(LECTERN_WORKERS="2", LECTERN_MODELS="viewcount,tagging", LECTERN_QUEUE_LIMIT="100")
     for _ in range(40):
         server.predict("viewcount", example(server, "viewcount"))
+    wait_until_ready(server, 4)
     before = series(server.get("/metrics").text)
     assert before["lectern_queue_limit_instances[('model', 'viewcount')]"] == 200
     ok = "lectern_requests_total[('model', 'viewcount'), ('outcome', 'ok')]"
@@ -215,7 +229,12 @@ def kill_a_worker(server: Any) -> None:
     lines = server.log.read_text().count('"ready"')
     workers[0].send_signal(signal.SIGKILL)
     psutil.wait_procs(workers[:1], timeout=5)
+    wait_until_ready(server, lines + 2)
+
+
+def wait_until_ready(server: Any, lines: int) -> None:
+    """Wait until so many models have said so, each in each of its workers."""
     deadline = time.monotonic() + 30
-    while server.log.read_text().count('"ready"') < lines + 2:
+    while server.log.read_text().count('"ready"') < lines:
         assert time.monotonic() < deadline
         time.sleep(0.05)

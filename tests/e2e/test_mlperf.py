@@ -13,6 +13,7 @@ from models.graph.molecule_data import MUTAG
 from tests.e2e.conftest import Server
 
 pytest.importorskip("mlperf_loadgen", reason="mlcommons-loadgen has no wheel for this machine")
+pytestmark = pytest.mark.slow
 
 
 def test_offline_is_valid_and_right(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

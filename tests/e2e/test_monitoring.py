@@ -250,6 +250,8 @@ def test_make_monitor(service: Server, prometheus: Prometheus) -> None:
         stderr=subprocess.PIPE,
         text=True,
         cwd=REPOSITORY,
+        # A shell has what it starts in the background ignore Ctrl-C, and so do these tests where it started them.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert process.stdout is not None

@@ -35,7 +35,7 @@ def test_failures_are_a_disagreement() -> None:
     assert disagreements([row("wrk", 1.0, failures=2)]) == ["stub, wrk: 2 failures"]
 
 
-@pytest.mark.e2e
+@pytest.mark.slow
 @pytest.mark.parametrize("generator", list(GENERATORS))
 def test_a_generator_keeps_the_rate_and_finds_the_work(generator: str, tmp_path: Path) -> None:
     """Each asks 100 a second for two seconds, and none finds less than the 4 ms that the stub computes."""

@@ -12,7 +12,7 @@ from models.viewcount.data import OTEXTS, load
 from tests.loadtests.mlperf.stub import Stub
 
 pytestmark = [
-    pytest.mark.e2e,
+    pytest.mark.slow,
     pytest.mark.skipif(not is_local(OTEXTS), reason="OTexts' page views are not below LECTERN_DATA"),
 ]
 Start = Callable[[Stub], Address]

@@ -40,14 +40,14 @@ def served(address: Address) -> Served:
     return Served(address=address, entry=entry, card=find_card("viewcount", "forecast"), assets=assets)
 
 
-@pytest.mark.e2e
+@pytest.mark.slow
 def test_a_service_without_a_cache_keeps_test04(start: Start, tmp_path: Path) -> None:
     found = check_caching(served(start(Stub(delay=0.01))), SETTINGS, tmp_path, lambda number: windows(16, number))
     assert found.passed, found.reasons
     assert found.ratios.keys() == {"same", "again"}
 
 
-@pytest.mark.e2e
+@pytest.mark.slow
 def test_a_cache_is_caught_by_test04(start: Start, tmp_path: Path) -> None:
     """The control: what was asked before comes at once, whether it is one sample or all of them."""
     stub = Stub(delay=0.01, caches=True)
@@ -56,7 +56,7 @@ def test_a_cache_is_caught_by_test04(start: Start, tmp_path: Path) -> None:
     assert min(found.ratios.values()) > 5, found.ratios
 
 
-@pytest.mark.e2e
+@pytest.mark.slow
 @pytest.mark.parametrize(("wrong", "passes"), [(0, True), (20, False)])
 def test_answers_that_change_are_caught_by_test01(start: Start, tmp_path: Path, wrong: int, passes: bool) -> None:
     """Every twentieth answer is another one than in accuracy mode."""

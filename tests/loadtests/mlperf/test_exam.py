@@ -9,7 +9,7 @@ from loadtests.mlperf.scenario import Purpose, Scenario, Settings
 from loadtests.mlperf.served import Address
 from tests.loadtests.mlperf.stub import Stub, windows
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.slow
 DELAY = 0.05
 Start = Callable[[Stub], Address]
 
