@@ -43,7 +43,7 @@ test: $(DEV) ## Run the tests (make e2e: those that start real servers)
 	$(DEV) -m pytest
 
 e2e: $(DEV) ## Run the tests that start real servers
-	$(DEV) -m pytest -m e2e
+	$(DEV) -m pytest -m "e2e and not slow"
 
 train: $(DEV) ## Train: make train MODEL=image (own data: python -m models.train --help)
 	@:$(call need,MODEL,make train MODEL=image)

@@ -19,9 +19,9 @@ TRIALS = {
     "deadlines": (0.1, ("in vain", "counters", "control")),
     "disconnects": (0.1, ()),
     "clock": (0.1, ()),
-    "hot_swap": (0.1, ()),
+    "hot_swap": (0.05, ()),
     "soak": (0.03, ()),
-    "paths": (0.05, ("new series", "control")),
+    "paths": (0.02, ("new series", "control")),
     "truth": (0.02, ()),
 }
 

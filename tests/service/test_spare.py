@@ -64,7 +64,6 @@ def test_the_oldest_first(run: Any) -> None:
         old, young = spare.new_turn(), spare.new_turn()
         for name, turn in (("young", young), ("old", old), ("young again", young)):
             spare.add(turn, lambda name=name: done.append(name))
-        await asyncio.sleep(0)
         assert not done
         while len(done) < 3:
             await asyncio.sleep(0.001)
