@@ -168,8 +168,9 @@ def find_outliers(profile: Profile, measured: Mapping[str, Array]) -> list[Outli
         tails[row, ~np.isfinite(measured[feature.name])] = 1.0
     worst = tails.argmin(axis=0)
     scores = np.maximum(0.0, -np.log10(np.minimum(1.0, len(numbers) * tails.min(axis=0))))
+    # Nothing special is 0, not the minus zero that the logarithm of 1 becomes.
     return [
-        Outlier(score=round(score, 2), feature=numbers[place].name if score > 0 else None)
+        Outlier(score=round(score, 2) + 0.0, feature=numbers[place].name if score > 0 else None)
         for score, place in zip(scores.tolist(), worst.tolist(), strict=True)
     ]
 

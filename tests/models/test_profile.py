@@ -110,6 +110,7 @@ def test_outliers_are_rare_among_the_usual() -> None:
     profile = Profile(window=1000, features=[*features, KIND])
     draw = lambda: np.array([-0.5, 0.5, 1.5, 3.0, 5.0])[rng.choice(5, 5000, p=features[0].shares)]  # noqa: E731
     usual = find_outliers(profile, {"level": draw(), "trend": draw()})
+    assert not any(np.signbit(one.score) for one in usual)
     assert 0 < np.mean([one.score >= 2 for one in usual]) <= 0.01
     assert {one.feature for one in usual if one.score == 0} == {None}
     strange, hollow = find_outliers(profile, {"level": np.array([1.5, np.nan]), "trend": np.array([9.0, np.nan])})
