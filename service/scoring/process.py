@@ -4,7 +4,7 @@ import os
 from collections import deque
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -27,6 +27,14 @@ class Trial(msgspec.Struct, kw_only=True):
     fruitless: int = 0
 
 
+class _Times(NamedTuple):
+    """What the kernel says of a process: seconds it computed, seconds it waited to, and whether it does either now."""
+
+    used: float
+    waited: float
+    is_waiting: bool
+
+
 class Worker:
     """One process, seen from here."""
 
@@ -42,17 +50,23 @@ class Worker:
 
     def heard(self) -> None:
         """It has said something, or has something new to do."""
-        self.since, self._starved = monotonic(), self._starved_seconds()
+        self.since, self._then = monotonic(), self._times()
 
     def silence(self) -> float:
         """Seconds since then, but for those in which it wanted to compute and the machine was too busy to let it."""
-        return monotonic() - self.since - (self._starved_seconds() - self._starved)
+        now = self._times()
+        if now.is_waiting:  # how long it has been waiting this time, the kernel says only when it is let
+            return now.used - self._then.used
+        return monotonic() - self.since - (now.waited - self._then.waited)
 
-    def _starved_seconds(self) -> float:
+    def _times(self) -> "_Times":
+        place = Path(f"/proc/{self.process.pid}")
         try:
-            return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[1]) * 1e-9
+            used, waited, _ = (place / "schedstat").read_text().split()
+            state = (place / "stat").read_text().rpartition(")")[2].split()[0]
         except (OSError, IndexError, ValueError):  # no such file: another kernel, or it has ended
-            return 0.0
+            return _Times(0.0, 0.0, is_waiting=False)
+        return _Times(int(used) * 1e-9, int(waited) * 1e-9, is_waiting=state == "R")
 
     def end(self) -> None:
         """It is gone when this returns, even if it was stopped."""

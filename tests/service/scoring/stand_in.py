@@ -130,10 +130,12 @@ def answer(words: list[str]) -> str:
             time.sleep(SECONDS_FOR_EVER)
         case ["raise"]:
             raise ValueError("nobody foresaw this")
-        case ["burn", seconds]:
+        case ["burn", seconds, path]:
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-            while time.thread_time() < float(seconds):
+            began, until = time.monotonic(), time.thread_time() + float(seconds)
+            while time.thread_time() < until:
                 pass
+            Path(path).write_text(str(time.monotonic() - began))
         case ["signal", number, "unless", path] if not Path(path).exists():
             Path(path).touch()
             os.kill(os.getpid(), int(number))
