@@ -15,7 +15,7 @@ LOCK = $(DEV) -m uv pip compile pyproject.toml --quiet --universal --python-vers
 # $(call need,NAME,example): stop with a sentence when a variable is missing.
 need = $(if $($(1)),,$(error $(1) is missing: $(2)))
 
-.PHONY: help serve test e2e check train ladder export install score ray monitor prometheus dashboards loadtest capacity mlperf benchmark torture lock sbom audit lint clean
+.PHONY: help serve demo test e2e browser check train ladder export install score ray monitor prometheus dashboards loadtest capacity mlperf benchmark torture lock sbom audit lint clean
 
 help: ## Show this list
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -36,6 +36,11 @@ serve: $(SERVE) ## Serve every shipped model on http://127.0.0.1:3000
 	@$(SERVE) -m export install
 	@LECTERN_LOG=$${LECTERN_LOG:-text} exec $(SERVE) -m service
 
+# The page is announced by a process of its own, which ends when it has done so, or with the service.
+demo: $(SERVE) ## Serve as make serve does, with a page to try every model with, and open it
+	@$(SERVE) -m export install
+	@$(SERVE) -m service.demo $$$$ & LECTERN_DEMO=true LECTERN_LOG=$${LECTERN_LOG:-text} exec $(SERVE) -m service
+
 install: $(SERVE) ## Put the certified artifacts into the model store
 	$(SERVE) -m export install
 
@@ -44,6 +49,9 @@ test: $(DEV) ## Run the tests (make e2e: those that start real servers)
 
 e2e: $(DEV) ## Run the tests that start real servers
 	$(DEV) -m pytest -m "e2e and not slow"
+
+browser: ## Install Debian's Chromium for the tests of the page (as root)
+	@command -v chromium > /dev/null || { apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends chromium; }
 
 train: $(DEV) ## Train: make train MODEL=image (own data: python -m models.train --help)
 	@:$(call need,MODEL,make train MODEL=image)

@@ -22,6 +22,7 @@ from models.session import CUDA_PROVIDER, Device, has_cuda
 from service.access import Access, open_access
 from service.catalog import Served, find_models, installed_at
 from service.control import close_control
+from service.demo.pages import Demo
 from service.drain import use_draining
 from service.drift_window import Windows
 from service.exposition import open_page
@@ -56,7 +57,8 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
         app = super().to_asgi(is_main=is_main)  # attrs with slots: plain super() sees another class
         if not is_main:
             return app
-        front = Front(app, _desk, _versions, _jobs, open_page(collectors(uses_cuda=settings().uses_cuda)))
+        page, demo = open_page(collectors(uses_cuda=settings().uses_cuda)), Demo() if settings().demo else None
+        front = Front(app, _desk, _versions, _jobs, page, demo)
         use_draining(_desk)
         front.router = app.router  # type: ignore[attr-defined]
         if settings().wire:

@@ -17,6 +17,7 @@ from service.admin import ROUTE as ADMIN_ROUTE
 from service.admin import administer
 from service.admission import admit, request_id
 from service.body import Disconnected, Receive, linger, read_body
+from service.demo.pages import Demo
 from service.exposition import MEDIA_TYPE, Page
 from service.gateway import AwaitedExchange, Desk, Exchange
 from service.jobs.desk import ROUTE as JOBS_ROUTE
@@ -51,8 +52,10 @@ class Front:
         versions: Callable[[], Versions] | None = None,
         jobs: Callable[[], Jobs | None] = lambda: None,
         metrics: Page | None = None,
+        demo: Demo | None = None,
     ) -> None:
         self.app, self.desk, self.versions, self.jobs, self.metrics = app, desk, versions, jobs, metrics
+        self.demo = demo
         self._made_of: list[tuple[str, str]] = []
         self._pages: dict[str, tuple[bytes, bytes]] = {}
 
@@ -66,6 +69,9 @@ class Front:
         """One ASGI call; never raises for an HTTP request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        if self.demo is not None and scope["path"] in self.demo:
+            await self.demo.answer(scope, send)
             return
         refusal = self._refusal(scope)
         if refusal is None:

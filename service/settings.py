@@ -1,6 +1,7 @@
 """How a deployment runs: one frozen object, read once from ``LECTERN_*``."""
 
 import os
+import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
@@ -106,6 +107,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     traces: Annotated[
         str, Meta(description="OpenTelemetry's exporter of traces, e.g. `otlp_proto_http` or `console`; empty: none.")
     ] = ""
+    demo: Annotated[bool, Meta(description="Serve a page to try every model with, at `/demo/`.")] = False
     log: Annotated[LogForm, Meta(description="`json` (an object per line) or `text`, on standard error.")] = (
         LogForm.JSON
     )
@@ -199,6 +201,11 @@ def say_parent() -> None:
 def parent_pid() -> int:
     """Who watches this process; whoever started it where nobody said so."""
     return int(os.environ.get(PARENT) or os.getppid())
+
+
+def has_display() -> bool:
+    """Whether a browser could open here."""
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) or sys.platform == "darwin"
 
 
 def log_form() -> LogForm:

@@ -76,6 +76,15 @@ def test_the_bento_holds_no_torch_side(built: tuple[str, Path, Path]) -> None:
     assert "torch" not in requirements
 
 
+def test_the_bento_holds_the_page(built: tuple[str, Path, Path]) -> None:
+    """Every file of the page that ``LECTERN_DEMO`` switches on, and the licence of its library."""
+    _, folder, _ = built
+    place = Path("service", "demo", "static")
+    kept = {path.name: path.read_bytes() for path in (folder / "src" / place).iterdir()}
+    assert kept == {path.name: path.read_bytes() for path in (REPOSITORY / place).iterdir()}
+    assert {"index.html", "d3.LICENSE"} <= kept.keys()
+
+
 def test_the_bento_needs_no_more_python_than_it_holds(built: tuple[str, Path, Path]) -> None:
     """Every package that pyproject's serve group asks for is in the Bento's requirements."""
     _, folder, _ = built

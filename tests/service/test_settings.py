@@ -40,6 +40,7 @@ EVERY = {
     "jobs_keep_seconds": ("60", 60.0),
     "log_requests": ("0.25", 0.25),
     "traces": ("console", "console"),
+    "demo": ("true", True),
     "log": ("text", LogForm.TEXT),
 }
 

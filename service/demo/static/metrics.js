@@ -1,0 +1,64 @@
+// The service's own metrics: the few series that the status corner shows.
+
+const LINE = /^(lectern_[a-z_]+)\{(.*)\} (\S+)$/;
+const LABEL = /([a-z_]+)="((?:[^"\\]|\\.)*)"/g;
+const WANTED = new Set([
+  "lectern_requests_total",
+  "lectern_request_seconds_bucket",
+  "lectern_feature_stability_index",
+  "lectern_feature_stability_limit",
+  "lectern_feature_window_instances",
+]);
+const INSTANCES_NEEDED = 1000;
+
+/** Figures by model: `requests`, `buckets` (upper bound to count), `drift` (feature to index and limit), `window`. */
+export function read(text) {
+  const models = new Map();
+  for (const line of text.split("\n")) {
+    const [, name, inside, value] = LINE.exec(line) ?? [];
+    if (!WANTED.has(name)) continue;
+    const labels = Object.fromEntries([...inside.matchAll(LABEL)].map(([, label, content]) => [label, content]));
+    if (!models.has(labels.model))
+      models.set(labels.model, { requests: 0, buckets: new Map(), drift: new Map(), window: 0 });
+    add(models.get(labels.model), name, labels, Number(value));
+  }
+  return models;
+}
+
+function add(figures, name, labels, value) {
+  if (name === "lectern_requests_total") figures.requests += value;
+  else if (name === "lectern_request_seconds_bucket")
+    figures.buckets.set(Number(labels.le.replace("+Inf", "Infinity")), value);
+  else if (name === "lectern_feature_window_instances") figures.window = value;
+  else {
+    const kind = name.endsWith("_index") ? "index" : "limit";
+    figures.drift.set(labels.feature, { ...figures.drift.get(labels.feature), [kind]: value });
+  }
+}
+
+/** Requests per second between two readings. */
+export const rate = (then, now, seconds) => Math.max(0, now.requests - then.requests) / seconds;
+
+/**
+ * The 99th percentile in seconds of what was answered between two readings, as Prometheus's `histogram_quantile` has it:
+ * linear within a bucket. `null` when nothing was answered.
+ */
+export function p99(then, now) {
+  const bounds = [...now.buckets.keys()].sort((a, b) => a - b);
+  const counts = bounds.map((bound) => now.buckets.get(bound) - (then?.buckets.get(bound) ?? 0));
+  const total = counts.at(-1) ?? 0;
+  if (!(total > 0)) return null;
+  const rank = 0.99 * total;
+  const place = counts.findIndex((count) => count >= rank);
+  if (bounds[place] === Infinity) return bounds[place - 1];
+  const [below, from] = place ? [counts[place - 1], bounds[place - 1]] : [0, 0];
+  return from + ((bounds[place] - from) * (rank - below)) / (counts[place] - below);
+}
+
+/** How far a model's inputs and answers are from what it learned from, in words. */
+export function drift({ drift: features, window }) {
+  if (!features.size) return { text: "not watched", isAlarm: false };
+  if (window < INSTANCES_NEEDED) return { text: `${Math.round(window)} of ${INSTANCES_NEEDED} seen`, isAlarm: false };
+  const [name, { index, limit }] = [...features].sort(([, a], [, b]) => b.index / b.limit - a.index / a.limit)[0];
+  return { text: `${name} ${index.toFixed(2)} of ${limit.toFixed(2)}`, isAlarm: index > limit };
+}
