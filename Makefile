@@ -105,7 +105,7 @@ lock: $(DEV) ## Renew the locks of what serves, requirements/*.txt, from pyproje
 	$(LOCK) --group serve --output-file requirements/serve.txt
 	$(LOCK) --group serve --group cuda --output-file requirements/cuda.txt
 
-sbom: $(DEV) ## Write dist/sbom.cdx.json: every package that serves, and every shipped model
+sbom: $(DEV) ## Write dist/sbom.cdx.json: every package that serves, the page's library, every shipped model
 	$(DEV) -m export sbom dist/sbom.cdx.json
 
 audit: $(DEV) ## Ask the advisory database about every locked package

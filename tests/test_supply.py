@@ -1,5 +1,6 @@
 """Locks, the Bento's packages, pyproject's groups and constraints agree; the bill and the audit say what is true."""
 
+import hashlib
 import importlib.util
 import json
 import re
@@ -165,7 +166,7 @@ def test_an_altered_package_is_not_installed(tmp_path: Path) -> None:
 
 
 def test_the_bill_names_every_package_and_model(tmp_path: Path) -> None:
-    """A valid CycloneDX document: the lock's packages with their hashes, the models with bytes and data licence."""
+    """A valid CycloneDX document: locked packages and the page's library with hashes, models with data licence."""
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 
@@ -176,6 +177,10 @@ def test_the_bill_names_every_package_and_model(tmp_path: Path) -> None:
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     components = json.loads(text)["components"]
     packages = {one["name"]: one for one in components if one["type"] == "library"}
+    page = packages.pop("d3")
+    held = (REPOSITORY / "service/demo/static/d3.min.js").read_bytes()
+    assert page["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(held).hexdigest()}]
+    assert page["purl"] == "pkg:npm/d3@7.9.2"
     locked = pins(REPOSITORY / "requirements/serve.txt")
     assert {canonicalize_name(name): one["version"] for name, one in packages.items()} == {
         name: version for name, (version, _) in locked.items()
