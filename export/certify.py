@@ -20,6 +20,7 @@ from export.convert import OPSET, run_torch, to_onnx
 from export.operators import check_operators
 from export.profile import make_profile
 from models.datasets import REPOSITORY, Data
+from models.device import CPU_PROVIDER
 from models.errors import CertificateError
 from models.family import AnyCard, Feeds
 from models.manifest import (
@@ -34,7 +35,7 @@ from models.manifest import (
     to_bytes,
 )
 from models.predictor import Predictor, open_predictor
-from models.session import CPU_PROVIDER, Device, describe, open_model
+from models.session import describe, open_model
 from models.train import RUNS, read_run, recipes
 from models.training import FINAL_WEIGHTS, Recipe, seed_everything
 
@@ -121,7 +122,7 @@ def with_profile(manifest: Manifest, content: bytes, data: Data) -> Manifest:
     """
     if asdict(data.provenance)["sha256"] != manifest.training.data["sha256"]:
         raise CertificateError(f"{manifest.tag} was trained on other data than {data.provenance.name}")
-    predictor = open_predictor(open_model(manifest, content, Device.CPU))
+    predictor = open_predictor(open_model(manifest, content))
     return msgspec.structs.replace(manifest, profile=make_profile(predictor, data))
 
 

@@ -31,12 +31,16 @@ class TensorSpec:
         axes: Axis names in order. An axis named in the assets' ``sizes`` is static with that size, any other is
             dynamic and carries its name into the ONNX file.
         is_attention: Present only in models that attend; read only when a request asks for an explanation.
+        below: Of indices: each is at least 0 and less than the product of the sizes of these.
+        indices: How many of its first rows are such indices; ``None``: all.
     """
 
     name: str
     dtype: str
     axes: tuple[str, ...]
     is_attention: bool = False
+    below: tuple[str, ...] = ()
+    indices: int | None = None
 
     def shape(self, sizes: Mapping[str, int]) -> list[str | int]:
         """The axes with the static ones replaced by their sizes."""
@@ -100,7 +104,7 @@ class Assets(Protocol):
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        """Static axis sizes by axis name."""
+        """Static axis sizes by axis name, and those of tables that indices look into."""
         ...
 
 
@@ -234,6 +238,9 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
         bulk: The verbs for many instances of numbers at once, where that is worth it.
         traits: What is watched, where anything is.
         word_bulk: The verbs for many lists of words at once, where that is worth it.
+        spare_axes: Axes of which something must be filled in whenever anything is, for the rest to belong to.
+        connect: Of feeds that were filled up with zeros, the sizes before and after: makes what was filled in hang
+            together, in place, where zeros would not do.
     """
 
     family: str
@@ -257,6 +264,8 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
     bulk: Bulk[AssetsT] | None = None
     traits: Traits[AssetsT, SampleT] | None = None
     word_bulk: WordBulk[AssetsT] | None = None
+    spare_axes: frozenset[str] = frozenset()
+    connect: Callable[[Feeds, Mapping[str, int], Mapping[str, int]], None] | None = None
 
 
 AnyCard: TypeAlias = Card[Any, Any, Any]

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from models.device_proof import DeviceChoice
 from models.errors import ArtifactMismatch, ArtifactMissing, CardMismatch
 from models.family import AnyCard, Assets, TensorSpec
 from models.profile import Profile
@@ -122,6 +123,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     certificate: Certificate
     training: Training
     profile: Profile | None = None
+    device: DeviceChoice | None = None
     digest: str = ""
 
     @property
@@ -138,8 +140,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def to_bytes(manifest: Manifest) -> bytes:
     """Canonical JSON with the digest filled in."""
     document = msgspec.to_builtins(manifest)
-    if manifest.profile is None:
-        del document["profile"]  # artifacts from before there were profiles keep their bytes
+    for field in ("profile", "device"):
+        if document[field] is None:
+            del document[field]  # artifacts from before there were such things keep their bytes
     document["digest"] = ""
     document["digest"] = hashlib.sha256(_canonical(document)).hexdigest()
     return _canonical(document)

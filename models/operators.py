@@ -6,7 +6,9 @@ directory.
 Source of the field numbers: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 
 from models.errors import ArtifactMismatch
 
@@ -81,9 +83,9 @@ ALLOWED = frozenset(
 # Fields, by message.
 _GRAPH, _TRAINING, _FUNCTIONS = 7, 20, 25  # ModelProto
 _NODE, _INITIALIZER, _SPARSE_INITIALIZER = 1, 5, 15  # GraphProto
-_OPERATOR, _ATTRIBUTE, _DOMAIN = 4, 5, 7  # NodeProto
+_INPUT, _OUTPUT, _NAME, _OPERATOR, _ATTRIBUTE, _DOMAIN = 1, 2, 3, 4, 5, 7  # NodeProto
 _TENSOR, _SUBGRAPH, _TENSORS, _SUBGRAPHS, _SPARSE, _SPARSES = 5, 6, 10, 11, 22, 23  # AttributeProto
-_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # TensorProto
+_TENSOR_NAME, _EXTERNAL_DATA, _DATA_LOCATION = 8, 13, 14  # TensorProto
 _OWN_DOMAINS = (b"", b"ai.onnx")
 
 
@@ -130,6 +132,44 @@ def _operator_of(node: memoryview) -> str:
         elif number == _ATTRIBUTE:
             _check_attribute(_message(content))
     return name
+
+
+def find_size_nodes(model: bytes) -> frozenset[str]:
+    """Names of the nodes that depend on the sizes of a request alone, not on its numbers.
+
+    ONNX Runtime computes such things on the CPU beside a GPU by choice: there they are needed to lay out tensors.
+
+    Raises:
+        ArtifactMismatch: If it is no ONNX file.
+    """
+    try:
+        graphs = [_message(content) for number, content in _fields(memoryview(model)) if number == _GRAPH]
+        return frozenset(name for graph in graphs for name in _size_nodes(graph))
+    except (ValueError, IndexError) as error:
+        raise ArtifactMismatch("it is no ONNX file") from error
+
+
+def _size_nodes(graph: memoryview) -> Iterator[str]:
+    nodes, known = [], set[str]()  # values that no request can change but by its sizes
+    for number, content in _fields(graph):
+        if number == _NODE:
+            nodes.append(_texts(_message(content)))
+        elif number == _INITIALIZER:
+            known |= _texts(_message(content))[_TENSOR_NAME]
+    for node in nodes:  # in topological order, as the format demands
+        if node[_OPERATOR] == {"Shape"} or node[_INPUT] <= known:
+            known |= node[_OUTPUT]
+            yield from node[_NAME]
+
+
+def _texts(message: memoryview) -> defaultdict[int, set[str]]:
+    """The texts in some fields of a node or a tensor; an input that is left out is none."""
+    found = defaultdict[int, set[str]](set)
+    for number, content in _fields(message):
+        if number in (_INPUT, _OUTPUT, _NAME, _OPERATOR, _TENSOR_NAME) and isinstance(content, memoryview) and content:
+            with suppress(UnicodeDecodeError):  # a tensor's numbers
+                found[number].add(bytes(content).decode())
+    return found
 
 
 def _check_attribute(attribute: memoryview) -> None:

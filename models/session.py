@@ -1,17 +1,20 @@
 """Open, verify and warm up an ONNX session. Torch-free."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import onnxruntime as ort
 
+from models.device import CPU_PROVIDER, CUDA_PROVIDER, ON_CPU, Compute, Device, has_cuda, provider_options
 from models.errors import ArtifactMismatch, CardMismatch, DeviceError, RunnerFailed
 from models.family import AnyCard, Array, Assets, Feeds
+from models.feeds import Fitting
 from models.manifest import ASSETS_KEY, Manifest, Tensor, check_tensors, read_artifact
-from models.operators import find_operators
+from models.operators import find_operators, find_size_nodes
 from models.profile import check_profile
 from models.registry import find_card
 
@@ -21,25 +24,17 @@ ORT_DTYPES = {
     "tensor(int64)": "int64",
     "tensor(bool)": "bool",
 }
-CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
-CUDA_OPTIONS = {
-    # TF32 would differ from torch by 1e-3; an exhaustive search would tune at every new shape; see onnx.md, CUDA.
-    "use_tf32": "0",
-    "cudnn_conv_algo_search": "HEURISTIC",
-    "arena_extend_strategy": "kSameAsRequested",
-    "do_copy_in_default_stream": "1",
-}
-
+_RECORD = "session.record_ep_graph_assignment_info"
 # Where numpy's own allocations begin.
 ALIGNMENT_BYTES = 16
 
 
-class Device(StrEnum):
-    """Where sessions run: ``AUTO`` takes the GPU when its provider really loads."""
+class Node(NamedTuple):
+    """A node of the graph as the engine computes it, and where."""
 
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
+    name: str
+    operator: str
+    provider: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +46,7 @@ class Session:
         card: What it promises.
         assets: What its codec needs.
         provider: The execution provider in use, as the session itself reports it.
+        fitting: Looks at feeds before a GPU gets them, and fills batches up where that is wanted; else ``None``.
     """
 
     manifest: Manifest
@@ -58,13 +54,21 @@ class Session:
     assets: Assets
     provider: str
     engine: ort.InferenceSession
+    fitting: Fitting | None = None
 
     def run(self, feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
         """Outputs by name; thread-safe, and releases the interpreter while it computes.
 
         Raises:
-            RunnerFailed: If the engine refuses the feeds.
+            RunnerFailed: If the engine refuses the feeds, or an index in them is outside its table.
         """
+        if self.fitting is not None:
+            feeds, sizes = self.fitting.fit(feeds)
+            found = self._compute(feeds, outputs)
+            return found if sizes is None else self.fitting.cut(found, sizes)
+        return self._compute(feeds, outputs)
+
+    def _compute(self, feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
         try:
             found = self.engine.run(outputs, {name: _aligned(feed) for name, feed in feeds.items()})
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
@@ -80,25 +84,25 @@ def _aligned(feed: Array) -> Array:
     return feed if feed.ctypes.data % ALIGNMENT_BYTES == 0 else feed.copy()
 
 
-def open_artifact(folder: Path, device: Device = Device.CPU) -> Session:
+def open_artifact(folder: Path, compute: Compute = ON_CPU) -> Session:
     """Open an artifact from verified bytes.
 
     Raises:
         ArtifactMissing: If a file is not there.
         ArtifactMismatch: If one bit differs from what export wrote.
         CardMismatch: If it promises other tensors than the card.
-        DeviceError: If ``device`` is ``CUDA`` and the provider does not load.
+        DeviceError: If a GPU is demanded and the provider does not load, or leaves operators to the CPU unallowed.
     """
     manifest, model = read_artifact(folder)
-    return open_model(manifest, model, device)
+    return open_model(manifest, model, compute)
 
 
-def open_model(manifest: Manifest, model: bytes, device: Device) -> Session:
+def open_model(manifest: Manifest, model: bytes, compute: Compute = ON_CPU) -> Session:
     """Open a model whose bytes the caller has verified; raises as ``open_artifact``."""
     card = find_card(manifest.family, manifest.task)
     _check_operators(manifest, model)
     try:
-        engine = _engine(model, manifest, device)
+        engine = _engine(model, manifest, compute)
     except DeviceError:
         raise
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
@@ -108,7 +112,10 @@ def open_model(manifest: Manifest, model: bytes, device: Device) -> Session:
     if manifest.profile is not None:
         check_profile(manifest.profile, card, assets, manifest.tag)
     _check_graph(engine, manifest)
-    return Session(manifest=manifest, card=card, assets=assets, provider=engine.get_providers()[0], engine=engine)
+    provider = engine.get_providers()[0]
+    is_padded = compute.pads(provider)
+    fitting = Fitting(card, assets, is_padded=is_padded) if is_padded or provider != CPU_PROVIDER else None
+    return Session(manifest=manifest, card=card, assets=assets, provider=provider, engine=engine, fitting=fitting)
 
 
 def read_assets(engine: ort.InferenceSession, card: AnyCard, manifest: Manifest) -> Assets:
@@ -130,7 +137,26 @@ def describe(tensors: list[Any]) -> list[Tensor]:
     return [Tensor(name=t.name, dtype=ORT_DTYPES.get(t.type, t.type), shape=list(t.shape)) for t in tensors]
 
 
-def _engine(model: bytes, manifest: Manifest, device: Device) -> ort.InferenceSession:
+def _engine(model: bytes, manifest: Manifest, compute: Compute) -> ort.InferenceSession:
+    options = _options(manifest)
+    if compute.device is Device.CPU or (compute.device is Device.AUTO and not has_cuda()):
+        options.add_session_config_entry(_RECORD, str(int(compute.records_nodes)))
+        return ort.InferenceSession(model, options, providers=[CPU_PROVIDER])
+    options.add_session_config_entry(_RECORD, "1")
+    cuda = CUDA_PROVIDER, provider_options(compute)
+    engine = ort.InferenceSession(model, options, providers=[cuda, CPU_PROVIDER])
+    if engine.get_providers()[0] == CUDA_PROVIDER:
+        if not compute.allows_cpu:
+            refuse_strays(manifest.tag, find_nodes(engine), find_size_nodes(model))
+    elif compute.device is Device.CUDA:
+        raise DeviceError(
+            f"{manifest.tag}: LECTERN_DEVICE=cuda, but {CUDA_PROVIDER} does not load here; "
+            "install the 'cuda' group on a machine with an NVIDIA driver, or use LECTERN_DEVICE=cpu"
+        )
+    return engine
+
+
+def _options(manifest: Manifest) -> ort.SessionOptions:
     options = ort.SessionOptions()
     # One thread a call: fastest for many callers, and the only safe setting for scatter sums (onnx.md, 3 and 6).
     options.intra_op_num_threads = manifest.intra_op_num_threads
@@ -139,20 +165,31 @@ def _engine(model: bytes, manifest: Manifest, device: Device) -> ort.InferenceSe
     options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
     # It would write past our log, in colours and once per failure; the exception says the same.
     options.log_severity_level = 4
-    if device is Device.CPU or (device is Device.AUTO and not has_cuda()):
-        return ort.InferenceSession(model, options, providers=[CPU_PROVIDER])
-    engine = ort.InferenceSession(model, options, providers=[(CUDA_PROVIDER, CUDA_OPTIONS), CPU_PROVIDER])
-    if engine.get_providers()[0] != CUDA_PROVIDER and device is Device.CUDA:
+    return options
+
+
+def find_nodes(engine: ort.InferenceSession) -> list[Node]:
+    """Where each node computes, of an engine that recorded it."""
+    parts = engine.get_provider_graph_assignment_info()
+    return [Node(node.name, node.op_type, part.ep_name) for part in parts for node in part.get_nodes()]
+
+
+def refuse_strays(tag: str, nodes: Iterable[Node], size_nodes: frozenset[str]) -> None:
+    """Let a model pass that computes on its GPU alone.
+
+    ONNX Runtime's own switch (``session.disable_cpu_ep_fallback``) would refuse every model that asks for a shape:
+    what depends on sizes alone it leaves to the CPU on purpose, and there it may stay.
+
+    Raises:
+        DeviceError: With the operators that would run on the CPU.
+    """
+    strays = Counter(node.operator for node in nodes if node.provider == CPU_PROVIDER and node.name not in size_nodes)
+    if strays:
+        named = ", ".join(f"{operator} ({count})" for operator, count in sorted(strays.items()))
         raise DeviceError(
-            f"{manifest.tag}: LECTERN_DEVICE=cuda, but {CUDA_PROVIDER} does not load here; "
-            "install the 'cuda' group on a machine with an NVIDIA driver, or use LECTERN_DEVICE=cpu"
+            f"{tag}: no kernel on the GPU for {named}; let them run on the CPU with LECTERN_GPU_LEAVES_TO_CPU=true, "
+            f"or the whole model with LECTERN_DEVICES={tag.split(':')[0]}=cpu"
         )
-    return engine
-
-
-def has_cuda() -> bool:
-    """Whether an NVIDIA device is there; the wheel's own list of providers says yes on every machine."""
-    return Path("/proc/driver/nvidia/gpus").is_dir() or Path("/dev/nvidiactl").exists()
 
 
 def _check_operators(manifest: Manifest, model: bytes) -> None:

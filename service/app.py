@@ -15,10 +15,10 @@ import attrs
 import bentoml
 import msgspec
 
-from models.errors import DeviceError, LecternError
+from models.device import CUDA_PROVIDER, Device
+from models.errors import LecternError
 from models.manifest import Manifest
 from models.registry import FAMILIES
-from models.session import CUDA_PROVIDER, Device, has_cuda
 from service.access import Access, open_access
 from service.catalog import Served, find_models, installed_at
 from service.control import close_control
@@ -33,11 +33,11 @@ from service.lanes import Lanes
 from service.logs import configure, last_words
 from service.metrics import initialise, show_model
 from service.places import EmbeddedPlace, Place, RemotePlace
-from service.processes import collectors, worker_name
+from service.processes import collectors, count_devices, worker_name
 from service.remains import gather_remains
-from service.runners import COMMON, runner_class, runner_service
+from service.runners import COMMON, check_devices, remote_families, runner_class, runner_service
 from service.server import use_wires
-from service.settings import Placement, Settings, metrics_place, settings
+from service.settings import Settings, metrics_place, settings
 from service.trail import find_exporter
 from service.versions import Versions
 from service.watchdog import beat
@@ -139,7 +139,8 @@ class GatewayCore:
         if self.jobs is not None:
             self.jobs.begin()
         for endpoint in endpoints:
-            say = logger.warning if self.settings.uses_cuda and endpoint.provider != CUDA_PROVIDER else logger.info
+            is_elsewhere = endpoint.provider != CUDA_PROVIDER and self._wants_cuda(endpoint.manifest)
+            say = logger.warning if is_elsewhere else logger.info
             tag, provider, digest = endpoint.manifest.tag, endpoint.provider, endpoint.manifest.digest
             told = {"event": "ready", "model": tag, "provider": provider, "digest": digest}
             say("%s ready on %s, %s", tag, provider, digest[:12], extra=told)
@@ -149,6 +150,9 @@ class GatewayCore:
         """Let running jobs pause before this process ends."""
         if self.jobs is not None:
             await self.jobs.end()
+
+    def _wants_cuda(self, manifest: Manifest) -> bool:
+        return self.settings.device_for(manifest) is not Device.CPU
 
     def _manifests(self) -> list[Manifest]:
         return [endpoint.manifest for endpoint in [*self.desk.endpoints.values()]]
@@ -199,13 +203,12 @@ def api_name(model: str) -> str:
 
 def build(settings: Settings) -> Any:
     """The Gateway service for these settings."""
-    if settings.device is Device.CUDA and not has_cuda():
-        raise DeviceError("LECTERN_DEVICE=cuda, but this machine shows no NVIDIA device; use cpu or auto")
     find_exporter(settings.traces)
     Access(settings)  # keys that cannot be read end the start here
     served = find_models(settings.wanted_models)
     families = [f for f in FAMILIES if any(model.manifest.family == f.name for model in served)]
-    remote = [f.name for f in families] if settings.placement is Placement.PROCESS else []
+    check_devices(settings, served)
+    remote = remote_families(served, settings)
     body: dict[str, Any] = {
         "__doc__": "Predictions of certified models.",
         "settings": settings,
@@ -214,7 +217,7 @@ def build(settings: Settings) -> Any:
     }
     for family in families:
         if family.name in remote:
-            service = runner_service(family, served, settings, 1 / len(families))
+            service = runner_service(family, served, settings, remote, count_devices())
             body[f"{family.name}_runner"] = bentoml.depends(service)
     for model in served:
         body[api_name(model.name)] = _api(model)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from models.device import CPU_PROVIDER, CUDA_PROVIDER, Device
 from models.errors import HttpError
 from models.family import Budget
 from models.manifest import Manifest
-from models.session import CPU_PROVIDER, CUDA_PROVIDER, Device
 from service.cells import Cell, Spread, Tally
 from service.turns import ABANDONED, BROKEN, LATE, Entry, Pending
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from models.errors import ArtifactMismatch
-from models.session import Device, Session, open_artifact
+from models.session import Session, open_artifact
 from service.catalog import Served
 from service.endpoint import Endpoint, make_endpoint
 from service.gateway import EmbeddedRunner
@@ -63,11 +63,11 @@ class RemotePlace:
 
     def first(self, model: Served) -> Endpoint:
         """The endpoint of a model that the runner has; where it computes is not known yet."""
-        return self._make(open_artifact(model.folder, Device.CPU))
+        return self._make(open_artifact(model.folder))
 
     async def bring(self, model: Served) -> Endpoint:
         """Let the runner open it."""
-        session = await asyncio.to_thread(open_artifact, model.folder, Device.CPU)
+        session = await asyncio.to_thread(open_artifact, model.folder)
         tag = model.manifest.tag
         answer = await self._runner.to_async.call("load", tag)
         if "error" in answer:

@@ -76,6 +76,19 @@ def _visible(count: int) -> list[int]:
     return [index for index in chosen if index < count] or [*range(count)]
 
 
+def count_devices() -> int:
+    """How many GPUs this process may use; at least 1, where nobody can be asked."""
+    named = [entry for entry in visible_devices().split(",") if entry.strip()]
+    if named:  # by their numbers or their names
+        return len(named)
+    with suppress(Exception):  # the border to the driver
+        import pynvml
+
+        pynvml.nvmlInit()
+        return max(1, int(pynvml.nvmlDeviceGetCount()))
+    return 1
+
+
 def worker_name() -> str:
     """What this gateway process is called; whoever takes its place is called the same."""
     return f"worker-{server_context.worker_index or 1}"

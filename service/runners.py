@@ -6,19 +6,21 @@ micro-batch over BentoML's private Unix socket.
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import bentoml
 import numpy as np
 from aiohttp import ClientConnectionError
 
-from models.errors import ArtifactError, LecternError, RunnerFailed
+from models.device import CPU_PROVIDER, Device, has_cuda
+from models.errors import ArtifactError, DeviceError, LecternError, RunnerFailed, SettingsError
 from models.family import Array, Family, Feeds
 from models.predictor import Pace, open_predictor, warm_up
-from models.session import CPU_PROVIDER, Session, open_artifact
+from models.session import Session, open_artifact
 from service.catalog import Served, find_version
 from service.metrics import count_mismatch
+from service.processes import count_devices
 from service.settings import Placement, Settings
 from service.watchdog import beat
 
@@ -39,13 +41,21 @@ class Opened(NamedTuple):
     pace: Pace | None
 
 
-def open_warm(model: Served, settings: Settings) -> Opened:
+def open_warm(model: Served, settings: Settings, number: int = 0) -> Opened:
     """Open a model and run it once at every size.
+
+    Args:
+        model: Which.
+        settings: The deployment's.
+        number: The runner's among those on GPUs; they take the GPUs that this process sees in turn.
 
     Raises:
         ArtifactError: If it is not what its certificate says.
+        DeviceError: If it cannot compute where it should.
     """
-    session = open_artifact(model.folder, settings.device)
+    device = settings.device_for(model.manifest)
+    device_id = 0 if device is Device.CPU else number % count_devices()
+    session = open_artifact(model.folder, settings.compute_on(device, device_id))
     pace = warm_up(open_predictor(session))
     return Opened(session, pace if session.provider == CPU_PROVIDER else None)  # a device computes while we wait
 
@@ -56,6 +66,7 @@ class FamilyRunner:
     family: ClassVar[str] = ""
     served: ClassVar[tuple[Served, ...]] = ()
     settings: ClassVar[Settings]
+    number: ClassVar[int] = 0
 
     def __init__(self) -> None:
         self.opened = {model.manifest.tag: self._open(model) for model in self.served}
@@ -63,7 +74,7 @@ class FamilyRunner:
     def _open(self, model: Served) -> Opened:
         """One of the models that this process serves from its start."""
         try:
-            return open_warm(model, self.settings)
+            return open_warm(model, self.settings, self.number)
         except ArtifactError:
             count_mismatch(model.name)
             raise
@@ -98,7 +109,7 @@ class RemoteRunner(FamilyRunner):
         """Open the model with this tag, if it is not; its ``provider``, or why it cannot be served under ``error``."""
         try:
             if model not in self.opened:
-                self.opened[model] = open_warm(find_version(model), self.settings)
+                self.opened[model] = open_warm(find_version(model), self.settings, self.number)
         except LecternError as error:
             return {"error": str(error)}
         self.users[model] += 1
@@ -118,27 +129,75 @@ class RemoteRunner(FamilyRunner):
         return {tag: opened.session.provider for tag, opened in self.opened.items()}
 
 
-def runner_class(family: Family, served: Sequence[Served], settings: Settings) -> type[FamilyRunner]:
+def runner_class(
+    family: Family,
+    served: Sequence[Served],
+    settings: Settings,
+    base: type[FamilyRunner] = FamilyRunner,
+    number: int = 0,
+) -> type[FamilyRunner]:
     """The family's runner, e.g. ``ViewCountRunner``, with its models."""
     mine = tuple(model for model in served if model.manifest.family == family.name)
-    base = RemoteRunner if settings.placement is Placement.PROCESS else FamilyRunner
     return type(
         f"{family.title}Runner",
         (base,),
-        {"family": family.name, "served": mine, "settings": settings, "__doc__": base.__doc__},
+        {"family": family.name, "served": mine, "settings": settings, "number": number, "__doc__": base.__doc__},
     )
 
 
-def runner_service(family: Family, served: Sequence[Served], settings: Settings, share: float) -> Any:
+def check_devices(settings: Settings, served: Iterable[Served]) -> None:
+    """Let a deployment pass whose devices are there, as far as that shows before a session is opened.
+
+    Raises:
+        DeviceError: If a GPU is demanded where there is none.
+        SettingsError: If a device is chosen for a model that is not served: a misspelt name.
+    """
+    chosen = settings.chosen_devices
+    for name in chosen.keys() - {model.name for model in served}:
+        raise SettingsError(f"LECTERN_DEVICES: no model {name!r} is served")
+    wanted = ["LECTERN_DEVICE=cuda"] if settings.device is Device.CUDA else []
+    wanted += [f"LECTERN_DEVICES={name}=cuda" for name, device in chosen.items() if device is Device.CUDA]
+    if wanted and not has_cuda():
+        raise DeviceError(f"{wanted[0]}, but this machine shows no NVIDIA device; use cpu or auto")
+
+
+def remote_families(served: Sequence[Served], settings: Settings) -> list[str]:
+    """The families whose runners are processes of their own.
+
+    Where nobody says otherwise these are the ones with a model on a GPU: what computes on the CPU by its certificate
+    is quickest where the requests are.
+    """
+    names = dict.fromkeys(model.manifest.family for model in served)
+    if settings.runners is Placement.PROCESS:
+        return [*names]
+    if settings.placement is Placement.EMBEDDED:
+        return []
+    here = Device.CPU
+    on_gpu = {model.manifest.family for model in served if settings.device_for(model.manifest) is not here}
+    return [name for name in names if name in on_gpu]
+
+
+def gpu_share(runners: int, devices: int) -> float:
+    """Part of a GPU that each of several runners asks for: a whole one where there are enough, else equal parts.
+
+    BentoML puts runners on one device only when their parts are equal, and fills a device before it takes the next.
+    """
+    return 1 / -(-runners // devices)
+
+
+def runner_service(
+    family: Family, served: Sequence[Served], settings: Settings, remote: Sequence[str], devices: int
+) -> Any:
     """The family's runner as a BentoML service of its own.
 
     Args:
         family: Whose.
         served: All served models.
         settings: The deployment's.
-        share: Part of the GPU; equal parts let BentoML put all runners on one device.
+        remote: The families with such runners.
+        devices: GPUs that they share.
     """
-    resources = {"resources": {"gpu": share}} if settings.uses_cuda else {}
+    resources = {"resources": {"gpu": gpu_share(len(remote), devices)}} if settings.uses_cuda else {}
     service = bentoml.service(
         name=f"{family.name}_runner",
         workers=1,
@@ -147,7 +206,7 @@ def runner_service(family: Family, served: Sequence[Served], settings: Settings,
         **resources,
         **COMMON,
     )
-    return service(runner_class(family, served, settings))
+    return service(runner_class(family, served, settings, RemoteRunner, remote.index(family.name)))
 
 
 def as_outputs(answer: dict[str, Any]) -> dict[str, Array]:

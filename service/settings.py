@@ -11,8 +11,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from models.device import Compute, ConvolutionSearch, Device, Padding, has_cuda
 from models.errors import SettingsError
-from models.session import Device, has_cuda
+from models.manifest import Manifest
 
 PREFIX = "LECTERN_"
 # Not a setting. A process that asked for its parent when it was ready could get the one that took it in.
@@ -45,6 +46,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     device: Annotated[
         Device, Meta(description="`auto` (GPU when there is one), `cpu`, or `cuda` (an error without a GPU).")
     ] = Device.AUTO
+    devices: Annotated[
+        str, Meta(description="Comma-separated `model=auto`, `model=cpu` or `model=cuda`, for models that differ.")
+    ] = ""
+    gpu_tf32: Annotated[
+        bool, Meta(description="Let a GPU round the factors of products to 10 bits; faster, and further from torch.")
+    ] = False
+    gpu_convolution_search: Annotated[
+        ConvolutionSearch,
+        Meta(description="How cuDNN chooses an algorithm: `heuristic`, `default` (always the same) or `exhaustive`."),
+    ] = ConvolutionSearch.HEURISTIC
+    gpu_memory_bytes: Annotated[
+        Annotated[int, Meta(ge=2**24)] | None,
+        Meta(description="Most memory of a GPU that each model's arena takes, bytes; empty: no limit."),
+    ] = None
+    gpu_leaves_to_cpu: Annotated[
+        bool, Meta(description="Let operators that a GPU has no kernel for run on the CPU; `false`: an error.")
+    ] = False
+    padding: Annotated[
+        Padding,
+        Meta(description="Batches filled up to a power of two: `auto` (those on a GPU), `always` or `never`."),
+    ] = Padding.AUTO
     runners: Annotated[Placement, Meta(description="`embedded`, `process`, or `auto` (`process` on a GPU).")] = (
         Placement.AUTO
     )
@@ -114,8 +136,42 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def uses_cuda(self) -> bool:
-        """Whether sessions are asked to run on a GPU."""
-        return self.device is Device.CUDA or (self.device is Device.AUTO and has_cuda())
+        """Whether any session is asked to run on a GPU."""
+        wanted = {self.device, *self.chosen_devices.values()}
+        return Device.CUDA in wanted or (Device.AUTO in wanted and has_cuda())
+
+    @property
+    def chosen_devices(self) -> dict[str, Device]:
+        """The entries of ``devices``, by model.
+
+        Raises:
+            SettingsError: If one is none.
+        """
+        found = {}
+        for entry in _entries(self.devices):
+            model, _, device = entry.partition("=")
+            if device not in set(Device):
+                raise SettingsError(f"LECTERN_DEVICES: {entry!r} is not model=auto, model=cpu or model=cuda")
+            found[model] = Device(device)
+        return found
+
+    def device_for(self, manifest: Manifest) -> Device:
+        """Where a model computes: as its own setting says, then the service's, then what export measured."""
+        chosen = self.chosen_devices.get(manifest.model, self.device)
+        is_better_off = manifest.device is not None and manifest.device.chosen == "cpu"
+        return Device.CPU if chosen is Device.AUTO and (is_better_off or not has_cuda()) else chosen
+
+    def compute_on(self, device: Device, device_id: int = 0) -> Compute:
+        """How a session there computes."""
+        return Compute(
+            device=device,
+            device_id=device_id,
+            uses_tf32=self.gpu_tf32,
+            search=self.gpu_convolution_search,
+            memory_bytes=self.gpu_memory_bytes,
+            allows_cpu=self.gpu_leaves_to_cpu,
+            padding=self.padding,
+        )
 
     @property
     def placement(self) -> Placement:
@@ -168,7 +224,9 @@ def parse(environment: Mapping[str, str]) -> Settings:
             fields[field] = getattr(msgspec.convert({field: value}, Settings, strict=False), field)
         except msgspec.ValidationError as error:
             raise SettingsError(f"{name}: {str(error).split(' - at')[0]}") from error
-    return Settings(**fields)
+    settings = Settings(**fields)
+    settings.chosen_devices  # noqa: B018  one that is none is told here
+    return settings
 
 
 @lru_cache(maxsize=1)

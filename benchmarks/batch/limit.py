@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.batch.inputs import DAYS
 from models.predictor import Predictor, open_predictor
-from models.session import Device, open_artifact
+from models.session import open_artifact
 from service.catalog import find_models
 from service.scoring.source import open_source
 from service.scoring.spec import make_spec
@@ -124,7 +124,7 @@ def main() -> None:
     """The command line."""
     model, source, target = sys.argv[1:]
     (served,) = find_models([model])
-    predictor = open_predictor(open_artifact(served.folder, Device.CPU))
+    predictor = open_predictor(open_artifact(served.folder))
     if source.endswith(".csv"):
         found = views(predictor, Path(source), Path(target))
     else:

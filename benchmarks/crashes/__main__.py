@@ -17,8 +17,8 @@ import numpy as np
 from benchmarks.crashes.inputs import FORMATS, Format
 from benchmarks.crashes.kills import Tally, Telling, hold
 from models.datasets import REPOSITORY
+from models.device import Device
 from models.manifest import read_artifact
-from models.session import Device
 from service.scoring.spec import Options, make_spec
 
 FULL, PART_ROWS = 500, 50

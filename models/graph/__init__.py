@@ -9,13 +9,14 @@ from models.graph import (
     molecule_profile,
     molecule_schema,
 )
+from models.graph.edges import connect
 
 # Sessions run with one thread: with two, ONNX Runtime's ScatterND lost updates in 23 of 100 runs over Cora.
 _GRAPH = (
-    TensorSpec(name="features", dtype="int64", axes=("features",)),
-    TensorSpec(name="node_of_feature", dtype="int64", axes=("features",)),
+    TensorSpec(name="features", dtype="int64", axes=("features",), below=("rows",)),
+    TensorSpec(name="node_of_feature", dtype="int64", axes=("features",), below=("nodes",)),
     TensorSpec(name="features_of_node", dtype="int64", axes=("nodes",)),
-    TensorSpec(name="edges", dtype="int64", axes=("ends", "edges")),
+    TensorSpec(name="edges", dtype="int64", axes=("ends", "edges"), below=("nodes",), indices=2),
 )
 _ATTENTION = TensorSpec(name="attention", dtype="float32", axes=("edges", "heads"), is_attention=True)
 _TOLERANCE = Tolerance(
@@ -45,6 +46,8 @@ LABEL_NODES = Card(
     budget=_BUDGET,
     from_media={},
     traits=citation_profile.TRAITS,
+    spare_axes=frozenset(("nodes",)),
+    connect=connect,
 )
 
 LABEL_GRAPH = Card(
@@ -61,7 +64,7 @@ LABEL_GRAPH = Card(
     decode=molecule_codec.decode,
     inputs=(
         *_GRAPH,
-        TensorSpec(name="graph_of_node", dtype="int64", axes=("nodes",)),
+        TensorSpec(name="graph_of_node", dtype="int64", axes=("nodes",), below=("graphs",)),
         TensorSpec(name="nodes_of_graph", dtype="int64", axes=("graphs",)),
     ),
     outputs=(TensorSpec(name="scores", dtype="float32", axes=("graphs", "classes")), _ATTENTION),
@@ -70,6 +73,8 @@ LABEL_GRAPH = Card(
     budget=_BUDGET,
     from_media={},
     traits=molecule_profile.TRAITS,
+    spare_axes=frozenset(("nodes", "graphs")),
+    connect=connect,
 )
 
 FAMILY = Family(name="graph", title="Graph", cards=(LABEL_NODES, LABEL_GRAPH))

@@ -112,8 +112,9 @@ class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Static axes; ``heads`` counts those of all layers, and the third end of an edge is its hop."""
-        return {"ends": 2 if self.hops == 1 else 3, "classes": len(self.classes), "heads": sum(self.heads)}
+        """Static axes and the ``rows`` of features; ``heads`` are all layers', the third end of an edge is its hop."""
+        sizes = {"ends": 2 if self.hops == 1 else 3, "classes": len(self.classes), "heads": sum(self.heads)}
+        return sizes | {"rows": self.words}
 
     @cached_property
     def edges(self) -> Ints:

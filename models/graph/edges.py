@@ -6,11 +6,13 @@ graph gives the same bytes however its links were written down. A third row says
 attends by distance.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.family import Feeds
 
 Ints = NDArray[np.int64]
 
@@ -120,3 +122,18 @@ def side_by_side(edges: Sequence[Ints], nodes: Sequence[int]) -> Ints:
     shifts = np.zeros((len(edges), len(edges[0]), 1), np.int64)
     shifts[:, :2, 0] = offsets[:, None]  # of both ends, not of the hop
     return np.concatenate([part + shift for part, shift in zip(edges, shifts, strict=True)], axis=1)
+
+
+def connect(feeds: Feeds, sizes: Mapping[str, int], wanted: Mapping[str, int]) -> None:
+    """Give filled-in features and edges to the filled-in nodes in turn, and these to the last graph, filled in too.
+
+    One node with all of them would be where every atomic sum of a GPU waits for the one before.
+    """
+    features, edges, nodes = sizes["features"], sizes["edges"], sizes["nodes"]
+    spare = wanted["nodes"] - nodes
+    feeds["node_of_feature"][features:] = nodes + np.arange(wanted["features"] - features) % spare
+    feeds["edges"][:2, edges:] = nodes + np.arange(wanted["edges"] - edges) % spare
+    feeds["edges"][2:, edges:] = 1
+    if "graphs" in sizes:
+        feeds["graph_of_node"][nodes:] = wanted["graphs"] - 1
+        feeds["nodes_of_graph"][sizes["graphs"] :] = 1

@@ -17,10 +17,10 @@ TAG = Card(
     collate=codec.collate,
     decode=codec.decode,
     inputs=(
-        TensorSpec(name="features", dtype="int64", axes=("tokens", "features")),
-        TensorSpec(name="grid", dtype="int64", axes=("sentences", "width")),
+        TensorSpec(name="features", dtype="int64", axes=("tokens", "features"), below=("rows",)),
+        TensorSpec(name="grid", dtype="int64", axes=("sentences", "width"), below=("tokens",)),
         TensorSpec(name="keep", dtype="bool", axes=("sentences", "width")),
-        TensorSpec(name="back", dtype="int64", axes=("tokens",)),
+        TensorSpec(name="back", dtype="int64", axes=("tokens",), below=("sentences", "width")),
     ),
     outputs=(
         TensorSpec(name="scores", dtype="float32", axes=("tokens", "tags")),
@@ -53,6 +53,7 @@ TAG = Card(
         # A sentence takes 125 us among 512 words, 114 us among 1,024; bit for bit the same answers.
         batch=1024,
     ),
+    connect=codec.connect,
 )
 
 FAMILY = Family(name="tagging", title="Tagging", cards=(TAG,))

@@ -1,6 +1,6 @@
 """From words to tensors and back. numpy only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +49,13 @@ def _pack(features: NDArray[np.int64], lengths: NDArray[np.int64]) -> Feeds:
     grid = np.zeros(keep.shape, np.int64)
     grid[keep] = np.arange(lengths.sum())
     return {"features": features, "grid": grid, "keep": keep, "back": np.flatnonzero(keep)}
+
+
+def connect(feeds: Feeds, sizes: Mapping[str, int], wanted: Mapping[str, int]) -> None:
+    """Say where the words lie in a wider grid; what was filled in is read from the first word, and by nobody."""
+    words = feeds["back"][: sizes["tokens"]]
+    rows, columns = np.divmod(words, max(1, sizes["width"]))
+    words[:] = rows * wanted["width"] + columns
 
 
 def decode(outputs: Outputs, samples: Sequence[Sample], assets: Assets) -> list[Prediction]:

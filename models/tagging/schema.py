@@ -84,8 +84,9 @@ class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Static axes."""
+        """Static axes, and the ``rows`` of the embedding table."""
         return {
+            "rows": self.rows,
             "features": spelling.FEATURES,
             "tags": len(self.tags),
             "layers": self.layers,

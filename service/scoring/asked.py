@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 import msgspec
 
+from models.device import Device
 from models.errors import ArtifactMismatch
-from models.session import Device
 from service.scoring.assignment import Assembly, Scorer, Source
 from service.scoring.source import complete, open_source
 from service.scoring.spec import Options, Spec, make_spec, to_bytes
@@ -54,7 +54,8 @@ class Asked:
 
     def stack(self) -> dict[str, str]:
         """Versions, and the type of processor."""
-        return {"cpu": cpu_type(), "device": self.device.value} | versions()
+        device = f"{self.device.value}+tf32" if settings().gpu_tf32 else self.device.value
+        return {"cpu": cpu_type(), "device": device} | versions()
 
     def mark(self) -> str:
         """Size, times and inode of the file, or of everything in the folder; of something remote what it says."""
@@ -91,7 +92,7 @@ def ask(model: str, source: str, target: str, options: Options, *, input_format:
     address = str(local_path(source).absolute()) if is_local(source) else source
     (served,) = find_models([model])
     spec = make_spec(served.manifest, address, target, options, input_format=input_format, output_format=output_format)
-    return Asked(asked=complete(spec), folder=served.folder, device=settings().device)
+    return Asked(asked=complete(spec), folder=served.folder, device=settings().device_for(served.manifest))
 
 
 def ask_again(spec: bytes) -> Asked:
@@ -106,7 +107,7 @@ def ask_again(spec: bytes) -> Asked:
     (served,) = find_models([asked.model])
     if served.manifest.digest != asked.manifest_digest:
         raise ArtifactMismatch(f"{asked.model}: not the model that the job was begun with")
-    return Asked(asked=asked, folder=served.folder, device=settings().device)
+    return Asked(asked=asked, folder=served.folder, device=settings().device_for(served.manifest))
 
 
 def read_spec(spec: bytes) -> Spec:

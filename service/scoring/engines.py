@@ -5,7 +5,6 @@ from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 
-from models.session import Device, has_cuda
 from service.scoring.assignment import Assignment
 from service.scoring.pool import Pool
 from service.scoring.run import OpenScorers
@@ -53,5 +52,4 @@ def default_workers() -> int:
 
 def has_gpu() -> bool:
     """Whether a GPU computes."""
-    device = settings().device
-    return device is Device.CUDA or (device is Device.AUTO and has_cuda())
+    return settings().uses_cuda

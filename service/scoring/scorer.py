@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from models.device import Device
 from models.errors import ArtifactMismatch, HttpError, RunnerFailed
 from models.family import Array
 from models.predictor import Predictor, open_predictor
-from models.session import Device, open_artifact
+from models.session import open_artifact
 from models.signature import read_keys, trust_only
 from service.scoring.answers import Answers
 from service.scoring.by_word import Vocabulary, WordRun
@@ -201,7 +202,7 @@ def _open(spec: Spec, device: Device, folder: Path | None) -> Predictor:
         folder = find_models([spec.model])[0].folder
     elif settings().trusted_keys:
         trust_only(read_keys(settings().trusted_entries))
-    session = open_artifact(folder, device)
+    session = open_artifact(folder, settings().compute_on(device))
     if (session.manifest.tag, session.manifest.digest) != (spec.model, spec.manifest_digest):
         raise ArtifactMismatch(f"{spec.model}: not the model that the job was begun with")
     return open_predictor(session)

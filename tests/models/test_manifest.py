@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
+from models.device import Compute, Device
 from models.errors import ArtifactError, ArtifactMismatch, ArtifactMissing, CardMismatch, DeviceError
 from models.manifest import (
     ASSETS_KEY,
@@ -23,7 +24,7 @@ from models.manifest import (
     read_artifact,
     to_bytes,
 )
-from models.session import Device, Session, open_artifact
+from models.session import Session, open_artifact
 from models.viewcount import FORECAST
 from models.viewcount.schema import Assets
 
@@ -319,17 +320,17 @@ def test_missing_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch, shipped_sess
     """``cuda`` without a GPU is an error, ``auto`` and ``cpu`` run on the CPU, and say so."""
     monkeypatch.setattr("models.session.has_cuda", lambda: False)
     for device in (Device.CPU, Device.AUTO):
-        assert open_artifact(folder, device).provider == "CPUExecutionProvider"
+        assert open_artifact(folder, Compute(device=device)).provider == "CPUExecutionProvider"
     if shipped_session("molecule").engine.get_providers() == ["CPUExecutionProvider"] and not _cuda_loads(folder):
         with pytest.raises(
             DeviceError, match=r"^molecule:[\d.]+: LECTERN_DEVICE=cuda, but CUDAExecutionProvider does not"
         ):
-            open_artifact(folder, Device.CUDA)
+            open_artifact(folder, Compute(device=Device.CUDA))
 
 
 def _cuda_loads(folder: Path) -> bool:
     try:
-        open_artifact(folder, Device.CUDA)
+        open_artifact(folder, Compute(device=Device.CUDA))
     except DeviceError:
         return False
     return True

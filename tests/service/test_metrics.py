@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from models.device import Device
 from models.errors import DeadlineExceeded, Draining, Overloaded, RateLimited, RunnerFailed
 from models.family import Budget
-from models.session import Device
 from service.gateway import crowded
 from service.metrics import EXPIRED, OUTCOMES, REFUSALS, STAGES, Ledger, Meter, Ran, initialise
 from service.turns import ABANDONED, BROKEN, LATE, Entry, Pending

@@ -5,14 +5,20 @@ from pathlib import Path
 import pytest
 
 from models.datasets import REPOSITORY
+from models.device import ConvolutionSearch, Device, Padding
 from models.errors import SettingsError
-from models.session import Device
 from service.settings import PREFIX, LogForm, Placement, Settings, bentoml_environment, parse, settings
 
 EVERY = {
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("3001", 3001),
     "device": ("cpu", Device.CPU),
+    "devices": ("image=cuda, viewcount=cpu", "image=cuda, viewcount=cpu"),
+    "gpu_tf32": ("true", True),
+    "gpu_convolution_search": ("default", ConvolutionSearch.DEFAULT),
+    "gpu_memory_bytes": ("1073741824", 2**30),
+    "gpu_leaves_to_cpu": ("true", True),
+    "padding": ("always", Padding.ALWAYS),
     "runners": ("process", Placement.PROCESS),
     "workers": ("4", 4),
     "models": ("image, tagging:1.0.0,", "image, tagging:1.0.0,"),
@@ -86,6 +92,11 @@ def test_unknown_variable() -> None:
         ("LECTERN_WORKERS", "65", "Expected `int` <= 64"),
         ("LECTERN_THREADS", "-1", "Expected `int` >= 1"),
         ("LECTERN_DEVICE", "gpu", "Invalid enum value 'gpu'"),
+        ("LECTERN_DEVICES", "image:cuda", "'image:cuda' is not model=auto, model=cpu or model=cuda"),
+        ("LECTERN_DEVICES", "image=gpu", "'image=gpu' is not model=auto, model=cpu or model=cuda"),
+        ("LECTERN_GPU_MEMORY_BYTES", "1", "Expected `int` >= 16777216"),
+        ("LECTERN_GPU_CONVOLUTION_SEARCH", "best", "Invalid enum value 'best'"),
+        ("LECTERN_PADDING", "some", "Invalid enum value 'some'"),
         ("LECTERN_RUNNERS", "remote", "Invalid enum value 'remote'"),
         ("LECTERN_LOG", "yaml", "Invalid enum value 'yaml'"),
         ("LECTERN_MAX_BODY_BYTES", "1023", "Expected `int` >= 1024"),

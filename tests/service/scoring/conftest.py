@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from models.bodies import to_json
+from models.device import Device
 from models.predictor import Predictor
-from models.session import Device, Session
+from models.session import Session
 from service.scoring.assembly import Assembly
 from service.scoring.scorer import Scorer
 from service.scoring.source import complete
