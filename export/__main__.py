@@ -1,4 +1,4 @@
-"""Certified artifacts: ``model NAME``, ``install``, ``inspect NAME``; ``keygen`` and ``sign``; ``sbom``."""
+"""Certified artifacts: make and inspect them, prove them on a device, install, sign and list them."""
 
 import base64
 import json
@@ -9,9 +9,13 @@ from pathlib import Path
 import click
 
 from models.datasets import REPOSITORY
+from models.device import Compute, Device
+from models.device_proof import UNMEASURED, DeviceChoice
 from models.errors import LecternError
-from models.manifest import read_artifact
+from models.manifest import MANIFEST_FILE, MODEL_FILE, read_artifact
+from models.operators import find_size_nodes
 from models.profile import describe_feature
+from models.session import find_nodes, open_artifact
 
 
 class OneLineErrors(click.Group):
@@ -57,13 +61,31 @@ def install(folders: tuple[Path, ...]) -> None:
 @main.command("inspect")
 @click.argument("name")
 def inspect_model(name: str) -> None:
-    """Verify the artifact NAME and print what its certificate proves."""
-    from export.store import shipped_folders
+    """Verify the artifact NAME (or in the folder NAME), print what its certificate proves and what computes where."""
+    folder = _find(name)
+    _describe(folder)
+    _describe_nodes(folder)
 
-    for folder in shipped_folders():
-        if folder.name == name:
-            return _describe(folder)
-    raise click.ClickException(f"no artifact {name!r} in models/*/trained")
+
+@main.command("certify-device")
+@click.argument("name")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
+@click.option("--data", type=click.Path(path_type=Path, exists=True), help="What it was trained on, if not public.")
+@click.option("--without-test-set", is_flag=True, help="Prove all else where the data are not at hand.")
+@click.option("--write", is_flag=True, help="Into the manifest; a signature has to be made anew.")
+def certify_on_device(name: str, device: str, data: Path | None, without_test_set: bool, write: bool) -> None:
+    """Prove the artifact NAME (or in the folder NAME) on a GPU, and measure which device it is better off on."""
+    from export.certify import data_of  # torch: a recipe knows its data
+    from export.device import add_device, certify_device, compute_of
+
+    folder = _find(name)
+    manifest, content = read_artifact(folder)
+    test_set = None if without_test_set else data_of(manifest, data.resolve() if data else None)
+    choice = certify_device(manifest, content, compute_of(device), data=test_set)
+    _describe_device(choice)
+    if write:
+        manifest = add_device(folder, choice)
+        click.echo(f"certified  {manifest.tag:<20} {manifest.digest[:12]}")
 
 
 @main.command("profile")
@@ -116,6 +138,46 @@ def sbom(out: Path, lock: Path) -> None:
     click.echo(f"{len(document['components'])} components: {out}")
 
 
+def _find(name: str) -> Path:
+    """The artifact of the repository with this name, or in this folder.
+
+    Raises:
+        click.ClickException: If there is none.
+    """
+    from export.store import shipped_folders
+
+    found = next((folder for folder in shipped_folders() if folder.name == name), Path(name))
+    if not (found / MANIFEST_FILE).is_file():
+        raise click.ClickException(f"no artifact {name!r} in models/*/trained, and no folder with one")
+    return found
+
+
+def _describe_nodes(folder: Path) -> None:
+    """Where each operator computes on this machine, by count; what depends on sizes alone is told apart."""
+    session = open_artifact(folder, Compute(device=Device.AUTO, allows_cpu=True, records_nodes=True))
+    size_nodes = find_size_nodes((folder / MODEL_FILE).read_bytes())
+    counts = dict[str, Counter[str]]()
+    for node in find_nodes(session.engine):
+        kind = f"{node.provider}, sizes" if node.name in size_nodes else node.provider
+        counts.setdefault(kind, Counter())[node.operator] += 1
+    for kind, operators in sorted(counts.items()):
+        click.echo(f"  {kind}: {operators.total()} nodes, {dict(sorted(operators.items()))}")
+
+
+def _describe_device(choice: DeviceChoice) -> None:
+    click.echo(f"  device            {choice.chosen or 'not chosen'}: {choice.reason}")
+    proof = choice.proof
+    if proof is None:
+        return
+    click.echo(f"  on                {proof.device}, {proof.provider}, {proof.versions}")
+    click.echo(f"  nodes by provider {proof.nodes}; {proof.size_nodes} on the CPU depend on sizes alone")
+    click.echo(f"  against float64   {proof.parity}, by {proof.reference}; with TF32 {proof.tf32_parity}")
+    click.echo(f"  repeatable        {proof.is_repeatable}, {proof.repeats} times")
+    click.echo(f"  in company        {proof.company_max_abs_diff:.3g} at most, {proof.companies} companies, 0 labels")
+    click.echo(f"  test set          {proof.test_instances} instances, {proof.test_label_changes} label changes")
+    click.echo(f"  buckets           {proof.buckets}")
+
+
 def _describe(folder: Path) -> None:
     manifest, content = read_artifact(folder)
     proof = manifest.certificate
@@ -130,6 +192,7 @@ def _describe(folder: Path) -> None:
         f"  {score.metric:<16}  torch {score.torch} onnx {score.onnx} {score.unit}, {score.label_changes} changes"
     )
     click.echo(f"  nodes             {dict(_operators(content))}")
+    _describe_device(manifest.device or UNMEASURED)
     for feature in [] if manifest.profile is None else manifest.profile.features:
         click.echo(f"  watched           {describe_feature(feature)}")
 

@@ -20,7 +20,8 @@ from export.convert import OPSET, run_torch, to_onnx
 from export.operators import check_operators
 from export.profile import make_profile
 from models.datasets import REPOSITORY, Data
-from models.device import CPU_PROVIDER
+from models.device import CPU_PROVIDER, has_cuda
+from models.device_proof import UNMEASURED
 from models.errors import CertificateError
 from models.family import AnyCard, Feeds
 from models.manifest import (
@@ -37,7 +38,7 @@ from models.manifest import (
 from models.predictor import Predictor, open_predictor
 from models.session import describe, open_model
 from models.train import RUNS, read_run, recipes
-from models.training import FINAL_WEIGHTS, Recipe, seed_everything
+from models.training import FINAL_WEIGHTS, Learner, Recipe, seed_everything
 
 THREADS = 1
 REPORTED = ("interval", "cross_validation", "unknown_words")
@@ -110,8 +111,19 @@ def export_run(model: str, wanted_version: str | None, *, runs: Path = RUNS, tar
     content = proto.SerializeToString(deterministic=True)
     tag = model, wanted_version or _next_version(folder, content)
     manifest = _manifest(tag, recipe, learner.data, report, content, certificate)
-    write_artifact(folder, with_profile(manifest, content, learner.data), content)
+    manifest = with_profile(manifest, content, learner.data)
+    write_artifact(folder, with_device(manifest, content, learner), content)
     return folder
+
+
+def with_device(manifest: Manifest, content: bytes, learner: Learner) -> Manifest:
+    """The same certificate with what was proved and measured on this machine's GPU, or that there was none."""
+    choice = UNMEASURED
+    if has_cuda():
+        from export.device import certify_device, compute_of  # it needs this module
+
+        choice = certify_device(manifest, content, compute_of("cuda"), data=learner.data, net=learner.net)
+    return msgspec.structs.replace(manifest, device=choice)
 
 
 def with_profile(manifest: Manifest, content: bytes, data: Data) -> Manifest:
@@ -137,12 +149,24 @@ def add_profile(folder: Path, data_path: Path | None) -> Manifest:
         CertificateError: If it was trained on other data, or by a recipe that is no more.
     """
     manifest, content = read_artifact(folder)
+    write_artifact(folder, with_profile(manifest, content, data_of(manifest, data_path)), content)
+    return read_artifact(folder)[0]
+
+
+def data_of(manifest: Manifest, data_path: Path | None) -> Data:
+    """What a model was trained on, test set included.
+
+    Args:
+        manifest: The model's.
+        data_path: Where it is; ``None`` for the recipe's public dataset.
+
+    Raises:
+        CertificateError: If its recipe is no more.
+    """
     recipe = recipes(manifest.family).get(manifest.training.recipe["name"])
     if recipe is None:
         raise CertificateError(f"{manifest.tag}: there is no recipe {manifest.training.recipe['name']!r} any more")
-    learner = recipe.learner(recipe, data_path, manifest.training.seed)
-    write_artifact(folder, with_profile(manifest, content, learner.data), content)
-    return read_artifact(folder)[0]
+    return recipe.learner(recipe, data_path, manifest.training.seed).data
 
 
 def write_artifact(folder: Path, manifest: Manifest, content: bytes) -> None:

@@ -130,7 +130,7 @@ def check_batch_invariance(predictor: Predictor) -> BatchInvariance:
     return BatchInvariance(requests=len(samples), companies=companies, bit_identical=True, max_abs_diff=worst)
 
 
-def _words(prediction: Prediction) -> dict[str, Any]:
+def words(prediction: Prediction) -> dict[str, Any]:
     """The discrete part of a prediction: labels, tags, class ids."""
     return {key: value for key, value in prediction.items() if not isinstance(value, np.ndarray | np.generic | float)}
 
@@ -144,7 +144,7 @@ def check_score(data: Data, torch_predictor: Predictor, onnx_predictor: Predicto
     requests, truths = zip(*data.examples("test"), strict=True)
     before = torch_predictor.predict(requests)
     after = onnx_predictor.predict(requests)
-    changes = sum(_words(a) != _words(b) for a, b in zip(before, after, strict=True))
+    changes = sum(words(a) != words(b) for a, b in zip(before, after, strict=True))
     scores = _judge(data, before, truths), _judge(data, after, truths)
     if changes:
         raise CertificateError(f"{changes} of {len(requests)} test answers changed their label")

@@ -2,7 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
+from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,6 +146,7 @@ def _engine(model: bytes, manifest: Manifest, compute: Compute) -> ort.Inference
         options.add_session_config_entry(_RECORD, str(int(compute.records_nodes)))
         return ort.InferenceSession(model, options, providers=[CPU_PROVIDER])
     options.add_session_config_entry(_RECORD, "1")
+    load_libraries()
     cuda = CUDA_PROVIDER, provider_options(compute)
     engine = ort.InferenceSession(model, options, providers=[cuda, CPU_PROVIDER])
     if engine.get_providers()[0] == CUDA_PROVIDER:
@@ -154,6 +158,16 @@ def _engine(model: bytes, manifest: Manifest, compute: Compute) -> ort.Inference
             "install the 'cuda' group on a machine with an NVIDIA driver, or use LECTERN_DEVICE=cpu"
         )
     return engine
+
+
+@cache
+def load_libraries() -> None:
+    """Load NVIDIA's libraries where pip put them: ONNX Runtime's own provider looks only where the system does.
+
+    What is not found it says on standard output, where it does not belong; the provider then says it once more.
+    """
+    with redirect_stdout(StringIO()), suppress(Exception):  # the border to whatever is installed
+        ort.preload_dlls()
 
 
 def _options(manifest: Manifest) -> ort.SessionOptions:

@@ -16,7 +16,7 @@ class Standardise(nn.Module):
         self.register_buffer("std", torch.tensor(std))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return (pixels.float() - self.mean) / self.std
+        return (pixels.to(self.mean.dtype) - self.mean) / self.std
 
 
 def convolution(inputs: int, outputs: int, *, is_normalised: bool = True) -> list[nn.Module]:

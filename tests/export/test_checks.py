@@ -38,6 +38,8 @@ from export.checks import (
 )
 from export.convert import OPSET, example_feeds, run_torch, to_onnx
 from models.datasets import ACCURACY, REPOSITORY, Metric, Provenance
+from models.device import has_cuda
+from models.device_proof import UNMEASURED
 from models.errors import CertificateError
 from models.family import AnyCard, Assets, Feeds, Prediction
 from models.image import CLASSIFY
@@ -470,6 +472,8 @@ def test_export_and_open(exported: Path, finished: Path) -> None:
     assert manifest.training.data["name"] == "views.csv"
     assert (manifest.training.seed, manifest.training.epochs) == (3, 1)
     assert manifest.training.report["interval"]["nominal"] == 0.9
+    assert manifest.device is not None
+    assert (manifest.device == UNMEASURED) is not has_cuda()
     assert sorted(path.name for path in exported.iterdir()) == [MANIFEST_FILE, MODEL_FILE]
     recipe, path, _ = read_finished_run(finished / "my-channel")
     learner: Any = recipe.learner(recipe, path, 3)

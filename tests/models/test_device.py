@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from models.device import (
 )
 from models.errors import ArtifactMismatch, DeviceError
 from models.operators import find_size_nodes
-from models.session import Node, find_nodes, open_artifact, refuse_strays
+from models.session import Node, find_nodes, load_libraries, open_artifact, refuse_strays
 
 DEFAULTS = {
     "device_id": "0",
@@ -58,9 +59,9 @@ def test_the_provider_knows_every_option() -> None:
     if not library.exists():
         pytest.skip("the runtime here is without CUDA's provider")
     names = {name.encode() for name in provider_options(Compute(memory_bytes=1))}
-    content = library.read_bytes()
-    assert [name for name in names if name not in content] == []
-    assert b"use_tf33" not in content
+    with library.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        assert [name for name in names if content.find(name) < 0] == []
+        assert content.find(b"use_tf33") < 0
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,26 @@ def test_the_provider_knows_every_option() -> None:
 def test_padding(padding: Padding, provider: str, pads: bool) -> None:
     """Batches are filled up on a GPU, or where that is said."""
     assert Compute(padding=padding).pads(provider) is pads
+
+
+def test_libraries_are_loaded_where_pip_put_them(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], shipped_folder: Callable[[str], Path]
+) -> None:
+    """Before the first session on a GPU, once, and without a word on standard output; never for the CPU."""
+    calls = []
+
+    def preload() -> None:
+        calls.append(1)
+        print("Failed to load libcublas")  # noqa: T201
+
+    monkeypatch.setattr("models.session.ort.preload_dlls", preload)
+    load_libraries.cache_clear()
+    open_artifact(shipped_folder("viewcount"))
+    assert calls == []
+    for _ in range(2):
+        load_libraries()
+    assert (calls, capfd.readouterr().out) == ([1], "")
+    load_libraries.cache_clear()
 
 
 # Who computes what
