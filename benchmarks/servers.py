@@ -77,7 +77,7 @@ def serving(peer: Peer, interpreter: Path, home: Path, examples: Mapping[str, by
     Raises:
         Unavailable: If it does not come up.
     """
-    port, spare = _free_ports()
+    port, spare = free_ports()
     log = home / f"{peer.key}.log"
     started = time.perf_counter()
     with log.open("wb") as output, on_cores(set(peer.cores)):
@@ -155,7 +155,8 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, call: Call, deadline: f
     raise Unavailable(without_paths(f"not ready: {ending}, {last}; its log ends: {lines[-1] if lines else '(empty)'}"))
 
 
-def _free_ports() -> tuple[int, int]:
+def free_ports() -> tuple[int, int]:
+    """Two ports of this machine that nobody listens on."""
     with socket.socket() as one, socket.socket() as other:
         one.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))
