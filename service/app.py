@@ -32,7 +32,7 @@ from service.jobs.desk import Jobs, open_jobs
 from service.lanes import Lanes
 from service.logs import configure, last_words
 from service.metrics import initialise, show_model
-from service.places import EmbeddedPlace, Place, RemotePlace
+from service.places import EmbeddedPlace, Place, RemotePlace, try_out
 from service.processes import collectors, count_devices, worker_name
 from service.remains import gather_remains
 from service.runners import COMMON, check_devices, remote_families, runner_class, runner_service
@@ -128,6 +128,8 @@ class GatewayCore:
             for endpoint in self.desk.endpoints.values():
                 endpoint.provider = providers.get(endpoint.manifest.tag, endpoint.provider)
         endpoints = self.desk.endpoints.values()
+        # Models warmed up in another thread: what is made at first use, or by a device per thread, is made here.
+        await asyncio.gather(*(try_out(endpoint) for endpoint in endpoints for _ in range(IN_FLIGHT)))
         gather_remains()
         device = Device.CUDA if self.settings.uses_cuda else Device.CPU
         initialise([(endpoint.manifest, endpoint.provider) for endpoint in endpoints], device)

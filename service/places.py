@@ -6,6 +6,9 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+import msgspec
+
+from models.bodies import JSON
 from models.errors import ArtifactMismatch
 from models.session import Session, open_artifact
 from service.catalog import Served
@@ -94,6 +97,20 @@ class RemotePlace:
             await self._runner.to_async.call("unload", tag)
         except Exception:  # the border to another process; its memory is all that is lost
             logger.exception("%s was not closed", tag)
+
+
+async def try_out(endpoint: Endpoint) -> None:
+    """Put the documentation's example through everything that a request goes through but its counting.
+
+    Raises:
+        RunnerFailed: If the model fails on it.
+    """
+    predictor = endpoint.predictor
+    body = msgspec.json.encode({"instances": [predictor.card.example(predictor.assets)]})
+    samples = endpoint.prepare(body, JSON).samples
+    feeds = predictor.card.collate(samples)
+    outputs = await endpoint.batcher.runner.run(feeds, predictor.wanted(explain=False))
+    endpoint.write(predictor.decode(outputs, samples))
 
 
 def _leave(endpoint: Endpoint, lanes: Lanes) -> None:

@@ -1,5 +1,6 @@
 """Which device a model computes on, who shares a GPU, and which runners are processes of their own."""
 
+import asyncio
 import os
 from typing import Any
 
@@ -9,11 +10,14 @@ from _bentoml_impl.server.allocator import ResourceAllocator
 
 from models.device import Compute, ConvolutionSearch, Device, Padding
 from models.device_proof import UNMEASURED, DeviceChoice
-from models.errors import DeviceError, SettingsError
+from models.errors import DeviceError, RunnerFailed, SettingsError
 from models.manifest import Manifest
 from models.registry import FAMILIES
 from models.session import Session
 from service.catalog import Served
+from service.endpoint import make_endpoint
+from service.lanes import Lanes
+from service.places import try_out
 from service.processes import count_devices
 from service.runners import FamilyRunner, RemoteRunner, check_devices, gpu_share, remote_families, runner_service
 from service.settings import Settings, parse
@@ -215,3 +219,36 @@ def test_named_gpus_are_taken_in_turn(
         runner()
     assert asked[0].device_id == device_id
     assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+
+
+# The first request
+
+
+class Untouchable:
+    """Fails whoever counts."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was touched")
+
+
+@pytest.mark.parametrize("name", ["viewcount", "molecule"])
+def test_tried_out_before_users_come(name: str, shipped_session: Any) -> None:
+    """A model's runner computes its example the way requests come, and nothing is counted; a failure is not hidden."""
+    session: Session = shipped_session(name)
+    asked: list[list[str]] = []
+
+    class Counting:
+        async def run(self, feeds: Any, outputs: list[str]) -> Any:
+            asked.append(outputs)
+            if len(asked) > 1:
+                raise RunnerFailed("no more")
+            return session.run(feeds, outputs)
+
+        run_now = run
+
+    endpoint = make_endpoint(session, "none", Counting(), Lanes(1), Settings())
+    endpoint.ledger = endpoint.batcher.meter = Untouchable()  # type: ignore[assignment]
+    asyncio.run(try_out(endpoint))
+    assert asked == [endpoint.predictor.wanted(explain=False)]
+    with pytest.raises(RunnerFailed, match=r"^no more$"):
+        asyncio.run(try_out(endpoint))
