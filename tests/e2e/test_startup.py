@@ -110,6 +110,7 @@ def test_every_model_is_ready_within_seconds(placed: Any) -> None:
         ("LECTERN_PORT", "70000", "LECTERN_PORT: "),
         ("LECTERN_PORT", "http", "LECTERN_PORT: "),
         ("LECTERN_WORKERS", "0", "LECTERN_WORKERS: "),
+        ("LECTERN_DEVICES", "view-count=cpu", "LECTERN_DEVICES: no model 'view-count' is served"),
         ("LECTERN_DEVICE", "tpu", "LECTERN_DEVICE: "),
         ("LECTERN_RUNNERS", "remote", "LECTERN_RUNNERS: "),
         ("LECTERN_REQUEST_TIMEOUT_SECONDS", "-1", "LECTERN_REQUEST_TIMEOUT_SECONDS: "),
@@ -176,6 +177,18 @@ def test_an_unsigned_artifact_is_one_line(
 def test_a_missing_gpu_is_one_line(refusal: Refusal, placement: str) -> None:
     """``LECTERN_DEVICE=cuda`` without a GPU ends the service; it neither falls back nor tries again for ever."""
     assert "LECTERN_DEVICE=cuda" in refusal(LECTERN_DEVICE="cuda", LECTERN_RUNNERS=placement)
+
+
+@pytest.mark.skipif(has_cuda(), reason="this machine has a GPU")
+def test_auto_without_a_gpu_serves_and_says_so(launch: Any) -> None:
+    """``LECTERN_DEVICE=auto`` computes on the CPU, with every batch filled up where that is asked, and names it."""
+    settings = {"LECTERN_DEVICE": "auto", "LECTERN_DEVICES": "viewcount=cpu", "LECTERN_PADDING": "always"}
+    server = launch(LECTERN_MODELS="viewcount,molecule", **settings)
+    models = server.get("/v1/models").json()["models"]
+    assert {model["name"]: model["provider"] for model in models} == dict.fromkeys(
+        ("viewcount", "molecule"), "CPUExecutionProvider"
+    )
+    assert server.predict("molecule", {"atoms": ["C", "O"], "bonds": [[0, 1]]})[0]["label"] == "non-mutagenic"
 
 
 @pytest.mark.parametrize("placement", ["embedded", "process"])

@@ -15,7 +15,7 @@ from models.device import Compute, Padding
 from models.errors import RunnerFailed
 from models.family import Feeds
 from models.feeds import Fitting, axis_sizes, bucket, check_indices, dynamic_axes, list_buckets
-from models.predictor import Predictor, open_predictor
+from models.predictor import Predictor, open_predictor, warm_up
 from models.session import Session, open_artifact
 
 FOLDERS = sorted(path.parent for path in (REPOSITORY / "models").glob("*/trained/*/manifest.json"))
@@ -84,6 +84,21 @@ def test_buckets() -> None:
     """Powers of two, none below the least."""
     assert [bucket(size) for size in (0, 1, 2, 3, 4, 5, 63, 64, 65)] == [1, 1, 2, 4, 4, 8, 64, 64, 128]
     assert [bucket(size, 16) for size in (0, 16, 17)] == [16, 16, 32]
+
+
+@pytest.mark.parametrize("name", ["viewcount", "image", "image-vit"])
+def test_warm_up_sees_every_bucket(name: str, padded: Open) -> None:
+    """No user brings a shape of rows that was not computed before the service was ready."""
+    session, seen = padded(name), set[int]()
+    predictor = open_predictor(session)
+
+    def run(feeds: Feeds, outputs: list[str]) -> Feeds:
+        assert session.fitting is not None
+        seen.add(len(next(iter(session.fitting.fit(feeds).feeds.values()))))
+        return session.run(feeds, outputs)
+
+    warm_up(replace(predictor, run=run))
+    assert sorted(seen) == list_buckets(predictor.card, predictor.assets)["batch"]
 
 
 @pytest.mark.parametrize("name", ["molecule", "citation", "tagging"])
