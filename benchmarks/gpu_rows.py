@@ -20,11 +20,11 @@ from export.certify import data_of
 from export.convert import example_feeds
 from export.device import certify_device, compute_of
 from export.store import shipped_folders
-from models.datasets import REPOSITORY
+from models.datasets import REPOSITORY, Data
 from models.device import CPU_PROVIDER, has_cuda
 from models.device_proof import DeviceChoice
 from models.errors import LecternError
-from models.manifest import read_artifact
+from models.manifest import Manifest, read_artifact
 from models.predictor import open_predictor
 from models.session import open_artifact
 
@@ -90,12 +90,11 @@ class Scope:
 
 def proofs(scope: Scope) -> Iterator[Row]:
     """Every model's certificate on the device; one that fails is told, and the others go on."""
-    details, wrong, tests = [], 0, 0
-    strays = 0
+    details, wrong, tests, strays = list[str](), 0, 0, 0
     for folder in scope.folders():
         manifest, content = read_artifact(folder)
+        data = _test_set(scope, manifest, details)
         try:
-            data = data_of(manifest, None) if scope.has_test_set else None
             choice = certify_device(manifest, content, compute_of(scope.device), data=data)
         except LecternError as error:
             wrong += 1
@@ -115,6 +114,15 @@ def proofs(scope: Scope) -> Iterator[Row]:
         is_met=None if scope.is_small or not (wrong or strays or tests) else not (wrong or strays),
         details=details,
     )
+
+
+def _test_set(scope: Scope, manifest: Manifest, details: list[str]) -> Data | None:
+    """The data with the test set, or a line that says why not."""
+    try:
+        return data_of(manifest, None) if scope.has_test_set else None
+    except (LecternError, OSError) as error:
+        details.append(f"{manifest.tag}: its test set is not at hand: {error}")
+        return None
 
 
 def _told(choice: DeviceChoice) -> str:

@@ -21,8 +21,8 @@ from export.operators import check_operators
 from export.profile import make_profile
 from models.datasets import REPOSITORY, Data
 from models.device import CPU_PROVIDER, has_cuda
-from models.device_proof import UNMEASURED
-from models.errors import CertificateError
+from models.device_proof import UNMEASURED, DeviceChoice
+from models.errors import CertificateError, LecternError
 from models.family import AnyCard, Feeds
 from models.manifest import (
     FORMAT,
@@ -117,12 +117,18 @@ def export_run(model: str, wanted_version: str | None, *, runs: Path = RUNS, tar
 
 
 def with_device(manifest: Manifest, content: bytes, learner: Learner) -> Manifest:
-    """The same certificate with what was proved and measured on this machine's GPU, or that there was none."""
+    """The same certificate with what was proved and measured on this machine's GPU, or that there was none.
+
+    What cannot be proved there is no fault of the artifact: it computes on the CPU, where all was proved.
+    """
     choice = UNMEASURED
     if has_cuda():
         from export.device import certify_device, compute_of  # it needs this module
 
-        choice = certify_device(manifest, content, compute_of("cuda"), data=learner.data, net=learner.net)
+        try:
+            choice = certify_device(manifest, content, compute_of("cuda"), data=learner.data, net=learner.net)
+        except LecternError as error:
+            choice = DeviceChoice(chosen="cpu", reason=f"not proved on the GPU: {error}")
     return msgspec.structs.replace(manifest, device=choice)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -32,7 +33,7 @@ from models.feeds import list_buckets
 from models.manifest import Manifest, read_artifact
 from models.operators import find_size_nodes
 from models.predictor import Predictor, Run, open_predictor
-from models.session import find_nodes, open_model
+from models.session import Session, find_nodes, open_model
 
 ROUNDS = 30
 # Below it the difference is not worth a place on the GPU, and not sure.
@@ -61,18 +62,11 @@ def certify_device(
     cpu, device = open_predictor(open_model(manifest, content)), open_predictor(session)
     tolerance = session.card.tolerance
     reference = graph_float64(content) if net is None else torch_float64(net, session.card)
-    nodes, size_nodes = find_nodes(session.engine), find_size_nodes(content)
     parity = check_float64(device, reference, tolerance)
-    company = check_company(device, tolerance)
     tf32, tf32_changes = _look_at_tf32(manifest, content, compute, reference, cpu)
+    company = check_company(device, tolerance)
     proof = DeviceProof(
-        provider=session.provider,
-        device=_device_name(session.provider, compute.device_id),
-        versions=_versions(session.provider),
-        options=provider_options(replace(compute, uses_tf32=False)) if session.provider == CUDA_PROVIDER else {},
-        buckets=list_buckets(session.card, session.assets) if compute.pads(session.provider) else {},
-        nodes=dict(Counter(node.provider for node in nodes)),
-        size_nodes=sum(node.provider == CPU_PROVIDER and node.name in size_nodes for node in nodes),
+        **_describe(session, content, compute),
         reference=EVALUATOR if net is None else TORCH,
         parity=parity,
         tf32_parity=tf32,
@@ -85,6 +79,20 @@ def certify_device(
         test_label_changes=0,
     )
     return choose(measure(cpu, device), proof)
+
+
+def _describe(session: Session, content: bytes, compute: Compute) -> dict[str, Any]:
+    """The part of the proof that is looked up: where each node computes, on what, and how."""
+    nodes, size_nodes, provider = find_nodes(session.engine), find_size_nodes(content), session.provider
+    return {
+        "provider": provider,
+        "device": _device_name(provider, compute.device_id),
+        "versions": _versions(provider),
+        "options": provider_options(replace(compute, uses_tf32=False)) if provider == CUDA_PROVIDER else {},
+        "buckets": list_buckets(session.card, session.assets) if compute.pads(provider) else {},
+        "nodes": dict(Counter(node.provider for node in nodes)),
+        "size_nodes": sum(node.provider == CPU_PROVIDER and node.name in size_nodes for node in nodes),
+    }
 
 
 def _look_at_tf32(

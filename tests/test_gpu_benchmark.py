@@ -16,7 +16,7 @@ from benchmarks.servers import ask, install_artifacts
 from export.convert import example_feeds
 from export.store import shipped_folders
 from models.device import Compute, Padding, has_cuda
-from models.errors import CertificateError
+from models.errors import CertificateError, DataError
 from models.predictor import open_predictor
 from models.session import Session, open_artifact
 
@@ -81,6 +81,19 @@ def test_a_model_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row.found.startswith("0 of 2 proved")
     assert len(row.details) == 2
     assert row.details[0].endswith("another each time")
+
+
+def test_a_test_set_that_is_not_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, the other proofs are made, and the row is not kept."""
+
+    def absent(manifest: Any, path: Any) -> Any:
+        raise DataError("x.csv", found="no network", expected="a file")
+
+    monkeypatch.setattr(gpu_rows, "data_of", absent)
+    (row,) = gpu_rows.proofs(scope(has_test_set=True))
+    assert (row.is_met, row.found.endswith("not run on the test sets")) == (None, True)
+    assert "its test set is not at hand" in row.details[0]
+    assert row.details[1].startswith("viewcount:")
 
 
 def test_who_is_ahead() -> None:

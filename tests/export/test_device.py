@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 
 from export.__main__ import main
+from export.certify import with_device
 from export.device import CLEARLY, add_device, certify_device, choose, compute_of
 from export.device_checks import (
     REPEATS,
@@ -280,6 +282,19 @@ def test_without_a_gpu(shipped_folder: Folder) -> None:
     assert done.exit_code == 1
     assert done.output.startswith("Error: molecule:")
     assert len(done.output.splitlines()) == 1
+
+
+@pytest.mark.skipif(has_cuda(), reason="this machine has a GPU")
+def test_export_where_the_gpu_proves_nothing(shipped_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An artifact that is proved on the CPU and not on the GPU is written, and says so; without a GPU it says that."""
+    manifest, content = read_artifact(shipped_folder("molecule"))
+    learner: Any = SimpleNamespace(data=None, net=None)
+    assert with_device(manifest, content, learner).device == UNMEASURED
+    monkeypatch.setattr("export.certify.has_cuda", lambda: True)
+    choice = with_device(manifest, content, learner).device
+    assert choice is not None
+    assert choice.chosen == "cpu"
+    assert choice.reason.startswith("not proved on the GPU: molecule:")
 
 
 def test_commands(artifact: Path) -> None:
