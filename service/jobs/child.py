@@ -19,6 +19,8 @@ SELF = Path("/proc/self")
 def main() -> None:
     """Give way, then become the program."""
     parent, lock, *program = sys.argv[1:]
+    # To be ended as one; and a terminal's Ctrl-C is not meant for it. Not a session of its own: see ``give_way``.
+    os.setpgid(0, 0)
     keep_only(int(lock))
     give_way()
     if sys.platform == "linux":
@@ -38,13 +40,15 @@ def keep_only(lock: int) -> None:
 
 
 def give_way() -> None:
-    """Compute only where nobody else would, and be the first to go when memory is out."""
+    """Compute only where nobody else would, and be the first to go when memory is out.
+
+    Linux shares the cores among sessions first (sched_autogroup), and looks at how idle programs are within each only:
+    in a session of its own a job keeps its core for its turn. In the service's it is set aside the moment that has
+    anything to do: predictions' 99th percentile is 0.96 to 1.00 of what it is without a job, and was 1.11 to 1.16.
+    """
     os.nice(19)
     with suppress(OSError, AttributeError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    # Linux shares the cores among sessions first (sched_autogroup) and looks at niceness within each only.
-    with suppress(OSError):
-        (SELF / "autogroup").write_text("19")
     with suppress(OSError):
         (SELF / "oom_score_adj").write_text("1000")
 

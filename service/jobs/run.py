@@ -145,7 +145,6 @@ class Run:
             cwd=REPOSITORY,
             env={name: value for name, value in os.environ.items() if name not in HIDDEN},
             pass_fds=(lock,),
-            start_new_session=True,  # a group of its own, to be ended as one; and Ctrl-C is not meant for it
         )
         # For who finds the lock held: whatever holds it is of this group, so the number has not been given away again.
         os.pwrite(lock, b"%-20d" % process.pid, 0)
@@ -184,7 +183,7 @@ class Run:
         """Send a signal to the child and all it has started."""
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
+                _send(self._process.pid, number)
 
     def pause(self) -> None:
         """Ask the child to end so that it can go on later; soon it is not asked any more."""
@@ -239,6 +238,14 @@ class Run:
         for path in sorted(names, key=len, reverse=True):
             reason = reason and reason.replace(path, names[path])
         return reason
+
+
+def _send(leader: int, number: int) -> None:
+    """To a child and its group; to itself as long as it has made none, which is the first thing that it does."""
+    try:
+        os.killpg(leader, number)
+    except ProcessLookupError:
+        os.kill(leader, number)
 
 
 def _number(status: int) -> int:

@@ -67,7 +67,7 @@ def first_scorer(home: Path, but: int = 0) -> psutil.Process:
     while time.monotonic() < until:
         for one in scorers(home):
             with suppress(psutil.NoSuchProcess, ProcessLookupError):
-                if one.pid != but and one.pid == os.getsid(one.pid):
+                if one.pid != but and one.pid == os.getpgid(one.pid):
                     return one
         time.sleep(0.02)
     pytest.fail("no job is running")

@@ -135,7 +135,7 @@ def test_a_killed_worker(lone: Any, expected: bytes) -> None:
         nonlocal most
         while not is_over.wait(0.05):
             with suppress(ProcessLookupError):
-                most = max(most, len({os.getsid(one.pid) for one in scorers(server.home)}))
+                most = max(most, len({os.getpgid(one.pid) for one in scorers(server.home)}))
 
     watching = threading.Thread(target=count)
     wait_begun(server, place)

@@ -149,7 +149,7 @@ def test_a_child_has_only_what_it_needs(make_yard: Callable[..., Yard]) -> None:
             assert process is not None
             assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
             assert os.getpriority(os.PRIO_PROCESS, process.pid) == 19
-            assert os.getsid(process.pid) == process.pid
+            assert os.getpgid(process.pid) == process.pid
             yard.gate.touch()
             await yard.until(identity, State.DONE)
         os.close(reading)
