@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import Fault
+from models.tensors import Tensors
 
 Array: TypeAlias = NDArray[Any]
 Feeds: TypeAlias = dict[str, Array]
@@ -241,6 +242,7 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
         spare_axes: Axes of which something must be filled in whenever anything is, for the rest to belong to.
         connect: Of feeds that were filled up with zeros, the sizes before and after: makes what was filled in hang
             together, in place, where zeros would not do.
+        tensors: Its samples as tensors, for who sends those.
     """
 
     family: str
@@ -266,6 +268,7 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
     word_bulk: WordBulk[AssetsT] | None = None
     spare_axes: frozenset[str] = frozenset()
     connect: Callable[[Feeds, Mapping[str, int], Mapping[str, int]], None] | None = None
+    tensors: Tensors[AssetsT, SampleT] | None = None
 
 
 AnyCard: TypeAlias = Card[Any, Any, Any]

@@ -40,7 +40,7 @@ class Keys(NamedTuple):
             body: The document.
             objects: How many objects stand in it, where they do not stand in each other.
         """
-        return _search(body) if self.may_repeat(body, objects) else None
+        return find_repeated(body) if self.may_repeat(body, objects) else None
 
     def may_repeat(self, body: bytes, objects: int = 0) -> bool:
         """Whether a look at the strings leaves it open; a document without repetition rarely does."""
@@ -106,7 +106,8 @@ class _Repeated(NamedTuple):
     key: str
 
 
-def _search(body: bytes) -> Fault | None:
+def find_repeated(body: bytes) -> Fault | None:
+    """The first key given twice in one object of a JSON document, whatever its keys."""
     # Numbers do not matter here, and Python refuses to read thousands of digits as an ``int``.
     return _locate(json.loads(body, object_pairs_hook=_pairs, parse_int=float), ())
 

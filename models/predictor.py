@@ -19,6 +19,7 @@ from models.session import Session
 
 # Whoever sends more is told of these; 800 texts that are too long took a second to be refused one by one.
 MAX_FAULTS = 32
+MUTE = "this model has no attention to explain its answers with"
 
 Run: TypeAlias = Callable[[Feeds, list[str]], dict[str, Array]]
 
@@ -62,15 +63,22 @@ class Predictor:
         )
         faults = [*islice(found, MAX_FAULTS)]
         if explain and not self.attends:
-            faults.append(Fault(("explain",), "this model has no attention to explain its answers with"))
+            faults.append(Fault(("explain",), MUTE))
         if faults:
             raise InvalidRequest("a value makes no sense", faults)
         samples = [card.encode(instance, assets) for instance in instances]
         if explain:
-            self._bound_explanation(samples)
+            self.bound_explanation(samples)
         return samples
 
-    def _bound_explanation(self, samples: Sequence[Any]) -> None:
+    def bound_explanation(self, samples: Sequence[Any]) -> None:
+        """Let samples pass whose answers can be explained.
+
+        Raises:
+            InvalidRequest: If one is too large, or the model does not attend.
+        """
+        if not self.attends:
+            raise InvalidRequest("a value makes no sense", [Fault(("explain",), MUTE)])
         budget = self.card.budget
         faults = [
             Fault(

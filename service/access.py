@@ -26,8 +26,8 @@ logger = logging.getLogger("lectern.access")
 Client: TypeAlias = tuple[str, int] | None
 Stamp: TypeAlias = tuple[int, int, int]
 
-OPEN_ROUTES = frozenset(("/healthz", "/livez", "/readyz"))
-ADMIN_ROUTES = "/v1/admin"
+OPEN_ROUTES = frozenset(("/healthz", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready"))
+ADMIN_ROUTES = ("/v1/admin", "/v2/repository")
 JOBS_ROUTES = "/v1/jobs"
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 LOOK_SECONDS = 1.0
@@ -133,7 +133,7 @@ class Access:
         """The roles of which a caller must have one."""
         if path == "/metrics":
             return METRICS
-        if path.endswith("/predict"):
+        if path.endswith(("/predict", "/infer")):
             return PREDICT
         if path.startswith(ADMIN_ROUTES) and self.has_admin:
             return ADMIN

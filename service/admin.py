@@ -42,7 +42,7 @@ async def administer(versions: Versions, method: str, route: "re.Match[str]", bo
     if method != allowed:
         raise MethodNotAllowed(f"only {allowed} is allowed here", allowed)
     if verb is None:
-        stored = await asyncio.to_thread(_stored, list(versions.desk.endpoints))
+        stored = await asyncio.to_thread(stored_versions, list(versions.desk.endpoints))
         return to_json(overview(versions.desk, stored))
     if verb == "rollback":
         return msgspec.json.encode(await versions.roll_back(model))
@@ -53,7 +53,7 @@ async def administer(versions: Versions, method: str, route: "re.Match[str]", bo
     return msgspec.json.encode(await versions.activate(model, asked.version, asked.max_changed))
 
 
-def _stored(names: list[str]) -> dict[str, Any]:
+def stored_versions(names: list[str]) -> dict[str, Any]:
     """The versions in the model store, by model, in the order they were put there."""
     found: dict[str, Any] = {name: [] for name in names}
     for model in sorted(bentoml.models.list(), key=lambda model: model.info.creation_time):

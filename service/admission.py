@@ -22,11 +22,13 @@ class Admission(NamedTuple):
         media_type: The body's content type, without parameters.
         length: Bytes the body says it has; ``None`` when it comes in chunks.
         timeout_seconds: Time from the whole body to the answer.
+        head_length: Bytes of the body's JSON part, where a protocol has such parts and the caller said so.
     """
 
     media_type: str
     length: int | None
     timeout_seconds: float
+    head_length: int | None = None
 
 
 def admit(headers: list[Header], found: dict[bytes, bytes], allowed: tuple[str, ...], settings: Settings) -> Admission:
@@ -44,8 +46,8 @@ def admit(headers: list[Header], found: dict[bytes, bytes], allowed: tuple[str, 
         BodyTooLarge: If the body says that it is too long.
     """
     is_doubled = len(found) < len(headers) and sum(name == b"content-type" for name, _ in headers) > 1
-    media_type = "" if is_doubled else _media_type(found.get(b"content-type", b""))
-    if media_type not in allowed:
+    media_type = _media_type(found.get(b"content-type", b""))
+    if is_doubled or media_type not in allowed:
         raise UnsupportedMediaType(f"the content type must be one of {', '.join(allowed)}")
     encoding = found.get(b"content-encoding")
     if encoding is not None and encoding.strip(SPACES).lower() != b"identity":

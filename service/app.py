@@ -127,6 +127,7 @@ class GatewayCore:
             providers = await getattr(self, f"{name}_runner").to_async.call("providers")
             for endpoint in self.desk.endpoints.values():
                 endpoint.provider = providers.get(endpoint.manifest.tag, endpoint.provider)
+        await self.versions.catch_up()
         endpoints = self.desk.endpoints.values()
         # Models warmed up in another thread: what is made at first use, or by a device per thread, is made here.
         await asyncio.gather(*(try_out(endpoint) for endpoint in endpoints for _ in range(IN_FLIGHT)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from models.errors import RunnerFailed
 from models.family import Array, Feeds, Prediction
 from models.predictor import Pace, Predictor
+from models.tensors import cut
 from service.drift import Watch
 from service.metrics import Meter, Ran, note, requests
 from service.turns import Entry, Pending, Turns
@@ -47,6 +48,7 @@ class MicroBatcher(Turns):
         used_seconds: Computing time so far, for a fair share of the lanes.
         is_active: Whether it took part in the sharing when that was last looked at.
         meter: Measures its batches.
+        gives_tensors: Whether any request has wanted the model's own outputs so far.
         is_told: Whether each request notes its own times, for ``service.trail``.
     """
 
@@ -67,7 +69,7 @@ class MicroBatcher(Turns):
         self.watch = watch
         self.running: list[list[Entry]] = []
         self.used_seconds = 0.0
-        self.is_active = self.is_told = False
+        self.is_active = self.is_told = self.gives_tensors = False
         lanes.add(self)
 
     def submit(self, pending: Pending) -> None:
@@ -78,6 +80,8 @@ class MicroBatcher(Turns):
             DeadlineExceeded: If computing them would take too long by itself.
         """
         self.enqueue(pending)
+        if pending.takes_tensors:
+            self.gives_tensors = True
         pending.queued = monotonic()
         if not (self.is_active and self.lanes.is_called) or self.is_full:
             self.lanes.call(self)
@@ -148,6 +152,8 @@ class MicroBatcher(Turns):
             predictions = self.predictor.decode_each(outputs, samples)
             if len(predictions) != len(samples):
                 raise RunnerFailed(f"{len(predictions)} answers to {len(samples)} samples")
+            if self.gives_tensors:
+                self._hand_out(batch, outputs)
             if self.watch is not None:
                 self.watch.see(samples, predictions)
             return predictions, ran
@@ -155,3 +161,13 @@ class MicroBatcher(Turns):
             raise
         except Exception as error:  # the border to the model: whatever it raises, its batch-mates must live
             raise RunnerFailed("the model failed on a micro-batch") from error
+
+    def _hand_out(self, batch: list[Entry], outputs: dict[str, Array]) -> None:
+        """Give the requests that want the outputs themselves their parts of them."""
+        if not any(pending.takes_tensors for pending, _, _ in batch):
+            return
+        card = self.predictor.card
+        parts = cut(card, outputs, [pending.samples[place] for pending, place, _ in batch])
+        for (pending, place, _), part in zip(batch, parts, strict=True):
+            if pending.takes_tensors:
+                pending.tensors[place] = part

@@ -1,16 +1,19 @@
 """A prediction on its way through one connection."""
 
 from collections import deque
-from typing import Protocol
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
 
 from httptools import HttpRequestParser
 
 from models.errors import HttpError, RateLimited
 from service.access import Client
-from service.admission import Admission, Header, admit, request_id
+from service.admission import Admission, Header, request_id
 from service.endpoint import Endpoint
 from service.gateway import Desk, Exchange
 from service.keys import PREDICT
+from service.oip.exchange import TensorExchange
+from service.reply import ok
 from service.trail import PARENT
 
 
@@ -43,7 +46,7 @@ class Call(Exchange):
     def __init__(self, endpoint: Endpoint, identity: bytes, line: Line, admission: Admission, *, is_last: bool) -> None:
         super().__init__(endpoint, identity)
         self.line, self.admission, self.is_last = line, admission, is_last
-        self.length = admission.length or 0
+        self.length, self.head_length = admission.length or 0, admission.head_length
         self.parts: list[bytes] | deque[bytes] = []
 
     def arrive(self, desk: Desk, more: int) -> bool:
@@ -56,6 +59,10 @@ class Call(Exchange):
         """Hand the answer to the connection."""
         self.reply = answer
         self.line.flush()
+
+    def to_bytes(self, answer: bytes, more: tuple[tuple[bytes, bytes], ...]) -> bytes:
+        """What ``respond(answer).to_bytes(more)`` is."""
+        return ok(answer, self.request_id, self.endpoint.digest, more)
 
 
 class Refused(Call):
@@ -79,14 +86,45 @@ class Refused(Call):
         self.finish(self.error)
 
 
-def recognise(line: Line, parser: HttpRequestParser, headers: list[Header], desk: Desk, model: str) -> Call | None:
+class TensorCall(TensorExchange, Call):
+    """A prediction that came as an inference request."""
+
+    def to_bytes(self, answer: bytes, more: tuple[tuple[bytes, bytes], ...]) -> bytes:
+        """The answer as it goes over the wire."""
+        return self.respond(answer).to_bytes([*more])
+
+
+class RefusedTensorCall(TensorExchange, Refused):
+    """One that is refused."""
+
+
+class Route(NamedTuple):
+    """What a path asks of which model, and in which protocol."""
+
+    model: str
+    call: type[Call] = Call
+    refused: type[Refused] = Refused
+
+
+def find_routes(models: Iterable[str]) -> dict[bytes, Route]:
+    """The paths of predictions."""
+    routes = {}
+    for name in models:
+        routes[f"/v1/models/{name}/predict".encode()] = Route(name)
+        routes[f"/v2/models/{name}/infer".encode()] = Route(name, TensorCall, RefusedTensorCall)
+    return routes
+
+
+def recognise(line: Line, parser: HttpRequestParser, headers: list[Header], desk: Desk, route: Route) -> Call | None:
     """The call of a request to a model with nothing unusual about it; ``None`` is for the front to answer."""
     if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or parser.should_upgrade():
         return None
-    endpoint, found, access = desk.endpoints[model], dict(headers), desk.access
+    endpoint, found, access = desk.endpoints.get(route.model), dict(headers), desk.access
+    if endpoint is None:
+        return None
     try:
         bucket = None if access is None else access.check(PREDICT, headers, found, line.client)
-        admission = admit(headers, found, endpoint.bodies.media_types, desk.settings)
+        admission = route.call.admit(endpoint, headers, found, desk.settings)
     except HttpError:
         return None
     if admission.length is None:
@@ -94,9 +132,9 @@ def recognise(line: Line, parser: HttpRequestParser, headers: list[Header], desk
     identity, is_last = request_id(found), not parser.should_keep_alive()
     call: Call
     if bucket is not None and (error := bucket.refusal()) is not None:
-        call = Refused(endpoint, identity, line, admission, is_last=is_last, error=error)
+        call = route.refused(endpoint, identity, line, admission, is_last=is_last, error=error)
     else:
-        call = Call(endpoint, identity, line, admission, is_last=is_last)
+        call = route.call(endpoint, identity, line, admission, is_last=is_last)
     if endpoint.trail is not None:
         call.parent = found.get(PARENT, b"")
     return call

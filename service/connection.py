@@ -9,7 +9,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from models.errors import HttpError
-from service.call import Call
+from service.call import Call, Route
 from service.gateway import Desk
 from service.spare import PIECE_BYTES, Valve
 
@@ -41,7 +41,7 @@ class Connection(HttpToolsProtocol):
         complaint: What is to be said when nothing is owed any more: uvicorn's word on broken HTTP, or an error.
     """
 
-    def __init__(self, desk: Desk, routes: dict[bytes, str], watch: Callable[[], None], **uvicorn: Any) -> None:
+    def __init__(self, desk: Desk, routes: dict[bytes, Route], watch: Callable[[], None], **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
         self.desk, self.routes, self.watch = desk, routes, watch
         self.unanswered: deque[Call] = deque()

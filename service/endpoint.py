@@ -15,6 +15,7 @@ from service.batching import MicroBatcher, Runner
 from service.drift import watch
 from service.lanes import Lanes
 from service.metrics import Ledger
+from service.oip.bodies import TensorBodies
 from service.settings import Settings
 from service.trail import Trail, open_trail
 from service.turns import Pending
@@ -36,6 +37,8 @@ class Endpoint:
     """One version of a served model, ready to answer.
 
     Attributes:
+        bodies: Reads and writes what ``/v1`` speaks.
+        tensors: Reads and writes what ``/v2`` speaks.
         provider: Where it computes; that of a remote runner is known once it has been asked.
         digest: The manifest's, as the answers name it.
         recent: The first instances of the last requests, where they are kept.
@@ -47,6 +50,7 @@ class Endpoint:
     predictor: Predictor
     batcher: MicroBatcher
     bodies: Bodies
+    tensors: TensorBodies
     ledger: Ledger
     example: dict[str, Any]
     digest: bytes
@@ -65,14 +69,6 @@ class Endpoint:
             pending = Pending()
             pending.request_id = request_id
             self.trail.tell(self.name, self.manifest.tag, pending, error.code)
-
-    def prepare(self, body: bytes, media_type: str) -> Prepared:
-        """``encode`` of what a body asks.
-
-        Raises:
-            RequestError: If the caller can mend it.
-        """
-        return self.encode(self.bodies.read(body, media_type))
 
     def encode(self, question: Question) -> Prepared:
         """Samples, and what is wanted of them.
@@ -120,6 +116,7 @@ def make_endpoint(
         predictor=predictor,
         batcher=batcher,
         bodies=Bodies(predictor.card, manifest.tag, max_instances=settings.max_instances),
+        tensors=TensorBodies(predictor, manifest, max_instances=settings.max_instances),
         ledger=Ledger(name, batcher.meter.answered),
         example={"model": manifest.tag, "predictions": predictor.predict([example])},
         digest=manifest.digest.encode(),

@@ -131,6 +131,23 @@ class Page:
 
     def render(self) -> bytes:
         """The page as it is now."""
+        found = _Zeros(self._read())
+        lines = (line for metric in self._metrics.values() for line in metric.write(found))
+        return "".join(lines).encode() + generate_latest(self._registry)
+
+    def totals(self, model: str) -> dict[tuple[str, str], float]:
+        """One model's numbers, by sample name and the value of the other label; the buckets of a histogram in one."""
+        found: dict[tuple[str, str], float] = {}
+        for key, value in self._read().items():
+            _, sample, labels, _ = json.loads(key)
+            if labels.pop("model", None) == model:
+                labels.pop("le", None)
+                place = sample, "".join(labels.values())
+                found[place] = found.get(place, 0.0) + value
+        return found
+
+    def _read(self) -> dict[str, float]:
+        """Every series' value, by key."""
         values: dict[str, float] = {}
         with self._remains.shared() as paths:
             files = {path.name: self._files.get(path.name) or _File(path) for path in paths}
@@ -138,9 +155,7 @@ class Page:
                 if file.is_alive:
                     self._add(file, values)
         self._files = files
-        found = _Zeros(values)
-        lines = (line for metric in self._metrics.values() for line in metric.write(found))
-        return "".join(lines).encode() + generate_latest(self._registry)
+        return values
 
     def _add(self, file: _File, values: dict[str, float]) -> None:
         join = _MODES.get(file.mode, max) if file.kind == "gauge" else _ADD

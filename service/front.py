@@ -8,30 +8,32 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any, TypeAlias
 
 from models.bodies import to_json
-from models.errors import Draining, HttpError, MethodNotAllowed, RequestTimeout, UnknownRoute
+from models.errors import Draining, HttpError, MethodNotAllowed, UnknownRoute
 from service.access import OPEN_ROUTES
 from service.admin import ROUTE as ADMIN_ROUTE
 from service.admin import administer
-from service.admission import admit, request_id
-from service.body import Disconnected, Receive, linger, read_body
+from service.admission import request_id
+from service.body import Disconnected, Receive, read_body
 from service.demo.pages import Demo
 from service.exposition import MEDIA_TYPE, Page
 from service.gateway import AwaitedExchange, Desk, Exchange
 from service.jobs.desk import ROUTE as JOBS_ROUTE
 from service.jobs.desk import Jobs
 from service.jobs.download import Download
+from service.oip.exchange import AwaitedTensorExchange
+from service.oip.pages import INFER_ROUTE, Pages, check_version
 from service.openapi import assets_page, card_page, docs_page, index, openapi
-from service.reply import JSON, Reply, reply
+from service.reply import JSON
+from service.sending import Scope, Send, put_whole, send_answer, send_content
 from service.trail import PARENT
 from service.versions import Versions
 
 logger = logging.getLogger("lectern.front")
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BENTOML_ROUTES = frozenset(("/healthz", "/livez", "/readyz", "/metrics", "/schema.json"))
@@ -40,6 +42,7 @@ STATIC_FILES = frozenset(
     f"/static_content/{name}" for name in ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-light-32x32.png")
 )
 MODEL_ROUTE = re.compile(r"/v1/models/([a-z][a-z0-9-]{0,39})(/predict|/assets)?")
+PREDICTION_ROUTE = re.compile(r"/v[12]/models/([a-z][a-z0-9-]{0,39})/(?:versions/[^/]*/)?(?:predict|infer)")
 
 
 class Front:
@@ -79,7 +82,7 @@ class Front:
         else:
             identity = request_id(dict(scope["headers"]))
             self._note(scope["path"], refusal, identity)
-            await _send(send, refusal, identity, receive=receive)
+            await send_content(send, refusal, identity, receive=receive)
 
     def _refusal(self, scope: Scope) -> HttpError | None:
         """Why this caller may not ask this now; what the service has or has not is of no matter yet."""
@@ -90,27 +93,30 @@ class Front:
 
     def _note(self, path: str, error: HttpError, identity: bytes) -> None:
         """Count who was refused a prediction."""
-        match, endpoints = MODEL_ROUTE.fullmatch(path), self.desk().endpoints
-        if match is not None and match[2] == "/predict" and match[1] in endpoints:
+        match, endpoints = PREDICTION_ROUTE.fullmatch(path), self.desk().endpoints
+        if match is not None and match[1] in endpoints:
             endpoints[match[1]].refuse(error, identity)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         match = MODEL_ROUTE.fullmatch(path)
         if match is not None and match[2] == "/predict":
             await self._predict(scope, receive, send, match[1])
+        elif path.startswith("/v2"):
+            await self._infer(scope, receive, send, path)
         elif (admin := ADMIN_ROUTE.fullmatch(path)) is not None and self.has_admin:
-            await self._administer(scope, receive, send, admin)
+            answer = partial(administer, self._versions(), scope["method"], admin)
+            await self._administer(scope, receive, send, answer)
         elif (route := JOBS_ROUTE.fullmatch(path)) is not None and (jobs := self.jobs()) is not None:
             await self._attend(scope, receive, send, jobs, route)
         elif path not in BENTOML_ROUTES and path not in STATIC_FILES:
             await self._show(scope, send, match)
         elif path == "/readyz" and self.desk().is_draining:
-            await _send(send, Draining("the service is stopping"), request_id(dict(scope["headers"])))
+            await send_content(send, Draining("the service is stopping"), request_id(dict(scope["headers"])))
         elif scope["method"] in ("GET", "HEAD"):
             await self._let_through(scope, receive, send, path)
         else:
             error = MethodNotAllowed("only GET is allowed here", "GET, HEAD")
-            await _send(send, error, request_id(dict(scope["headers"])))
+            await send_content(send, error, request_id(dict(scope["headers"])))
 
     async def _let_through(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         """To BentoML; but its page of metrics takes seconds under load."""
@@ -121,15 +127,31 @@ class Front:
         if (windows := self.desk().windows) is not None:
             page = windows.add_to(page.decode()).encode()
         content = b"" if scope["method"] == "HEAD" else page
-        await _send(send, content, request_id(dict(scope["headers"])), MEDIA_TYPE)
+        await send_content(send, content, request_id(dict(scope["headers"])), MEDIA_TYPE)
 
-    async def _administer(self, scope: Scope, receive: Receive, send: Send, route: re.Match[str]) -> None:
+    def _versions(self) -> Versions:
+        assert self.versions is not None  # the routes that change them are closed without them
+        return self.versions()
+
+    async def _infer(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
+        """What is asked by the Open Inference Protocol."""
+        if (match := INFER_ROUTE.fullmatch(path)) is not None:
+            await self._predict(scope, receive, send, match[1], AwaitedTensorExchange, match[2])
+        elif path == "/v2/health/ready":
+            ready = {**scope, "path": "/readyz", "raw_path": b"/readyz"}
+            await self._route(ready, receive, send, "/readyz")
+        else:
+            versions = self._versions() if self.has_admin else None
+            pages = Pages(self.desk(), versions, self.metrics)
+            await self._administer(scope, receive, send, partial(pages.answer, scope["method"], path))
+
+    async def _administer(
+        self, scope: Scope, receive: Receive, send: Send, answer: Callable[[bytes], Awaitable[bytes]]
+    ) -> None:
         identity = request_id(dict(scope["headers"]))
-        assert self.versions is not None  # the route is closed without them
         content: bytes | HttpError
         try:
-            body = await read_body(receive, self.desk())
-            content = await administer(self.versions(), scope["method"], route, body)
+            content = await answer(await read_body(receive, self.desk()))
         except Disconnected:
             return
         except HttpError as error:
@@ -137,7 +159,7 @@ class Front:
         except Exception:  # the process border, as in ``Exchange.finish``
             logger.exception("request %s failed", identity.decode())
             content = HttpError("internal error")
-        await _send(send, content, identity)
+        await send_content(send, content, identity)
 
     async def _attend(self, scope: Scope, receive: Receive, send: Send, jobs: Jobs, route: re.Match[str]) -> None:
         identity, has_begun = request_id(dict(scope["headers"])), False
@@ -152,17 +174,17 @@ class Front:
             if isinstance(answer, Download):
                 await answer.send(receive, put, identity)
             else:
-                await _put(put, answer)
+                await put_whole(put, answer)
         except Disconnected:
             logger.debug("the caller of %s is gone", identity.decode())
         except HttpError as error:
-            await _send(send, error, identity, receive=receive)
+            await send_content(send, error, identity, receive=receive)
         except Exception:  # the process border, as in ``Exchange.finish``
             told = {"event": "request_failed", "request_id": identity.decode()}
             logger.exception("request %s failed", identity.decode(), extra=told)
             if has_begun:
                 raise  # the server cuts the connection: what the caller has is not whole
-            await _send(send, HttpError("internal error"), identity)
+            await send_content(send, HttpError("internal error"), identity)
 
     async def _show(self, scope: Scope, send: Send, match: re.Match[str] | None) -> None:
         content: bytes | HttpError
@@ -175,7 +197,7 @@ class Front:
             told = {"event": "page_failed", "request_id": identity.decode()}
             logger.exception("page %s failed", identity.decode(), extra=told)
             content = HttpError("internal error")
-        await _send(send, content, identity, media_type)
+        await send_content(send, content, identity, media_type)
 
     def _page(self, scope: Scope, match: re.Match[str] | None) -> tuple[bytes, bytes]:
         """A page about the service; ``match`` is the path when it names a model.
@@ -211,14 +233,23 @@ class Front:
             self._pages[path] = page()
         return self._pages[path]
 
-    async def _predict(self, scope: Scope, receive: Receive, send: Send, model: str) -> None:
+    async def _predict(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        model: str,
+        kind: type[AwaitedExchange] = AwaitedExchange,
+        version: str | None = None,
+    ) -> None:
         desk, identity = self.desk(), request_id(dict(scope["headers"]))
         try:
             endpoint = desk.find(model)
+            check_version(endpoint, version)
         except HttpError as error:
-            await _send(send, error, identity)
+            await send_content(send, error, identity)
             return
-        exchange = AwaitedExchange(endpoint, identity)
+        exchange = kind(endpoint, identity)
         if endpoint.trail is not None:
             exchange.parent = dict(scope["headers"]).get(PARENT, b"")
 
@@ -231,11 +262,11 @@ class Front:
         try:
             await self._ask(desk, exchange, scope, receive)
             if exchange.answered.done():
-                await _send(send, exchange.answered.result(), identity, digest=endpoint.digest, receive=receive)
+                await send_answer(send, exchange, exchange.answered.result(), receive)
                 return
             watch = asyncio.ensure_future(receive())  # which returns when the caller is gone
             watch.add_done_callback(leave)
-            await _send(send, await exchange.answered, identity, digest=endpoint.digest)
+            await send_answer(send, exchange, await exchange.answered)
         except Disconnected:
             logger.debug("the caller of %s is gone", identity.decode())
         finally:
@@ -248,30 +279,10 @@ class Front:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("only POST is allowed here", "POST")
             headers = scope["headers"]
-            admission = admit(headers, dict(headers), exchange.endpoint.bodies.media_types, desk.settings)
+            admission = exchange.admit(exchange.endpoint, headers, dict(headers), desk.settings)
+            exchange.head_length = admission.head_length
             body = await read_body(receive, desk)
         except HttpError as error:
             exchange.finish(error)
         else:
             exchange.ask(desk, body, admission.media_type, admission.timeout_seconds)
-
-
-async def _send(
-    send: Send,
-    content: bytes | HttpError,
-    identity: bytes,
-    media_type: bytes = JSON,
-    digest: bytes = b"",
-    receive: Receive | None = None,
-) -> None:
-    """Answer; where a body may still be arriving that nobody wants, ``receive`` lets the caller read why."""
-    is_sending = isinstance(content, HttpError) and content.is_last and not isinstance(content, RequestTimeout)
-    await _put(send, reply(content, identity, media_type, digest), receive if is_sending else None)
-
-
-async def _put(send: Send, answer: Reply, receive: Receive | None = None) -> None:
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.all_headers})
-    await send({"type": "http.response.body", "body": answer.body, "more_body": receive is not None})
-    if receive is not None:
-        await linger(receive)
-        await send({"type": "http.response.body", "body": b""})

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 
-from models.bodies import JSON
+from models.bodies import JSON, Question
 from models.errors import DeadlineExceeded, Draining, HttpError, Overloaded, UnknownModel
 from models.family import Array, Feeds, Prediction, never
 from models.predictor import Run
 from service.access import Access
+from service.admission import Admission, Header, admit
 from service.cooling import Cooling
 from service.drift_window import Windows
 from service.endpoint import Endpoint, Prepared
-from service.reply import new_request_id
+from service.reply import Reply, new_request_id, reply
 from service.settings import Settings
 from service.spare import Spare
 from service.turns import ABANDONED, LATE, Pending
@@ -60,9 +61,11 @@ class Exchange(Pending):
         endpoint: Whose.
         request_id: The caller's, or a new one.
         outlier: Whether the answer says how unusual each instance is.
+        head_length: As in ``Admission``.
     """
 
     outlier = False
+    head_length: int | None = None
 
     def __init__(self, endpoint: Endpoint, request_id: bytes) -> None:
         self.endpoint, self.request_id = endpoint, request_id
@@ -86,19 +89,48 @@ class Exchange(Pending):
                 self.finish(batcher.refusal())
                 return
             if len(body) > LONG_BODY_BYTES:
-                self._ask_aside(desk, partial(endpoint.prepare, body, media_type))
+                self._ask_aside(desk, lambda: self.encode(self.read(body, media_type)))
                 return
-            question = endpoint.bodies.read(body, media_type)
-            holds_file, many = endpoint.predictor.card.holds_file, len(question.instances) > MANY_INSTANCES
-            if many or (holds_file is not never and any(map(holds_file, question.instances))):
-                self._ask_aside(desk, partial(endpoint.encode, question))
+            question = self.read(body, media_type)
+            if len(question.instances) > MANY_INSTANCES or self.holds_file(question):
+                self._ask_aside(desk, partial(self.encode, question))
                 return
-            self.samples, self.explain, self.outlier = endpoint.encode(question)
+            self.samples, self.explain, self.outlier = self.encode(question)
             batcher.submit(self)
-            if desk.keeps_requests:
+            if desk.keeps_requests and not self.takes_tensors:
                 endpoint.recent.append(question.instances[0])
         except Exception as error:  # the process border
             self.finish(error)
+
+    # What depends on the protocol that the request came by.
+
+    @staticmethod
+    def admit(endpoint: Endpoint, headers: list[Header], found: dict[bytes, bytes], settings: Settings) -> Admission:
+        """Check the request's headers; raises as ``admission.admit``."""
+        return admit(headers, found, endpoint.bodies.media_types, settings)
+
+    def read(self, body: bytes, media_type: str) -> Question:
+        """What the body asks; raises as ``Bodies.read``."""
+        return self.endpoint.bodies.read(body, media_type)
+
+    def holds_file(self, question: Question) -> bool:
+        """Whether there is a file to decode."""
+        holds_file = self.endpoint.predictor.card.holds_file
+        return holds_file is not never and any(map(holds_file, question.instances))
+
+    def encode(self, question: Question) -> Prepared:
+        """Its samples; raises as ``Endpoint.encode``."""
+        return self.endpoint.encode(question)
+
+    def write(self, predictions: list[Prediction]) -> bytes:
+        """The body of the answer."""
+        return self.endpoint.write(predictions, self.samples if self.outlier else None)
+
+    def respond(self, answer: bytes | HttpError) -> Reply:
+        """The whole answer around a body, or an error."""
+        return reply(answer, self.request_id, digest=self.endpoint.digest)
+
+    # The way to the model and back.
 
     def _ask_aside(self, desk: "Desk", prepare: Callable[[], Prepared]) -> None:
         """Prepare in a thread what would hold up the event loop."""
@@ -124,7 +156,7 @@ class Exchange(Pending):
             answer = result.with_traceback(None)
         else:
             try:
-                answer = self.endpoint.write(_checked(result), self.samples if self.outlier else None)
+                answer = self.write(_checked(result))
             except Exception:  # the process border: BentoML would let the caller hang until its timeout
                 told = {"event": "request_failed", "request_id": self.request_id.decode()}
                 logger.exception("request %s failed", self.request_id.decode(), extra=told)

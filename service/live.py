@@ -12,11 +12,12 @@ from service.settings import home
 FILE = "lectern-live.json"
 
 
-class Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The version that serves, and the one before it."""
+class Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The version that serves, the one before it, and whether the model was taken out of service."""
 
     version: str
     previous: str
+    is_unloaded: bool = False
 
 
 def path() -> Path:

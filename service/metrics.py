@@ -1,7 +1,7 @@
 """What Prometheus sees of Lectern itself, with closed label sets initialised at start."""
 
 from collections.abc import Collection, Iterable, Sequence
-from time import monotonic
+from time import monotonic, time
 from typing import NamedTuple
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -74,6 +74,12 @@ _WAITING = Gauge(
 )
 _LIMIT = Gauge(
     "lectern_queue_limit_instances", "Instances that may wait, in all workers.", ["model"], multiprocess_mode="livesum"
+)
+_LAST = Gauge(
+    "lectern_last_batch_timestamp_seconds",
+    "When a model's last micro-batch had become answers; 0 before the first.",
+    ["model"],
+    multiprocess_mode="livemax",
 )
 _EXPIRED = Counter(
     "lectern_expired_instances_total",
@@ -173,7 +179,7 @@ class Meter:
         self._sizes, self._fill = Spread(_BATCH, model=model), Spread(_FILL, model=model)
         self._padding = Spread(_PADDING, model=model) if budget.is_padded else None
         self._expired = Tally(_EXPIRED, EXPIRED, model=model)
-        self._compute = Cell(_COMPUTE, model=model)
+        self._compute, self._last = Cell(_COMPUTE, model=model), Cell(_LAST, model=model)
         self.waiting = Cell(_WAITING, model=model)
         self.answered: list[float] = []
         Cell(_LIMIT, model=model).set(queue_limit)
@@ -196,6 +202,7 @@ class Meter:
         self._decode.add((monotonic() - ran.ended) / count, count)
         self._latency.add_all(self.answered)
         self.answered.clear()
+        self._last.set(time())
 
     def spend(self, seconds: float) -> None:
         """A micro-batch took a lane for so long."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from uvicorn.config import HTTP_PROTOCOLS
 
+from service.call import Route, find_routes
 from service.front import Front
 from service.wire import Wire
 
@@ -22,13 +23,13 @@ class Wires:
 
     def __init__(self, front: Front) -> None:
         self.front = front
-        self.routes: dict[bytes, str] = {}
+        self.routes: dict[bytes, Route] = {}
         self._is_sweeping = False
 
     def __call__(self, *, server_state: Any, **uvicorn: Any) -> Wire:
         """A protocol for a new connection; called by uvicorn."""
         desk = self.front.desk()
-        self.routes = self.routes or {f"/v1/models/{name}/predict".encode(): name for name in desk.endpoints}
+        self.routes = self.routes or find_routes(desk.endpoints)
         return Wire(desk, self.routes, partial(self._watch, server_state), server_state=server_state, **uvicorn)
 
     def _watch(self, server_state: Any) -> None:

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any, TypeAlias
 
 from models.errors import DeadlineExceeded, HttpError, Overloaded
-from models.family import Prediction
+from models.family import Array, Prediction
 from models.predictor import Pace, Predictor
 
 FULL = "the queue is full, try again"
@@ -39,6 +39,8 @@ class Pending:
         is_over: Answered, refused or abandoned; what is left of it never reaches the model.
         missing: Samples without a prediction.
         predictions: In order; empty ones are missing.
+        takes_tensors: Whether the model's own outputs are wanted as well.
+        tensors: Of each sample its part of them, where they are wanted.
     """
 
     request_id = b""
@@ -51,6 +53,8 @@ class Pending:
     is_over = False
     missing = 0
     predictions: list[Prediction]
+    takes_tensors = False
+    tensors: list[dict[str, Array]]
 
     def finish(self, result: list[Prediction] | HttpError) -> None:
         """End the request with its predictions or an error; does nothing when ``is_over``, and makes it so."""

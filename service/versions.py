@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from models.errors import ActivationRefused, ArtifactError, ArtifactMissing, Fault, UnknownVersion
+from models.manifest import Manifest
 from service.catalog import find_version, installed_at
 from service.endpoint import Endpoint
 from service.gateway import Desk
@@ -50,10 +51,12 @@ class Versions:
         desk: Where requests find them.
         places: Where each model's family computes.
         pinned: Models whose version the settings name; they are never changed.
+        unloaded: Models that were taken out of service, by what they served last.
     """
 
     def __init__(self, desk: Desk, places: Mapping[str, Place], pinned: frozenset[str]) -> None:
         self.desk, self.places, self.pinned = desk, places, pinned
+        self.unloaded: dict[str, Manifest] = {}
         self._lock = asyncio.Lock()
         self._seen = 0
 
@@ -75,7 +78,7 @@ class Versions:
             if old.manifest.version == version:
                 return _activated(old, read_live().get(name, Live(version, version)).previous)
             with _counted(name, ACTIVATED):
-                new = await self._bring(old, version)
+                new = await self._bring(old.manifest, version)
                 comparison = await asyncio.to_thread(compare, old.predictor, new.predictor, [*old.recent])
                 judge(comparison, most_changed)
                 self._switch(old, new)
@@ -95,20 +98,52 @@ class Versions:
             if live is None:
                 raise UnknownVersion(f"no other version of {name} has been live")
             with _counted(name, ROLLED_BACK):
-                new = await self._bring(old, live.previous)
+                new = await self._bring(old.manifest, live.previous)
                 self._switch(old, new)
             return _activated(new, old.manifest.version)
+
+    async def load(self, name: str, version: str) -> None:
+        """Bring a version live, also of a model that was taken out of service.
+
+        Raises:
+            UnknownModel: If the model is neither served nor unloaded.
+            HttpError: As ``activate``.
+        """
+        if name not in self.unloaded:
+            await self.activate(name, version)
+            return
+        async with self._lock:
+            with _counted(name, ACTIVATED):
+                before = self.unloaded[name]
+                new = await self._bring(before, version)
+                _write(name, Live(version, before.version))
+                self._return(new)
+
+    async def unload(self, name: str) -> None:
+        """Take a model out of service, in all workers and also after a restart, until it is loaded again.
+
+        Raises:
+            UnknownModel: If the model is not served.
+            ActivationRefused: If it must not be unloaded, or that cannot be written down.
+        """
+        async with self._lock:
+            old = self._changeable(name)
+            version = old.manifest.version
+            live = read_live().get(name, Live(version, version))
+            _write(name, Live(version, live.previous, is_unloaded=True))
+            self._retire(old)
 
     async def follow(self) -> None:
         """Go with what other workers bring live, for ever."""
         while True:
             await asyncio.sleep(FOLLOW_SECONDS)
             try:
-                await self._catch_up()
+                await self.catch_up()
             except Exception:  # the process border: whatever it is, this worker's versions serve on
                 logger.exception("this worker cannot follow the others' versions")
 
-    async def _catch_up(self) -> None:
+    async def catch_up(self) -> None:
+        """Go with what other workers, or this one before it was started again, have written down."""
         try:
             changed = path().stat().st_mtime_ns
         except FileNotFoundError:
@@ -118,9 +153,18 @@ class Versions:
         self._seen = changed
         async with self._lock:
             for name, live in read_live().items():
-                old = self.desk.endpoints.get(name)
-                if old is not None and name not in self.pinned and old.manifest.version != live.version:
-                    self._replace(old, await self._bring(old, live.version))
+                if name not in self.pinned:
+                    await self._go_with(name, live)
+
+    async def _go_with(self, name: str, live: Live) -> None:
+        old = self.desk.endpoints.get(name)
+        if old is None:
+            if name in self.unloaded and not live.is_unloaded:
+                self._return(await self._bring(self.unloaded[name], live.version))
+        elif live.is_unloaded:
+            self._retire(old)
+        elif old.manifest.version != live.version:
+            self._replace(old, await self._bring(old.manifest, live.version))
 
     def _changeable(self, name: str) -> Endpoint:
         old = self.desk.find(name)
@@ -128,27 +172,37 @@ class Versions:
             raise ActivationRefused(f"LECTERN_MODELS names the version of {name}")
         return old
 
-    async def _bring(self, old: Endpoint, version: str) -> Endpoint:
-        tag = f"{old.name}:{version}"
+    async def _bring(self, old: Manifest, version: str) -> Endpoint:
+        tag = f"{old.model}:{version}"
         try:
             model = await asyncio.to_thread(find_version, tag)
-            if (model.manifest.family, model.manifest.task) != (old.manifest.family, old.manifest.task):
+            if (model.manifest.family, model.manifest.task) != (old.family, old.task):
                 raise ActivationRefused(f"{tag} is of another family or task")
-            return await self.places[old.name].bring(model)
+            return await self.places[old.model].bring(model)
         except ArtifactMissing as error:
             raise UnknownVersion(f"{tag} is not in the model store") from error
         except ArtifactError as error:
-            count_mismatch(old.name)
+            count_mismatch(old.model)
             logger.error("%s was refused: %s", tag, error)
             raise ActivationRefused("the artifact must not be served", [Fault(("version",), str(error))]) from error
 
     def _switch(self, old: Endpoint, new: Endpoint) -> None:
         """Write first: a worker that starts now, or dies in a moment, takes up the new version."""
-        try:
-            write_live(read_live() | {old.name: Live(new.manifest.version, old.manifest.version)})
-        except OSError as error:
-            raise ActivationRefused(f"the choice cannot be written down: {error.strerror}") from error
+        _write(old.name, Live(new.manifest.version, old.manifest.version))
         self._replace(old, new)
+
+    def _retire(self, old: Endpoint) -> None:
+        """Answer what is under way, and nothing more."""
+        self.unloaded[old.name] = old.manifest
+        del self.desk.endpoints[old.name]
+        show_model(old.manifest, old.provider, is_live=False)
+        logger.info("%s is unloaded", old.manifest.tag)
+
+    def _return(self, new: Endpoint) -> None:
+        self.desk.endpoints[new.name] = new
+        del self.unloaded[new.name]
+        show_model(new.manifest, new.provider, is_live=True, installed=installed_at(new.manifest.tag))
+        logger.info("%s is live again, %s", new.manifest.tag, new.manifest.digest[:12])
 
     def _replace(self, old: Endpoint, new: Endpoint) -> None:
         new.recent.extend(old.recent)
@@ -156,6 +210,13 @@ class Versions:
         show_model(old.manifest, old.provider, is_live=False)
         show_model(new.manifest, new.provider, is_live=True, installed=installed_at(new.manifest.tag))
         logger.info("%s is live, %s; before it %s", new.manifest.tag, new.manifest.digest[:12], old.manifest.tag)
+
+
+def _write(name: str, live: Live) -> None:
+    try:
+        write_live(read_live() | {name: live})
+    except OSError as error:
+        raise ActivationRefused(f"the choice cannot be written down: {error.strerror}") from error
 
 
 @contextmanager

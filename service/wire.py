@@ -18,7 +18,7 @@ from models.errors import HeadersTooLarge, HttpError, Overloaded, RequestTimeout
 from service.call import Call, recognise
 from service.connection import MOST_UNANSWERED_BYTES, Connection
 from service.gateway import LONG_BODY_BYTES, crowded
-from service.reply import CLOSE, Reply, new_request_id, ok, reply
+from service.reply import CLOSE, Reply, new_request_id, reply
 
 MOST_HEADER_BYTES = 2**16
 
@@ -47,9 +47,9 @@ class Wire(Connection):
         """Decide who answers."""
         if self.is_ignored:
             return
-        model = self.routes.get(self.url)
-        if model is not None and not self.expect_100_continue and (self.cycle is None or not self.is_busy):
-            self.call = recognise(self, self.parser, self.headers, self.desk, model)
+        route = self.routes.get(self.url)
+        if route is not None and not self.expect_100_continue and (self.cycle is None or not self.is_busy):
+            self.call = recognise(self, self.parser, self.headers, self.desk, route)
             if self.call is not None:
                 self.unanswered.append(self.call)
                 return
@@ -114,12 +114,12 @@ class Wire(Connection):
             call = self.unanswered.popleft()
             self.unanswered_bytes -= call.length
             if self.is_ending or isinstance(ready, HttpError):
-                self._send(reply(ready, call.request_id, digest=call.endpoint.digest))
+                self._send(call.respond(ready))
                 if isinstance(ready, Overloaded) and not (self.is_ending or self.is_cooling):
                     self.cool()
             else:
                 headers = tuple(self.server_state.default_headers)
-                self._write(ok(ready, call.request_id, call.endpoint.digest, headers))
+                self._write(call.to_bytes(ready, headers))
         if self.unanswered or self.flow.read_paused or self.is_ending or self.pipeline:
             self._rest()
         else:

@@ -8,6 +8,7 @@ from models.graph import (
     molecule_codec,
     molecule_profile,
     molecule_schema,
+    tensors,
 )
 from models.graph.edges import connect
 
@@ -48,6 +49,7 @@ LABEL_NODES = Card(
     traits=citation_profile.TRAITS,
     spare_axes=frozenset(("nodes",)),
     connect=connect,
+    tensors=tensors.OF_PAPERS,
 )
 
 LABEL_GRAPH = Card(
@@ -75,6 +77,7 @@ LABEL_GRAPH = Card(
     traits=molecule_profile.TRAITS,
     spare_axes=frozenset(("nodes", "graphs")),
     connect=connect,
+    tensors=tensors.OF_MOLECULES,
 )
 
 FAMILY = Family(name="graph", title="Graph", cards=(LABEL_NODES, LABEL_GRAPH))

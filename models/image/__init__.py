@@ -5,6 +5,7 @@ from functools import partial
 from models.family import Budget, Card, Family, TensorSpec, Tolerance
 from models.image import codec, schema
 from models.image.profile import TRAITS
+from models.image.tensors import TENSORS
 from models.npy import MEDIA_TYPE
 
 CLASSIFY = Card(
@@ -36,6 +37,7 @@ CLASSIFY = Card(
     | {MEDIA_TYPE: schema.from_array},
     holds_file=schema.holds_file,
     traits=TRAITS,
+    tensors=TENSORS,
 )
 
 FAMILY = Family(name="image", title="Image", cards=(CLASSIFY,))

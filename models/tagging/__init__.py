@@ -3,6 +3,7 @@
 from models.family import Budget, Card, Family, TensorSpec, Tolerance, WordBulk
 from models.tagging import codec, schema
 from models.tagging.profile import TRAITS
+from models.tagging.tensors import TENSORS
 
 TAG = Card(
     family="tagging",
@@ -40,6 +41,7 @@ TAG = Card(
     budget=Budget(unit="tokens", batch=512, explained=128, is_padded=True),
     from_media={},
     traits=TRAITS,
+    tensors=TENSORS,
     word_bulk=WordBulk(
         field="tokens",
         most=schema.MAX_TOKENS,

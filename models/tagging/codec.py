@@ -41,10 +41,11 @@ def collate(samples: Sequence[Sample]) -> Feeds:
         ``(sum T_i,)`` int64, the cell of each packed word in the flattened grid.
     """
     lengths = np.array([len(sample.tokens) for sample in samples], np.int64)
-    return _pack(np.concatenate([sample.features for sample in samples]), lengths)
+    return pack(np.concatenate([sample.features for sample in samples]), lengths)
 
 
-def _pack(features: NDArray[np.int64], lengths: NDArray[np.int64]) -> Feeds:
+def pack(features: NDArray[np.int64], lengths: NDArray[np.int64]) -> Feeds:
+    """The session's feeds, of sentences with so many words ``(S,)``, end to end in ``features`` ``(sum T_i, F)``."""
     keep = np.arange(lengths.max(initial=0)) < lengths[:, None]  # (S, W)
     grid = np.zeros(keep.shape, np.int64)
     grid[keep] = np.arange(lengths.sum())
@@ -111,7 +112,7 @@ def feeds(features: NDArray[np.int64], lengths: NDArray[np.int64]) -> Feeds:
     """
     starts = lengths.cumsum() - lengths
     features[starts[lengths > 0], spelling.PLACE] = spelling.FIRST
-    return _pack(features, lengths)
+    return pack(features, lengths)
 
 
 def answers(outputs: Outputs) -> dict[str, NDArray[Any]]:

@@ -4,6 +4,7 @@ from models.family import Budget, Bulk, Card, Family, TensorSpec, Tolerance
 from models.npy import MEDIA_TYPE
 from models.viewcount import codec, schema
 from models.viewcount.profile import TRAITS
+from models.viewcount.tensors import TENSORS
 
 FORECAST = Card(
     family="viewcount",
@@ -32,6 +33,7 @@ FORECAST = Card(
     # 64 rows take 1.44 us each, 256 and more 1.05 us; bit for bit the same answers.
     bulk=Bulk(field="views", accept=schema.accept, feeds=codec.feeds, answers=codec.answers, batch=256),
     traits=TRAITS,
+    tensors=TENSORS,
 )
 
 FAMILY = Family(name="viewcount", title="ViewCount", cards=(FORECAST,))

@@ -74,6 +74,7 @@ WHOLE: dict[str, dict[str, Iterable[str]]] = {
     "lectern_activations_total": {"model": MODELS, "outcome": ACTIVATIONS},
     "lectern_artifact_mismatches_total": {"model": MODELS},
     "lectern_model_installed_timestamp_seconds": {"model": MODELS},
+    "lectern_last_batch_timestamp_seconds": {"model": MODELS},
     "lectern_jobs_total": {"outcome": JOB_OUTCOMES},
     "lectern_job_rows_total": {"outcome": JOB_ROWS},
     "lectern_jobs_active": {"state": JOB_STATES},

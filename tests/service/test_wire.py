@@ -110,7 +110,7 @@ REQUESTS: dict[str, tuple[int, list[bytes]]] = {
     "absolute": (200, [raw(*GOOD, path=b"http://x" + ROUTE)]),
     "not ASCII": (400, [raw(*GOOD, path=ROUTE + b"\xff")]),
     "unknown model": (404, [raw(*GOOD, path=b"/v1/models/gpt/predict")]),
-    "unknown path": (404, [raw(*GOOD, path=b"/v2")]),
+    "unknown path": (404, [raw(*GOOD, path=b"/v3")]),
     "GET": (405, [raw(method=b"GET", body=b"")]),
     "HEAD": (405, [raw(method=b"HEAD", body=b"")]),
     "PUT": (405, [raw(*GOOD, method=b"PUT")]),

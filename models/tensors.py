@@ -1,0 +1,110 @@
+"""A task's samples as tensors, for protocols that carry tensors rather than instances. Torch-free."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import Fault, InvalidRequest
+
+if TYPE_CHECKING:
+    from models.family import AnyCard
+
+Array: TypeAlias = NDArray[Any]
+Steps: TypeAlias = Mapping[str, int]
+AssetsT = TypeVar("AssetsT")
+SampleT = TypeVar("SampleT")
+
+MAX_FAULTS = 8
+ONE_ROW: Steps = {"batch": 1}
+
+
+def _nothing(_: Any) -> Mapping[str, Array]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensors(Generic[AssetsT, SampleT]):
+    """What a card says of tensors: the session's inputs to samples, and which part of its outputs is a sample's.
+
+    Attributes:
+        samples: The samples in a session's inputs, whose names, types, ranks, static axes and common axes are right.
+            Raises ``InvalidRequest`` unless they are what ``collate`` could have made: nothing else reaches a device.
+        steps: How much of each dynamic axis of the outputs a sample takes.
+        asked: Which of these steps a sample is about, by axis; all of an axis that is not named.
+        payloads: The instance's fields that a user has as bytes, e.g. a file, and what of the bytes the field takes.
+        listed: The payload that is listed as the model's input, where its tensors are nothing a user has.
+        classes: Names of the places on the last axis of ``scores``, where the model has them.
+    """
+
+    samples: Callable[[Mapping[str, Array], AssetsT], list[SampleT]]
+    steps: Callable[[SampleT], Steps]
+    asked: Callable[[SampleT], Mapping[str, Array]] = _nothing
+    payloads: Mapping[str, Callable[[bytes], Any]] = field(default_factory=dict)
+    listed: str | None = None
+    classes: Callable[[AssetsT], Sequence[str]] | None = None
+
+
+def cut(card: "AnyCard", outputs: Mapping[str, Array], samples: Sequence[Any]) -> list[dict[str, Array]]:
+    """Of each sample of a micro-batch its own part of the outputs, as views where that can be."""
+    tensors = card.tensors
+    if tensors is None:
+        return [{} for _ in samples]
+    steps = [tensors.steps(sample) for sample in samples]
+    parts: list[dict[str, Array]] = [{} for _ in samples]
+    for spec in [spec for spec in card.outputs if spec.name in outputs]:
+        first, *others = spec.axes
+        ends = [*accumulate(own[first] for own in steps)]
+        for part, own, end in zip(parts, steps, ends, strict=True):
+            rest = tuple(slice(own.get(axis)) for axis in others)
+            part[spec.name] = outputs[spec.name][(slice(end - own[first], end), *rest)]
+    for part, sample in zip(parts, samples, strict=True):
+        _pick(card, part, tensors.asked(sample))
+    return parts
+
+
+def _pick(card: "AnyCard", part: dict[str, Array], asked: Mapping[str, Array]) -> None:
+    for spec in card.outputs:
+        if spec.name in part and spec.axes[0] in asked:
+            part[spec.name] = part[spec.name][asked[spec.axes[0]]]
+
+
+def join(parts: Sequence[Array]) -> Array:
+    """Parts of one output end to end; where their other axes differ, the shorter ones are filled up with zeros."""
+    if len(parts) == 1:
+        return parts[0]
+    shape = np.max([part.shape[1:] for part in parts], axis=0, initial=0).tolist()
+    if all(list(part.shape[1:]) == shape for part in parts):
+        return np.concatenate(parts)
+    whole = np.zeros((sum(map(len, parts)), *shape), parts[0].dtype)
+    start = 0
+    for part in parts:
+        whole[(slice(start, start + len(part)), *map(slice, part.shape[1:]))] = part
+        start += len(part)
+    return whole
+
+
+def demand(is_good: bool | np.bool_, name: str, reason: str) -> None:
+    """Let a tensor pass of which something holds.
+
+    Raises:
+        InvalidRequest: If it does not.
+    """
+    if not is_good:
+        raise InvalidRequest("a value makes no sense", [Fault((name,), reason)])
+
+
+def demand_each(is_good: NDArray[np.bool_], values: Array, name: str, reason: str) -> None:
+    """Let a tensor pass of whose every element something holds.
+
+    Raises:
+        InvalidRequest: With the first elements of which it does not.
+    """
+    if is_good.all():
+        return
+    places = np.argwhere(~is_good)[:MAX_FAULTS].tolist()
+    faults = [Fault((name, *place), f"{reason}, found {values[tuple(place)]}") for place in places]
+    raise InvalidRequest("a value makes no sense", faults)

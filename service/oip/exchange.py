@@ -1,0 +1,118 @@
+"""One inference request: an exchange in the protocol's own words."""
+
+from typing import Any
+
+import orjson
+
+from models.errors import Fault, HttpError, InvalidRequest, MalformedRequest
+from models.family import Prediction
+from service.admission import MAX_DIGITS, SPACES, Admission, Header, admit
+from service.endpoint import Endpoint, Prepared
+from service.errors import problem
+from service.gateway import AwaitedExchange, Exchange
+from service.oip.bodies import Asked, TensorBodies
+from service.reply import Reply, reply
+from service.settings import Settings
+
+HEAD_LENGTH = b"inference-header-content-length"
+OCTETS = b"application/octet-stream"
+# What clients send: Triton's in C++ the second, for JSON as well; its Python one sends none.
+MEDIA_TYPES = ("application/json", "application/octet-stream", "")
+
+
+class TensorExchange(Exchange):
+    """An inference request, from its first header to its one answer.
+
+    Attributes:
+        asked: What its body asks.
+        answer_head_length: Bytes of the answer's JSON part, if there is another.
+    """
+
+    takes_tensors = True
+    asked: Asked
+    answer_head_length: int | None = None
+
+    @staticmethod
+    def admit(endpoint: Endpoint, headers: list[Header], found: dict[bytes, bytes], settings: Settings) -> Admission:
+        """Check the request's headers.
+
+        Raises:
+            MalformedRequest: If the length of the JSON part is no number, or given twice.
+            HttpError: As ``admission.admit``.
+        """
+        admission = admit(headers, found, MEDIA_TYPES, settings)
+        value = found.get(HEAD_LENGTH)
+        return admission if value is None else admission._replace(head_length=_head_length(value, headers))
+
+    def read(self, body: bytes, media_type: str) -> Any:
+        """What the body asks; raises as ``TensorBodies.read``."""
+        self.asked = asked = self._bodies.read(body, self.head_length)
+        if asked.timeout_seconds:
+            self.deadline = min(self.deadline, self.started + asked.timeout_seconds)
+        return asked.question
+
+    def holds_file(self, question: Any) -> bool:
+        """Whether there is a file to decode; samples hold none."""
+        return not self.asked.are_samples and super().holds_file(question)
+
+    def encode(self, question: Any) -> Prepared:
+        """Its samples; raises as ``Endpoint.encode``."""
+        if not self.asked.are_samples:
+            prepared = self.endpoint.encode(question)
+        else:
+            if question.explain:
+                self.endpoint.predictor.bound_explanation(question.instances)
+            prepared = Prepared(question.instances, question.explain, False)
+        self.tensors = [{} for _ in prepared.samples]
+        return prepared
+
+    def write(self, predictions: list[Prediction]) -> bytes:
+        """The body of the answer."""
+        self.answer_head_length, content = self._bodies.write(self.asked, predictions, self.tensors)
+        return content
+
+    def respond(self, answer: bytes | HttpError) -> Reply:
+        """The whole answer around a body, or an error."""
+        if isinstance(answer, HttpError):
+            return refusal(answer, self.request_id)
+        if self.answer_head_length is None:
+            return reply(answer, self.request_id, digest=self.endpoint.digest)
+        whole = reply(answer, self.request_id, OCTETS, self.endpoint.digest)
+        whole.headers.append((HEAD_LENGTH, b"%d" % self.answer_head_length))
+        return whole
+
+    @property
+    def _bodies(self) -> TensorBodies:
+        return self.endpoint.tensors
+
+
+class AwaitedTensorExchange(TensorExchange, AwaitedExchange):
+    """One whose answer somebody awaits."""
+
+
+def _head_length(value: bytes, headers: list[Header]) -> int:
+    value = value.strip(SPACES)
+    is_doubled = sum(name == HEAD_LENGTH for name, _ in headers) > 1
+    if is_doubled or not value.isdigit() or len(value) > MAX_DIGITS:
+        raise MalformedRequest("inference-header-content-length is not one whole number of bytes")
+    return int(value)
+
+
+def refusal(error: HttpError, request_id: bytes) -> Reply:
+    """An error as the protocol has it: ``error`` says where and why as well, and nothing but 400 blames a value."""
+    whole = reply(error, request_id)
+    if not isinstance(error, InvalidRequest):
+        return whole
+    body = orjson.loads(problem(error, request_id.decode()))
+    body |= {"status": 400, "error": "; ".join(tell(error))}
+    return whole._replace(status=400, body=orjson.dumps(body))
+
+
+def tell(error: InvalidRequest) -> list[str]:
+    """What is wrong and where, a sentence each."""
+    return [_place(fault) + fault.reason for fault in error.faults] or [str(error)]
+
+
+def _place(fault: Fault) -> str:
+    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in fault.loc]
+    return "".join(steps).lstrip(".") + ": " if steps else ""
