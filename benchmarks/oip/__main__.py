@@ -1,0 +1,44 @@
+"""``python -m benchmarks.oip fuzz``."""
+
+import sys
+from collections import Counter
+
+import click
+from tqdm import tqdm
+
+from benchmarks.oip import fuzz as fuzzing
+from models.datasets import REPOSITORY
+from models.manifest import MANIFEST_FILE
+from models.predictor import open_predictor
+from models.session import open_artifact
+
+FOLDERS = {path.parent.name: path.parent for path in sorted(REPOSITORY.glob(f"models/*/trained/*/{MANIFEST_FILE}"))}
+URL = click.option("--url", default="http://127.0.0.1:3000", show_default=True, help="Of the running server.")
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """The commands' common entry."""
+
+
+@main.command(help="Nearly right requests, of which none may be answered with a 5xx.")
+@URL
+@click.option("--cases", default=12_000, show_default=True, help="Of all models together.")
+@click.option("--seed", default=0, show_default=True, help="Case n of a model and a seed is always the same.")
+def fuzz(url: str, cases: int, seed: int) -> None:
+    """Ask, tell, and end with 1 if a promise was broken."""
+    each = -(-cases // len(FOLDERS))
+    statuses, failures = Counter[int](), list[str]()
+    for name, folder in tqdm(FOLDERS.items(), unit="model"):
+        report = fuzzing.run(url, name, open_predictor(open_artifact(folder)), each, seed)
+        statuses += report.statuses
+        failures += report.failures
+    click.echo(
+        f"{statuses.total()} cases: " + ", ".join(f"{count} x {code}" for code, count in sorted(statuses.items()))
+    )
+    click.echo("\n".join(failures[:20]) or "0 failures")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()
