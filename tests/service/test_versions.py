@@ -232,6 +232,55 @@ def test_other_workers_follow(deployment: Deployment, tmp_path: Path, monkeypatc
     run(work)
 
 
+def test_unloaded_and_loaded(deployment: Deployment, tmp_path: Path) -> None:
+    """A model that was taken out of service is not served, its endpoint is let go, and it comes back as it is asked."""
+    deployment.store["9.0.0"] = version(tmp_path, "9.0.0")
+
+    async def work() -> None:
+        gone = weakref.ref(deployment.desk.find("viewcount"))
+        asked = asyncio.create_task(deployment.ask())
+        await asyncio.sleep(0)
+        await deployment.versions.unload("viewcount")
+        assert (await asked)["model"] == f"viewcount:{FIRST}"  # it was under way
+        del asked
+        with pytest.raises(UnknownModel):
+            await deployment.ask()
+        with pytest.raises(UnknownModel):
+            await deployment.versions.unload("viewcount")
+        await asyncio.sleep(0.01)
+        gc.collect()
+        assert gone() is None
+        assert live.read_live() == {"viewcount": live.Live(FIRST, FIRST, is_unloaded=True)}
+        with pytest.raises(UnknownVersion):
+            await deployment.versions.load("viewcount", "8.0.0")
+        await deployment.versions.load("viewcount", "9.0.0")
+        assert (await deployment.ask())["model"] == "viewcount:9.0.0"
+        assert live.read_live() == {"viewcount": live.Live("9.0.0", FIRST)}
+        await deployment.versions.load("viewcount", FIRST)  # of one that serves
+        assert (await deployment.ask())["model"] == f"viewcount:{FIRST}"
+
+    run(work)
+
+
+def test_other_workers_unload(deployment: Deployment) -> None:
+    """What another worker unloaded, or this one before it was started again, is not served here; then it is again."""
+
+    async def work() -> None:
+        live.write_live({"viewcount": live.Live(FIRST, FIRST, is_unloaded=True)})
+        await deployment.versions.catch_up()
+        with pytest.raises(UnknownModel):
+            await deployment.ask()
+        live.write_live({"viewcount": live.Live(FIRST, FIRST)})
+        await deployment.versions.catch_up()
+        assert (await deployment.ask())["model"] == f"viewcount:{FIRST}"
+        deployment.versions.pinned = frozenset(("viewcount",))
+        live.write_live({"viewcount": live.Live(FIRST, FIRST, is_unloaded=True)})
+        await deployment.versions.catch_up()
+        assert (await deployment.ask())["model"] == f"viewcount:{FIRST}"
+
+    run(work)
+
+
 def test_last_requests_are_tried(deployment: Deployment, tmp_path: Path) -> None:
     """Where requests are kept, a new version is tried on those; elsewhere nothing is kept."""
     deployment.store["9.0.0"] = version(tmp_path, "9.0.0")

@@ -292,6 +292,9 @@ def test_a_length_of_the_head_that_lies_is_refused(way: Any, length: str) -> Non
     """No number, or beyond the body, or in its midst."""
     request = of_tensors({"views": np.ones((1, 56), np.float32)}, is_binary=True)
     refused(way, post("viewcount", request, f"inference-header-content-length: {length}"))
+    plain = Request({"inputs": [views()]})
+    beyond = post("viewcount", plain, f"inference-header-content-length: {len(plain.body) + 1}")
+    assert "the body has" in refused(way, beyond)["error"]
     twice = post("viewcount", request, "x: y\r\ninference-header-content-length: 0")
     refused(way, twice)
 
@@ -342,6 +345,8 @@ SPOILED: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("citation", "edges", lambda values: values[:, 1:]),
     ("citation", "edges", lambda values: np.concatenate([values, values[:, -1:]], axis=1)),
     ("citation", "edges", lambda values: np.concatenate([values, values[:1]])),
+    ("citation", "edges", lambda values: np.append(values, [[values.max() + 3], [values.max()]], axis=1)),
+    ("citation", "edges", lambda values: np.append([[-1], [0]], values, axis=1)),
     ("molecule", "features", put(0, 99)),
     ("molecule", "features_of_node", put(0, 3)),
     ("molecule", "graph_of_node", put(0, 1)),
