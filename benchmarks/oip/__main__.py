@@ -1,5 +1,6 @@
-"""``python -m benchmarks.oip fuzz``."""
+"""``python -m benchmarks.oip fuzz|speed|perf|triton``."""
 
+import json
 import sys
 from collections import Counter
 
@@ -7,6 +8,7 @@ import click
 from tqdm import tqdm
 
 from benchmarks.oip import fuzz as fuzzing
+from benchmarks.oip import speed as timing
 from models.datasets import REPOSITORY
 from models.manifest import MANIFEST_FILE
 from models.predictor import open_predictor
@@ -38,6 +40,22 @@ def fuzz(url: str, cases: int, seed: int) -> None:
     )
     click.echo("\n".join(failures[:20]) or "0 failures")
     sys.exit(bool(failures))
+
+
+@main.command(help="Requests per second in binary form, in JSON and by /v1.")
+@click.option("--model", "models", multiple=True, default=["image"], show_default=True, help="May be repeated.")
+@click.option("--connections", default=16, show_default=True, help="Kept open.")
+@click.option("--rounds", default=9, show_default=True, help="Each way once per round.")
+@click.option("--seconds", default=4, show_default=True, help="Of each way in a round.")
+@click.option("--write", is_flag=True, help="Keep the results in benchmarks/results.")
+def speed(models: tuple[str, ...], connections: int, rounds: int, seconds: int, write: bool) -> None:
+    """Time, tell, and keep if that is wanted."""
+    results = []
+    for model in models:
+        results.append(timing.run(model, connections, rounds, seconds))
+        click.echo(json.dumps({key: value for key, value in results[-1].items() if key != "rounds"}))
+    if write:
+        timing.write(results)
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ class TensorExchange(Exchange):
     def read(self, body: bytes, media_type: str) -> Any:
         """What the body asks; raises as ``TensorBodies.read``."""
         self.asked = asked = self._bodies.read(body, self.head_length)
-        if asked.timeout_seconds:
-            self.deadline = min(self.deadline, self.started + asked.timeout_seconds)
+        if asked.plan.timeout_seconds:
+            self.deadline = min(self.deadline, self.started + asked.plan.timeout_seconds)
         return asked.question
 
     def holds_file(self, question: Any) -> bool:
@@ -68,7 +68,7 @@ class TensorExchange(Exchange):
 
     def write(self, predictions: list[Prediction]) -> bytes:
         """The body of the answer."""
-        self.answer_head_length, content = self._bodies.write(self.asked, predictions, self.tensors)
+        self.answer_head_length, content = self._bodies.write(self.asked.plan, predictions, self.tensors)
         return content
 
     def respond(self, answer: bytes | HttpError) -> Reply:
