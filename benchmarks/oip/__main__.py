@@ -1,4 +1,4 @@
-"""``python -m benchmarks.oip fuzz|speed|perf|triton``."""
+"""``python -m benchmarks.oip fuzz|speed|cost|perf|triton``."""
 
 import json
 import sys
@@ -7,8 +7,11 @@ from collections import Counter
 import click
 from tqdm import tqdm
 
+from benchmarks.oip import cost as costs
 from benchmarks.oip import fuzz as fuzzing
+from benchmarks.oip import perf as analyzer
 from benchmarks.oip import speed as timing
+from benchmarks.oip import triton as oracle
 from models.datasets import REPOSITORY
 from models.manifest import MANIFEST_FILE
 from models.predictor import open_predictor
@@ -56,6 +59,46 @@ def speed(models: tuple[str, ...], connections: int, rounds: int, seconds: int, 
         click.echo(json.dumps({key: value for key, value in results[-1].items() if key != "rounds"}))
     if write:
         timing.write(results)
+
+
+@main.command(help="Computing time of a request by every way, and what of it is the model's.")
+@click.option("--model", "models", multiple=True, default=["viewcount", "image", "image-vit", "tagging"])
+@click.option("--rounds", default=30, show_default=True, help="Of a tenth of a second each way.")
+def cost(models: tuple[str, ...], rounds: int) -> None:
+    """Measure and tell."""
+    for model in models:
+        found = costs.measure(model, rounds)
+        click.echo(f"{model:10} " + ", ".join(f"{way}: {micros} µs" for way, micros in found.items()))
+
+
+@main.command(help="Triton's perf_analyzer at concurrency 1 to 64 and with Poisson arrivals.")
+@URL
+@click.option("--write", is_flag=True, help="Keep the results in benchmarks/results.")
+def perf(url: str, write: bool) -> None:
+    """Run it, tell, and end with 1 if a request failed."""
+    program, results = analyzer.install(), []
+    for model in analyzer.MODELS:
+        for load, arguments in analyzer.loads():
+            results.append(analyzer.run(program, analyzer.address_of(url), model, load, arguments))
+            click.echo(results[-1])
+    if write:
+        analyzer.write(results)
+    sys.exit(any(result.failures for result in results))
+
+
+@main.command(help="A real Triton with the same artifacts, asked the same; it needs Debian's Python 3.11.2.")
+@URL
+@click.option("--write", is_flag=True, help="Keep the results in benchmarks/results.")
+def triton(url: str, write: bool) -> None:
+    """Compare, tell, and end with 1 if a difference is not intended."""
+    predictors = {name: open_predictor(open_artifact(folder)) for name, folder in FOLDERS.items()}
+    with oracle.running() as address:
+        oracle.wait(address, predictors, seconds=120)
+        cases, differences = oracle.compare(analyzer.address_of(url), address, predictors)
+    click.echo(oracle.table(cases, differences))
+    if write:
+        oracle.write(cases, differences)
+    sys.exit(any(one.reason is None for one in differences))
 
 
 if __name__ == "__main__":

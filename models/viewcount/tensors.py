@@ -21,7 +21,8 @@ def samples(feeds: Mapping[str, Array], assets: Assets) -> list[Sample]:
     views = feeds["views"]
     # Of a number that is none each of these is false, so it is found among the others.
     if not (views.min() >= 0 and views.max() <= MAX_VIEWS_PER_DAY and np.rint(views).tobytes() == views.tobytes()):
-        is_good = (views >= 0) & (views <= MAX_VIEWS_PER_DAY) & (np.rint(views) == views)
+        with np.errstate(invalid="ignore"):
+            is_good = (views >= 0) & (views <= MAX_VIEWS_PER_DAY) & (np.rint(views) == views)
         demand_each(is_good, views, "views", REASON)
     return [Sample(row, assets.horizon) for row in views]
 
