@@ -65,6 +65,7 @@ KEYS = {
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
 }
 PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+ABOUT = "View counts, tags, images and graphs. The Open Inference Protocol, version 2, is spoken below `/v2`."
 # BentoML's own index page loads a tag manager from another host; this one loads nothing from anywhere else.
 DOCS_PAGE = b"""<!doctype html>
 <html lang="en">
@@ -192,7 +193,7 @@ def openapi(desk: Desk, *, has_jobs: bool = False) -> dict[str, Any]:
         paths[f"/{path}"] = {"get": _get("service", text)}
     document = {
         "openapi": "3.1.0",
-        "info": {"title": "Lectern", "version": "1", "description": "View counts, tags, images and graphs."},
+        "info": {"title": "Lectern", "version": "1", "description": ABOUT},
         "paths": paths,
         "components": {"schemas": {**components, "Problem": PROBLEM}},
     }

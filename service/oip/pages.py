@@ -127,7 +127,7 @@ class Pages:
         match = MODEL_ROUTE.fullmatch(path)
         if path in pages or match is None:
             if path not in pages:
-                raise UnknownRoute("no such path; the protocol's are in the documentation at /")
+                raise UnknownRoute("no such path; the protocol's are in docs/operations.md")
             return pages[path]
         endpoint = self._desk.find(match[1])
         check_version(endpoint, match[2])
