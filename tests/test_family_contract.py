@@ -14,6 +14,7 @@ from models.errors import CardMismatch, Fault, InvalidRequest, RunnerFailed
 from models.family import Budget, TensorSpec
 from models.predictor import Predictor, warm_up
 from models.registry import CARDS, FAMILIES, find_card
+from models.tensors import cut, join
 
 NAMES = sorted(path.parent.name for path in (REPOSITORY / "models").glob("*/trained/*/manifest.json"))
 Open = Callable[[str], Predictor]
@@ -383,3 +384,23 @@ def at_offset(feed: np.ndarray, offset: int) -> np.ndarray:
     moved = buffer[start : start + feed.nbytes].view(feed.dtype).reshape(feed.shape)
     moved[...] = feed
     return moved
+
+
+@every_model
+@pytest.mark.parametrize("count", [1, 5])
+def test_tensors_are_samples_again(name: str, count: int, shipped: Open) -> None:
+    """What was collated is read as what collates alike, and each sample's part of the outputs is its own."""
+    predictor = shipped(name)
+    card = predictor.card
+    assert card.tensors is not None
+    feeds = card.collate(predictor.encode(draw(predictor, count)))
+    samples = card.tensors.samples(feeds, predictor.assets)
+    again = card.collate(samples)
+    assert all(np.array_equal(again[key], feeds[key]) for key in feeds)
+    outputs = predictor.run(feeds, predictor.wanted(explain=True))
+    parts = cut(card, outputs, samples)
+    for key, values in outputs.items():
+        np.testing.assert_array_equal(join([part[key] for part in parts]), values)
+    for sample, part in zip(samples, parts, strict=True):
+        alone = predictor.run(card.collate([sample]), predictor.wanted(explain=True))
+        assert {key: value.tobytes() for key, value in alone.items()} == {k: v.tobytes() for k, v in part.items()}

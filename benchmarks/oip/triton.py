@@ -96,6 +96,9 @@ def compare(lectern: str, triton: str, predictors: Mapping[str, Predictor]) -> t
 
 
 def _differ(case: Case, ours: Answer, theirs: Answer) -> Iterator[Difference]:
+    if ours.status >= 500:
+        yield Difference(case.name, "our own fault", f"{ours.status} {_error(ours)}", "")
+        return
     if ours.status != theirs.status:
         kind = f"status {theirs.status}" if ours.status >= 400 and theirs.status >= 400 else "status"
         said = f"{theirs.status} {theirs.body[:160].decode(errors='replace')}"
@@ -147,8 +150,7 @@ def _differ_outputs(case: Case, ours: Answer, theirs: Answer) -> Iterator[Differ
         yield Difference(case.name, "outputs", json.dumps(forms[0]), json.dumps(forms[1]))
     for name in case.outputs or tuple(other):
         if not np.array_equal(mine[name], other[name]):
-            largest = float(np.abs(mine[name] - other[name]).max())
-            yield Difference(case.name, f"values of {name}", f"by {largest:g}", "")
+            yield Difference(case.name, f"values of {name}", str(mine[name].tolist()), str(other[name].tolist()))
 
 
 def _form(output: Mapping[str, Any]) -> list[Any]:
