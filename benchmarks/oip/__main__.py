@@ -64,11 +64,15 @@ def speed(models: tuple[str, ...], connections: int, rounds: int, seconds: int, 
 @main.command(help="Computing time of a request by every way, and what of it is the model's.")
 @click.option("--model", "models", multiple=True, default=["viewcount", "image", "image-vit", "tagging"])
 @click.option("--rounds", default=30, show_default=True, help="Of a tenth of a second each way.")
-def cost(models: tuple[str, ...], rounds: int) -> None:
-    """Measure and tell."""
+@click.option("--write", is_flag=True, help="Keep the results in benchmarks/results.")
+def cost(models: tuple[str, ...], rounds: int, write: bool) -> None:
+    """Measure, tell, and keep if that is wanted."""
+    results = {}
     for model in models:
-        found = costs.measure(model, rounds)
+        results[model] = found = costs.measure(model, rounds)
         click.echo(f"{model:10} " + ", ".join(f"{way}: {micros} µs" for way, micros in found.items()))
+    if write:
+        costs.write(results)
 
 
 @main.command(help="Triton's perf_analyzer at concurrency 1 to 64 and with Poisson arrivals.")

@@ -6,6 +6,7 @@ this thread, whose time is taken; what a server adds around it (sockets, waiting
 
 import asyncio
 import gc
+import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from time import thread_time
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.drift_cost import CONNECTIONS, SLICE_SECONDS, BusyLoop, connect, spend
+from benchmarks.machine import commit, describe
 from benchmarks.oip.speed import WAYS, calls
 from models.datasets import REPOSITORY
 from models.predictor import open_predictor
@@ -22,6 +24,7 @@ from service import lanes
 
 # Others on the machine only ever add to it: of each way the time that a tenth of its turns is below.
 LEAST = 0.1
+PLACE = REPOSITORY / "benchmarks" / "results" / "oip_cost.json"
 
 
 def measure(model: str, rounds: int) -> dict[str, float]:
@@ -61,3 +64,9 @@ def _run(session: Session) -> float:
             predictor.run(one, wanted)
         done += CONNECTIONS
     return 1e6 * (thread_time() - started) / done
+
+
+def write(results: Mapping[str, Mapping[str, float]]) -> None:
+    """Keep the results, with the machine and the commit they are of."""
+    told = {"commit": commit(), "machine": describe(), "microseconds": results}
+    PLACE.write_text(json.dumps(told, indent=1) + "\n")
