@@ -135,15 +135,16 @@ class Page:
         lines = (line for metric in self._metrics.values() for line in metric.write(found))
         return "".join(lines).encode() + generate_latest(self._registry)
 
-    def totals(self, model: str) -> dict[tuple[str, str], float]:
-        """One model's numbers, by sample name and the value of the other label; the buckets of a histogram in one."""
-        found: dict[tuple[str, str], float] = {}
+    def totals(self) -> dict[str, dict[tuple[str, str], float]]:
+        """Each model's numbers, by sample name and the value of the other label; the buckets of a histogram in one."""
+        found: dict[str, dict[tuple[str, str], float]] = {}
         for key, value in self._read().items():
             _, sample, labels, _ = json.loads(key)
-            if labels.pop("model", None) == model:
+            model = labels.pop("model", None)
+            if model is not None:
                 labels.pop("le", None)
-                place = sample, "".join(labels.values())
-                found[place] = found.get(place, 0.0) + value
+                of_model, place = found.setdefault(model, {}), (sample, "".join(labels.values()))
+                of_model[place] = of_model.get(place, 0.0) + value
         return found
 
     def _read(self) -> dict[str, float]:

@@ -15,6 +15,7 @@ from service.reply import Reply, reply
 from service.settings import Settings
 
 HEAD_LENGTH = b"inference-header-content-length"
+NO_LENGTH = "inference-header-content-length is not one whole number of bytes"
 OCTETS = b"application/octet-stream"
 # What clients send: Triton's in C++ the second, for JSON as well; its Python one sends none.
 MEDIA_TYPES = ("application/json", "application/octet-stream", "")
@@ -42,7 +43,11 @@ class TensorExchange(Exchange):
         """
         admission = admit(headers, found, MEDIA_TYPES, settings)
         value = found.get(HEAD_LENGTH)
-        return admission if value is None else admission._replace(head_length=_head_length(value, headers))
+        if value is None:
+            return admission
+        if len(found) < len(headers) and sum(name == HEAD_LENGTH for name, _ in headers) > 1:
+            raise MalformedRequest(NO_LENGTH)
+        return Admission(admission.media_type, admission.length, admission.timeout_seconds, _head_length(value))
 
     def read(self, body: bytes, media_type: str) -> Any:
         """What the body asks; raises as ``TensorBodies.read``."""
@@ -90,11 +95,10 @@ class AwaitedTensorExchange(TensorExchange, AwaitedExchange):
     """One whose answer somebody awaits."""
 
 
-def _head_length(value: bytes, headers: list[Header]) -> int:
+def _head_length(value: bytes) -> int:
     value = value.strip(SPACES)
-    is_doubled = sum(name == HEAD_LENGTH for name, _ in headers) > 1
-    if is_doubled or not value.isdigit() or len(value) > MAX_DIGITS:
-        raise MalformedRequest("inference-header-content-length is not one whole number of bytes")
+    if not value.isdigit() or len(value) > MAX_DIGITS:
+        raise MalformedRequest(NO_LENGTH)
     return int(value)
 
 

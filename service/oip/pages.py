@@ -144,7 +144,7 @@ class Pages:
         return {"name": NAME, "version": VERSION, "extensions": [*EXTENSIONS, *more]}
 
     def _statistics(self, endpoints: list[Endpoint]) -> dict[str, Any]:
-        return {"model_stats": [statistics(endpoint.manifest, self._metrics) for endpoint in endpoints]}
+        return statistics([endpoint.manifest for endpoint in endpoints], self._metrics)
 
     async def _index(self, look: Look) -> list[dict[str, str]]:
         """The models that serve, and where an operator asks, those of the store that could."""

@@ -1,5 +1,6 @@
 """A model's statistics, as the protocol has them, out of the metrics."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from prometheus_client import REGISTRY
@@ -12,20 +13,23 @@ _STAGES = {"queue": "queue", "compute_input": "encode", "compute_infer": "infer"
 Totals = dict[tuple[str, str], float]
 
 
-def statistics(manifest: Manifest, metrics: Page | None) -> dict[str, Any]:
-    """One model's entry of ``model_stats``: cumulative, over all versions, of all processes where they share metrics.
+def statistics(manifests: Iterable[Manifest], metrics: Page | None) -> dict[str, Any]:
+    """Models' statistics: cumulative, over all versions, of all processes where they share metrics.
 
     Metrics count requests by how they ended and do not time those that failed, so these have no ``ns``. Sizes of
     micro-batches are counted in ranges, of which ``batch_stats`` has no notion, so it is empty.
     """
-    model = manifest.model
-    totals = _own(model) if metrics is None else metrics.totals(model)
+    totals = _own() if metrics is None else metrics.totals()
+    return {"model_stats": [_of_model(manifest, totals.get(manifest.model, {})) for manifest in manifests]}
+
+
+def _of_model(manifest: Manifest, totals: Totals) -> dict[str, Any]:
     ended = {outcome: count for (sample, outcome), count in totals.items() if sample == "lectern_requests_total"}
     succeeded = ended.pop("ok", 0.0)
     stages = {name: _time(totals, "lectern_stage_seconds", stage) for name, stage in _STAGES.items()}
     answered = _time(totals, "lectern_request_seconds", "")
     return {
-        "name": model,
+        "name": manifest.model,
         "version": manifest.version,
         "last_inference": int(1000 * totals.get(("lectern_last_batch_timestamp_seconds", ""), 0.0)),
         "inference_count": int(totals.get(("lectern_batch_instances_sum", ""), 0.0)),
@@ -48,12 +52,13 @@ def _time(totals: Totals, name: str, label: str) -> dict[str, int]:
     }
 
 
-def _own(model: str) -> Totals:
+def _own() -> dict[str, Totals]:
     """What ``Page.totals`` says, of this process alone."""
-    found: Totals = {}
+    found: dict[str, Totals] = {}
     for metric in REGISTRY.collect():
         for sample in metric.samples:
             labels = dict(sample.labels)
-            if labels.pop("model", None) == model and labels.pop("le", "+Inf") == "+Inf":
-                found[sample.name, "".join(labels.values())] = sample.value
+            model = labels.pop("model", None)
+            if model is not None and labels.pop("le", "+Inf") == "+Inf":
+                found.setdefault(model, {})[sample.name, "".join(labels.values())] = sample.value
     return found
