@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import checks, environments, floor, report, results, servers, wrk
+from benchmarks import checks, environments, floor, report, results, scoring_sizes, servers, wrk
 from benchmarks.catalog import PAIR, PEERS
 from benchmarks.envelopes import BARE, PLAIN, TRITON, V2
 from benchmarks.floor import Floor, Mark
@@ -316,3 +316,17 @@ def test_checked_bodies_are_distinct() -> None:
     works = {work.key: work for work in make(["viewcount", "viewcount-32", "image", "tagging"])}
     assert all(len(set(works[key].checks)) == checks_wanted for key, checks_wanted in
                [("viewcount", 64), ("image", 64), ("tagging", 64), ("viewcount-32", 1)])  # fmt: skip
+
+
+def test_a_repeated_table_has_one_header(tmp_path: Path) -> None:
+    """A large table is the small one's rows again and again, whole, under its header."""
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n3,4\n")
+    times = scoring_sizes.repeat(tmp_path / "table.csv", tmp_path / "in.csv", 25)
+    assert times == 3
+    assert (tmp_path / "in.csv").read_text() == "a,b\n" + 3 * "1,2\n3,4\n"
+
+
+@pytest.mark.parametrize(("memory", "is_flat"), [([390, 420], True), ([390, 440], False)])
+def test_memory_that_grows_is_seen(memory: list[int], is_flat: bool) -> None:
+    """A tenth more is noise, more is growth."""
+    assert scoring_sizes.is_flat([{"memory_mb": one} for one in memory]) is is_flat
