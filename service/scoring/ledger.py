@@ -74,12 +74,27 @@ class Ledger:
     def __init__(self, path: Path, *, is_read_only: bool = False) -> None:
         self._path, self._runner = path, 0
         with self._translated():
-            address = f"{path.resolve().as_uri()}{'?mode=ro' if is_read_only else ''}"
-            self._rows = sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
-            if not is_read_only:
+            self._rows = self._connect("ro" if is_read_only else "rwc")
+            if is_read_only:
+                self._settle()
+            else:
                 self._rows.execute("PRAGMA journal_mode=TRUNCATE")
                 self._rows.execute("PRAGMA synchronous=FULL")
                 self._rows.executescript(SCHEMA)
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        address = f"{self._path.resolve().as_uri()}?mode={mode}"
+        return sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+
+    def _settle(self) -> None:
+        """Take back what a writer was in the middle of when it was killed: until then SQLite refuses a mere reader."""
+        try:
+            self._rows.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
+            self._rows.close()
+            self._rows = self._connect("rw")
 
     def __enter__(self) -> "Ledger":
         return self

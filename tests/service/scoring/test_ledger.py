@@ -1,5 +1,8 @@
 """Who may write: one runner, by the lock; and the latest one, by the ledger."""
 
+import multiprocessing
+import os
+import signal
 import sqlite3
 from pathlib import Path
 
@@ -7,12 +10,13 @@ import pytest
 
 from models.errors import JobHeld
 from service.scoring import ledger as ledgers
-from service.scoring.assignment import Blame
+from service.scoring.assignment import Blame, Cut
 from service.scoring.ledger import Ledger
 from service.scoring.lock import Lock, find_holder
 from tests.service.scoring.stand_in import Doubling, write_rows
 
 ROWS = 400
+FORK = multiprocessing.get_context("fork")
 
 
 def test_ledger_lets_only_the_latest_runner_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,6 +45,30 @@ def test_ledger_lets_only_the_latest_runner_write(tmp_path: Path, monkeypatch: p
         with pytest.raises(JobHeld, match="does not end"):
             second.forget(0)
         other.close()
+
+
+def test_a_ledger_whose_writer_was_killed_is_read(tmp_path: Path) -> None:
+    """Who asks about a job, or goes on with it, finds what was last committed, and not the half of the next."""
+    path = tmp_path / "ledger"
+    Ledger(path).__exit__()
+    writer = FORK.Process(target=write_half, args=(path,))
+    writer.start()
+    writer.join()
+    assert writer.exitcode == -signal.SIGKILL
+    assert path.with_name("ledger-journal").stat().st_size  # it was in the middle indeed
+    with Ledger(path, is_read_only=True) as ledger:
+        assert ledger.read() is None
+        assert ledger.totals().parts == 0
+
+
+def write_half(path: Path) -> None:
+    """Begin a transaction, and be killed."""
+    with Ledger(path) as ledger:
+        ledger._rows.execute("PRAGMA cache_size=1")  # so that it is in the file before it is committed
+        with ledger.planning() as plan:
+            for index in range(ROWS):
+                plan.add(Cut(index=index, first_row=index, rows=1, digest="0" * 64, place={}))
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_lock(tmp_path: Path) -> None:
