@@ -164,7 +164,7 @@ def _wrong_digest() -> None:
 
         module.ok = named
 
-    after_import("service.wire", change)
+    after_import("service.call", change)
 
 
 def _few_descriptors() -> None:
