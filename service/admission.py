@@ -48,7 +48,7 @@ def admit(headers: list[Header], found: dict[bytes, bytes], allowed: tuple[str, 
     is_doubled = len(found) < len(headers) and sum(name == b"content-type" for name, _ in headers) > 1
     media_type = _media_type(found.get(b"content-type", b""))
     if is_doubled or media_type not in allowed:
-        raise UnsupportedMediaType(f"the content type must be one of {', '.join(allowed)}")
+        raise UnsupportedMediaType(f"the content type must be one of {', '.join(filter(None, allowed))}")
     encoding = found.get(b"content-encoding")
     if encoding is not None and encoding.strip(SPACES).lower() != b"identity":
         raise UnsupportedMediaType("the body must not be compressed; send it without content-encoding")

@@ -386,7 +386,8 @@ def test_status_of_what_the_headers_say(way: Any) -> None:
     refused(way, post("viewcount", request).replace(b"POST", b"GET", 1), 405)
     refused(way, post("viewcount", request, "content-encoding: gzip"), 415)
     refused(way, post("viewcount", request, "content-type: application/vnd.bentoml+pickle"), 415)
-    refused(way, post("viewcount", request, "content-type: text/plain"), 415)
+    told = refused(way, post("viewcount", request, "content-type: text/plain"), 415)["error"]
+    assert told.endswith("application/json, application/octet-stream")
     version = way.live.endpoints["viewcount"].manifest.version
     assert way.raw(post("viewcount", request, path=f"versions/{version}/infer")).status == 200
     late = Request({"inputs": [views()], "parameters": {"timeout": 1}})
