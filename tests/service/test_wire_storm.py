@@ -286,7 +286,7 @@ def test_mutilated_requests_the_long_way(run: Any, serve: Any, post: Post) -> No
 
     async def work() -> None:
         async with serve(wire=False, **LIMITS) as live:
-            expected = await fates(live, sent, 0.5)
+            expected = await fates(live, sent, 1.5)
         async with serve(**LIMITS) as live:
             found = await fates(live, sent, 5)
         whole = [fate for fate in zip(sent, found, expected, strict=True) if None not in fate]
