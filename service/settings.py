@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from msgspec import Meta
 from models.device import Compute, ConvolutionSearch, Device, Padding, has_cuda
 from models.errors import SettingsError
 from models.manifest import Manifest
+from service.variables import read_variables
 
 PREFIX = "LECTERN_"
 # Not a setting. A process that asked for its parent when it was ready could get the one that took it in.
@@ -21,6 +22,8 @@ PARENT = "SERVICE_PARENT_PID"
 # Paths from where the service is started; it runs elsewhere.
 FILES = ("LECTERN_KEYS_FILE", "LECTERN_TLS_CERTIFICATE", "LECTERN_TLS_KEY", "LECTERN_JOBS_ROOT")
 LEAST_PER_SECOND, MOST_PER_SECOND = 0.001, 1_000_000
+# Whose largest part would never fit in: such a request would be told to try again for ever.
+ROOM = (("max_arriving_bytes", "max_body_bytes"), ("queue_limit", "max_instances"))
 
 
 class Placement(StrEnum):
@@ -134,6 +137,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         LogForm.JSON
     )
 
+    def contradictions(self) -> Iterator[str]:
+        """One sentence for each setting that no type can check, and for each two that do not fit together."""
+        for entry in _entries(self.devices):
+            if entry.partition("=")[2] not in set(Device):
+                yield f"LECTERN_DEVICES: {entry!r} is not model=auto, model=cpu or model=cuda"
+        if bool(self.tls_certificate) is not bool(self.tls_key):
+            yield "LECTERN_TLS_CERTIFICATE and LECTERN_TLS_KEY are set together or not at all"
+        for whole, part in ROOM:
+            if getattr(self, whole) < getattr(self, part):
+                room, need = PREFIX + whole.upper(), PREFIX + part.upper()
+                yield f"{room} must be at least {need}, {getattr(self, part)}, got {getattr(self, whole)}"
+
     @property
     def uses_cuda(self) -> bool:
         """Whether any session is asked to run on a GPU."""
@@ -142,18 +157,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def chosen_devices(self) -> dict[str, Device]:
-        """The entries of ``devices``, by model.
-
-        Raises:
-            SettingsError: If one is none.
-        """
-        found = {}
-        for entry in _entries(self.devices):
-            model, _, device = entry.partition("=")
-            if device not in set(Device):
-                raise SettingsError(f"LECTERN_DEVICES: {entry!r} is not model=auto, model=cpu or model=cuda")
-            found[model] = Device(device)
-        return found
+        """The entries of ``devices``, by model."""
+        entries = (entry.partition("=") for entry in _entries(self.devices))
+        return {model: Device(device) for model, _, device in entries}
 
     def device_for(self, manifest: Manifest) -> Device:
         """Where a model computes: as its own setting says, then the service's, then what export measured."""
@@ -209,24 +215,15 @@ def parse(environment: Mapping[str, str]) -> Settings:
     """Settings from variables.
 
     Raises:
-        SettingsError: If a ``LECTERN_`` variable is unknown or its value does not fit.
+        SettingsError: If a ``LECTERN_`` variable is unknown, its value does not fit, or two do not fit together; all
+            of it is said at once.
     """
-    known = {PREFIX + field.upper(): field for field in Settings.__struct_fields__}
-    found = {name: value for name, value in environment.items() if name.startswith(PREFIX)}
-    for name in found:
-        if name not in known:
-            raise SettingsError(f"unknown setting {name}; known are {', '.join(known)}")
-    fields = {}
-    for name, value in found.items():
-        field = known[name]
-        try:
-            # One at a time, so that the message can name the variable.
-            fields[field] = getattr(msgspec.convert({field: value}, Settings, strict=False), field)
-        except msgspec.ValidationError as error:
-            raise SettingsError(f"{name}: {str(error).split(' - at')[0]}") from error
-    settings = Settings(**fields)
-    settings.chosen_devices  # noqa: B018  one that is none is told here
-    return settings
+    fields, faults = read_variables(Settings, PREFIX, environment)
+    found = Settings(**fields)
+    faults += found.contradictions()
+    if faults:
+        raise SettingsError("; ".join(faults))
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -14,13 +14,11 @@ def tls_arguments(settings: Settings) -> list[str]:
     """What ``bentoml serve`` needs on its command line to speak TLS; nothing without a certificate.
 
     Raises:
-        SettingsError: If one of the two files is missing or cannot be used, or they do not belong together.
+        SettingsError: If one of the two files cannot be read or used, or they do not belong together.
     """
     certificate, key = settings.tls_certificate, settings.tls_key
-    if not certificate and not key:
+    if not certificate:
         return []
-    if not certificate or not key:
-        raise SettingsError("LECTERN_TLS_CERTIFICATE and LECTERN_TLS_KEY are set together or not at all")
     for name, file in (("LECTERN_TLS_CERTIFICATE", certificate), ("LECTERN_TLS_KEY", key)):
         try:
             with open(file, "rb") as opened:

@@ -208,7 +208,12 @@ def test_processes(placed: Any) -> None:
 
 def test_a_death_leaves_the_counters_and_no_ghosts(launch: Any) -> None:
     """What a killed worker counted goes on counting; what it had waiting, and it itself, does not; no series is new."""
-    server = launch(LECTERN_WORKERS="2", LECTERN_MODELS="viewcount,tagging", LECTERN_QUEUE_LIMIT="100")
+    server = launch(
+        LECTERN_WORKERS="2",
+        LECTERN_MODELS="viewcount,tagging",
+        LECTERN_QUEUE_LIMIT="100",
+        LECTERN_MAX_INSTANCES="100",
+    )
     for _ in range(40):
         server.predict("viewcount", example(server, "viewcount"))
     wait_until_ready(server, 4)

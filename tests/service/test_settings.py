@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from models.datasets import REPOSITORY
 from models.device import ConvolutionSearch, Device, Padding
@@ -26,9 +27,9 @@ EVERY = {
     "threads": ("8", 8),
     "wire": ("false", False),
     "max_body_bytes": ("2048", 2048),
-    "max_arriving_bytes": ("4096", 4096),
+    "max_arriving_bytes": ("67108864", 2**26),
     "max_instances": ("7", 7),
-    "queue_limit": ("9", 9),
+    "queue_limit": ("9000", 9000),
     "queue_seconds": ("0.25", 0.25),
     "body_timeout_seconds": ("0.5", 0.5),
     "request_timeout_seconds": ("2", 2.0),
@@ -64,8 +65,9 @@ def test_defaults() -> None:
 def test_every_variable() -> None:
     """Every field is set by its variable, and this test knows every field."""
     assert tuple(EVERY) == Settings.__struct_fields__
+    pairs = {"tls_certificate": {"LECTERN_TLS_KEY": "k"}, "tls_key": {"LECTERN_TLS_CERTIFICATE": "c"}}
     for field, (text, value) in EVERY.items():
-        found = parse({PREFIX + field.upper(): text})
+        found = parse({PREFIX + field.upper(): text, **pairs.get(field, {})})
         assert getattr(found, field) == value != getattr(Settings(), field)
     everything = parse({PREFIX + field.upper(): text for field, (text, _) in EVERY.items()})
     assert everything == Settings(**{field: value for field, (_, value) in EVERY.items()})
@@ -73,46 +75,140 @@ def test_every_variable() -> None:
     assert everything.trusted_entries == ("a.pub", "b.pub")
 
 
-def test_unknown_variable() -> None:
-    """A misspelt variable is an error that names the known ones, not a default in silence."""
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("LECTERN_PROT", "LECTERN_PORT"),
+        ("LECTERN_WORKER", "LECTERN_WORKERS"),
+        ("LECTERN_KEY_FILE", "LECTERN_KEYS_FILE"),
+        ("LECTERN_LOGS", "LECTERN_LOG"),
+        ("LECTERN_TIMEOUT_SECONDS", "LECTERN_BODY_TIMEOUT_SECONDS"),
+    ],
+)
+def test_unknown_variable(name: str, meant: str) -> None:
+    """A misspelt variable is an error that says what was meant, not a default in silence; its value is not told."""
     with pytest.raises(SettingsError) as caught:
-        parse({"LECTERN_PROT": "3001"})
+        parse({name: "a secret"})
+    assert str(caught.value) == f"unknown setting {name}; did you mean {meant}?"
+
+
+def test_unknown_variable_like_none() -> None:
+    """What is like no setting is answered with all of them."""
+    with pytest.raises(SettingsError) as caught:
+        parse({"LECTERN_COLOUR": "green"})
     known = ", ".join(f"LECTERN_{field.upper()}" for field in EVERY)
-    assert str(caught.value) == f"unknown setting LECTERN_PROT; known are {known}"
+    assert str(caught.value) == f"unknown setting LECTERN_COLOUR; known are {known}"
+
+
+def test_all_faults_at_once() -> None:
+    """Who mends one setting does not find the next one at the next start."""
+    wrong = {"LECTERN_PROT": "1", "LECTERN_WORKERS": "0", "LECTERN_DEVICES": "image", "LECTERN_TLS_KEY": "key.pem"}
+    with pytest.raises(SettingsError) as caught:
+        parse(wrong)
+    assert str(caught.value).split("; ") == [
+        "unknown setting LECTERN_PROT",
+        "did you mean LECTERN_PORT?",
+        "LECTERN_WORKERS must be a whole number from 1 to 64, got '0'",
+        "LECTERN_DEVICES: 'image' is not model=auto, model=cpu or model=cuda",
+        "LECTERN_TLS_CERTIFICATE and LECTERN_TLS_KEY are set together or not at all",
+    ]
+
+
+# What a kubelet writes for a Service with a named and a nameless port (``kubectl exec POD -- env``).
+LINKS = {
+    "{}_SERVICE_HOST": "10.96.12.7",
+    "{}_SERVICE_PORT": "3000",
+    "{}_SERVICE_PORT_HTTP_METRICS": "3000",
+    "{}_PORT": "tcp://10.96.12.7:3000",
+    "{}_PORT_3000_TCP": "tcp://10.96.12.7:3000",
+    "{}_PORT_3000_TCP_PROTO": "tcp",
+    "{}_PORT_3000_TCP_PORT": "3000",
+    "{}_PORT_3000_TCP_ADDR": "10.96.12.7",
+    "{}_PORT_53_UDP": "udp://10.96.12.7:53",
+}
+
+
+@pytest.mark.parametrize("service", ["LECTERN", "LECTERN_PREDICTOR", "LECTERN_JOBS_2"])
+def test_services_of_kubernetes(service: str) -> None:
+    """What Kubernetes says of a Service in every pod is no setting, whatever the Service is called."""
+    links = {name.format(service): value for name, value in LINKS.items()}
+    assert parse(links) == Settings()
+    assert parse({"LECTERN_WORKERS": "2", **links}) == Settings(workers=2)
+
+
+@pytest.mark.parametrize("name", ["LECTERN_SERVICE_HOSTS", "LECTERN_JOBS_PORT", "LECTERN_PORT_3000", "LECTERN_TCP"])
+def test_no_services_of_kubernetes(name: str) -> None:
+    """What is only like it is an unknown setting."""
+    with pytest.raises(SettingsError, match=f"unknown setting {name}"):
+        parse({name: "3001"})
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "message"),
+    ("name", "text", "allowed"),
     [
-        ("LECTERN_PORT", "0", "Expected `int` >= 1"),
-        ("LECTERN_PORT", "65536", "Expected `int` <= 65535"),
-        ("LECTERN_PORT", "http", "Expected `int`, got `str`"),
-        ("LECTERN_PORT", "", "Expected `int`, got `str`"),
-        ("LECTERN_PORT", "3000.5", "Expected `int`, got `str`"),
-        ("LECTERN_WORKERS", "65", "Expected `int` <= 64"),
-        ("LECTERN_THREADS", "-1", "Expected `int` >= 1"),
-        ("LECTERN_DEVICE", "gpu", "Invalid enum value 'gpu'"),
-        ("LECTERN_DEVICES", "image:cuda", "'image:cuda' is not model=auto, model=cpu or model=cuda"),
-        ("LECTERN_DEVICES", "image=gpu", "'image=gpu' is not model=auto, model=cpu or model=cuda"),
-        ("LECTERN_GPU_MEMORY_BYTES", "1", "Expected `int` >= 16777216"),
-        ("LECTERN_GPU_CONVOLUTION_SEARCH", "best", "Invalid enum value 'best'"),
-        ("LECTERN_PADDING", "some", "Invalid enum value 'some'"),
-        ("LECTERN_RUNNERS", "remote", "Invalid enum value 'remote'"),
-        ("LECTERN_LOG", "yaml", "Invalid enum value 'yaml'"),
-        ("LECTERN_MAX_BODY_BYTES", "1023", "Expected `int` >= 1024"),
-        ("LECTERN_MAX_INSTANCES", "0", "Expected `int` >= 1"),
-        ("LECTERN_QUEUE_LIMIT", "0", "Expected `int` >= 1"),
-        ("LECTERN_BODY_TIMEOUT_SECONDS", "0", "Expected `float` > 0.0"),
-        ("LECTERN_REQUESTS_PER_SECOND", "0", "Expected `float` >= 0.001"),
-        ("LECTERN_REQUESTS_PER_SECOND", "many", "Expected `float | null`, got `str`"),
-        ("LECTERN_REQUEST_TIMEOUT_SECONDS", "soon", "Expected `float`, got `str`"),
+        ("LECTERN_PORT", "0", "a whole number from 1 to 65535"),
+        ("LECTERN_PORT", "65536", "a whole number from 1 to 65535"),
+        ("LECTERN_PORT", "http", "a whole number from 1 to 65535"),
+        ("LECTERN_PORT", "", "a whole number from 1 to 65535"),
+        ("LECTERN_PORT", "3000.5", "a whole number from 1 to 65535"),
+        ("LECTERN_WORKERS", "65", "a whole number from 1 to 64"),
+        ("LECTERN_THREADS", "-1", "a whole number from 1 to 256, or empty"),
+        ("LECTERN_DEVICE", "gpu", "auto, cpu or cuda"),
+        ("LECTERN_GPU_MEMORY_BYTES", "1", "a whole number of at least 16777216, or empty"),
+        ("LECTERN_GPU_CONVOLUTION_SEARCH", "best", "heuristic, default or exhaustive"),
+        ("LECTERN_PADDING", "some", "auto, always or never"),
+        ("LECTERN_RUNNERS", "remote", "auto, embedded or process"),
+        ("LECTERN_LOG", "yaml", "json or text"),
+        ("LECTERN_DEMO", "yes", "true or false"),
+        ("LECTERN_MAX_BODY_BYTES", "1023", "a whole number of at least 1024"),
+        ("LECTERN_MAX_INSTANCES", "0", "a whole number of at least 1"),
+        ("LECTERN_BODY_TIMEOUT_SECONDS", "0", "a number above 0"),
+        ("LECTERN_LOG_REQUESTS", "2", "a number from 0 to 1"),
+        ("LECTERN_REQUESTS_PER_SECOND", "0", "a number from 0.001 to 1000000, or empty"),
+        ("LECTERN_REQUESTS_PER_SECOND", "many", "a number from 0.001 to 1000000, or empty"),
+        ("LECTERN_REQUEST_TIMEOUT_SECONDS", "soon", "a number above 0"),
     ],
 )
-def test_bad_value(name: str, text: str, message: str) -> None:
-    """A value that does not fit is one line with the variable and what was expected."""
+def test_bad_value(name: str, text: str, allowed: str) -> None:
+    """A value that does not fit is one sentence: the variable, what is allowed, what was found."""
     with pytest.raises(SettingsError) as caught:
         parse({name: text})
-    assert str(caught.value) == f"{name}: {message}"
+    assert str(caught.value) == f"{name} must be {allowed}, got {text!r}"
+
+
+@pytest.mark.parametrize("name", ["LECTERN_THREADS", "LECTERN_GPU_MEMORY_BYTES", "LECTERN_REQUESTS_PER_SECOND"])
+def test_empty(name: str) -> None:
+    """Empty is what the documentation says it is: the default."""
+    assert parse({name: ""}) == Settings()
+
+
+@pytest.mark.parametrize("entry", ["image:cuda", "image=gpu"])
+def test_bad_device_of_a_model(entry: str) -> None:
+    """An entry that is none is quoted."""
+    with pytest.raises(SettingsError) as caught:
+        parse({"LECTERN_DEVICES": f"viewcount=cpu,{entry}"})
+    assert str(caught.value) == f"LECTERN_DEVICES: {entry!r} is not model=auto, model=cpu or model=cuda"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"LECTERN_MAX_BODY_BYTES": "67108864"},
+            "LECTERN_MAX_ARRIVING_BYTES must be at least LECTERN_MAX_BODY_BYTES, 67108864, got 33554432",
+        ),
+        ({"LECTERN_QUEUE_LIMIT": "9"}, "LECTERN_QUEUE_LIMIT must be at least LECTERN_MAX_INSTANCES, 1024, got 9"),
+        (
+            {"LECTERN_TLS_KEY": "key.pem"},
+            "LECTERN_TLS_CERTIFICATE and LECTERN_TLS_KEY are set together or not at all",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other(wrong: dict[str, str], message: str) -> None:
+    """A request that is allowed and can never fit in would be told to try again for ever."""
+    with pytest.raises(SettingsError) as caught:
+        parse(wrong)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("text", ["nan", "NaN", "-inf", "1e999"])
@@ -193,3 +289,10 @@ def test_documented() -> None:
         default = getattr(Settings(), field)
         text = f"{default:g}" if isinstance(default, float) else "" if default is None else str(default).lower()
         assert documented[PREFIX + field.upper()] == (text or "empty")
+
+
+def test_documented_manifest() -> None:
+    """The manifest for Kubernetes keeps the variables about Services out of the pod."""
+    page = (REPOSITORY / "docs" / "operations.md").read_text()
+    manifest = next(block for block in page.split("```")[1::2] if "kind: InferenceService" in block)
+    assert yaml.safe_load(manifest.removeprefix("yaml"))["spec"]["predictor"]["enableServiceLinks"] is False

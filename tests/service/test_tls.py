@@ -49,12 +49,6 @@ def test_suites() -> None:
     assert all("ecdh" in suite["kea"] or suite["protocol"] == "TLSv1.3" for suite in found)
 
 
-def test_one_of_two(pair: tuple[str, str]) -> None:
-    """A certificate without its key, or the other way round, is not taken for no TLS."""
-    for half in (pair[0], ""), ("", pair[1]):
-        assert "set together or not at all" in refusal(*half)
-
-
 def test_missing(pair: tuple[str, str], tmp_path: Path) -> None:
     """A file that is not there is named with its variable."""
     assert refusal(tmp_path / "no", pair[1]) == f"LECTERN_TLS_CERTIFICATE: {tmp_path / 'no'}: No such file or directory"
