@@ -14,10 +14,11 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from models.errors import DataError, HttpError, InputChanged, InvalidRequest
+from models.picture_names import is_picture
 from service.scoring.blocks import CheckedFile, block_digests, blocks_between, digest_of
 from service.scoring.source import Cut
 from service.scoring.sources.cutting import MAX_ROW_BYTES
-from service.scoring.sources.files import SCHEMA, FileReader, FileRows, is_picture, too_large
+from service.scoring.sources.files import SCHEMA, FileReader, FileRows, too_large
 from service.scoring.spec import Spec
 from service.scoring.storage import BLOCK_BYTES, Pass, Spans
 

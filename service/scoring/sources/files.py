@@ -1,7 +1,6 @@
 """Rows that are files: pictures in a folder or an archive. A row's column is the file's name."""
 
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +14,6 @@ from service.scoring.spec import Spec
 
 NAME = "name"
 SCHEMA = pa.schema([(NAME, pa.string())])
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 
 class FileReader:
@@ -62,12 +60,6 @@ class FileRows:
     def lines(self) -> list[bytes] | None:
         """None: these are no lines."""
         return None
-
-
-def is_picture(name: str) -> bool:
-    """Whether a name is that of a picture; macOS puts files ``._name`` beside them that are none."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith("._")
 
 
 def too_large() -> BodyTooLarge:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from models.errors import DataError, HttpError, InputChanged, InvalidRequest
+from models.picture_names import is_picture
 from service.scoring.source import Cut
 from service.scoring.sources.cutting import MAX_ROW_BYTES
-from service.scoring.sources.files import SCHEMA, FileReader, FileRows, is_picture, too_large
+from service.scoring.sources.files import SCHEMA, FileReader, FileRows, too_large
 from service.scoring.spec import Spec
 from service.scoring.storage import BLOCK_BYTES, is_local, local_path, open_file
 
