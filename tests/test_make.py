@@ -1,0 +1,168 @@
+"""The Makefile: values arrive as typed, misspelt ones are refused, half an installation is never taken for one."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from models.datasets import REPOSITORY
+
+Make = Callable[..., "subprocess.CompletedProcess[str]"]
+MAKEFILE = (REPOSITORY / "Makefile").read_text()
+TAKES = {verb: names.split() for verb, names in re.findall(r"^TAKES_(\w+) := (.*)$", MAKEFILE, re.MULTILINE)}
+RECIPES = dict(re.findall(r"^([a-z0-9]+):.*\n((?:\t.*\n)*)", MAKEFILE, re.MULTILINE))
+# What only switches a flag on, or is judged by make itself.
+SWITCHES = ("QUICK", "SHORT", "ENVIRONMENT")
+AWKWARD = "my  views (1) $HOME $$x `id` 'a' \"b\" #c.csv"
+RECORDER = """#!/bin/sh
+for argument in "$@"; do printf '%s\\0' "$argument" >> "$RECORD"; done
+exit "${STATUS:-0}"
+"""
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Run make in a checkout whose path has a blank and whose two interpreters only write down what they are asked."""
+    checkout = tmp_path / "a checkout"
+    for name in (".venv", ".venv-serve"):
+        (checkout / name / "bin").mkdir(parents=True)
+        (checkout / name / "bin" / "python").write_text(RECORDER)
+        (checkout / name / "bin" / "python").chmod(0o755)
+        (checkout / name / ".installed").touch()
+    (checkout / "requirements").mkdir()
+    for name in ("Makefile", "requirements/serve.txt", "pyproject.toml", "constraints.txt"):
+        shutil.copy(REPOSITORY / name, checkout / name)
+        os.utime(checkout / name, (0, 0))
+
+    def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        taken = {name for names in TAKES.values() for name in names} | {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}
+        kept = {name: value for name, value in os.environ.items() if name not in taken}
+        kept |= {"PYTHON": sys.executable, "RECORD": str(checkout / "record"), **environment}
+        return subprocess.run(["make", *arguments], cwd=checkout, env=kept, capture_output=True, text=True)
+
+    return run
+
+
+def asked(make: Make, tmp_path: Path, *arguments: str) -> list[str]:
+    """What the interpreters of that checkout were asked, all in one."""
+    done = make(*arguments)
+    assert done.returncode == 0, done.stderr
+    return (tmp_path / "a checkout" / "record").read_text().split("\0")
+
+
+@pytest.mark.parametrize("verb", sorted(TAKES.keys() - {"setup"}))
+def test_values_arrive_as_typed(verb: str, make: Make, tmp_path: Path) -> None:
+    """Blanks, brackets, quotes, dollars and hashes of a value are part of it, in every verb that takes one."""
+    plain = [name for name in TAKES[verb] if name not in (*SWITCHES, "OPTIONS", "MONITOR_PORT")]
+    found = asked(make, tmp_path, verb, *(f"{name}={name}{AWKWARD}" for name in plain))
+    assert [name for name in plain if f"{name}{AWKWARD}" not in found] == []
+
+
+def test_options_are_words_of_the_shell(make: Make, tmp_path: Path) -> None:
+    """Several options fit in one value, and quotes in it keep a blank; they stand before what could look like one."""
+    found = asked(make, tmp_path, "score", "MODEL=m", "IN=-i.csv", "OUT=o", "OPTIONS=--delimiter ';' --work 'a b'")
+    assert found[-10:] == ["run", "--delimiter", ";", "--work", "a b", "--", "m", "-i.csv", "o", ""]
+
+
+def test_the_table_says_what_recipes_read() -> None:
+    """A verb takes exactly the variables that its recipe reads, so that none is refused and none passed over."""
+    constant = {"SERVE", "DEV", "LOCK", "LECTERN_PORT"}
+    read = {verb: set(re.findall(r"\$\((?:if \$\()?([A-Z_]+)\)", text)) - constant for verb, text in RECIPES.items()}
+    read = {verb: names | set(re.findall(r"\$\(call need,([A-Z]+)", RECIPES[verb])) for verb, names in read.items()}
+    assert {verb: names for verb, names in read.items() if names} == {
+        verb: set(names) for verb, names in TAKES.items() if verb != "setup"
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["loadtest", "RTE=200"], "make loadtest takes no RTE: did you mean RATE?"),
+        (["score", "MODEL=m", "in=x"], "make score takes no in: did you mean IN?"),
+        (["loadtest", "MODEL=image"], "make loadtest takes no MODEL: did you mean MODELS?"),
+        (["serve", "LECTRN_PORT=3"], "make serve takes no LECTRN_PORT: did you mean LECTERN_PORT?"),
+        (["serve", "ZZZ=3"], "make serve takes no ZZZ: it takes none"),
+        (["setup", "ENVIRONMENT=prod"], "ENVIRONMENT must be serve or dev, got prod"),
+        (["score", "MODEL=m"], "IN is missing: make score MODEL=tagging IN=corpus.jsonl OUT=tags.parquet"),
+    ],
+)
+def test_strange_variables_are_refused(arguments: list[str], words: str, make: Make, tmp_path: Path) -> None:
+    """A variable that the verb does not take ends make before anything runs, with the nearest one it takes."""
+    done = make(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert not (tmp_path / "a checkout" / "record").exists()
+
+
+def test_the_status_of_a_command_is_said(make: Make) -> None:
+    """Make knows one status for all failures, so the documented one of the command stands in its last line."""
+    done = make("score", "MODEL=m", "IN=i", "OUT=o", STATUS="4")
+    assert done.returncode == 2
+    assert done.stderr.rstrip().endswith("Error 4")
+
+
+def test_every_verb_is_a_phony_target(make: Make, tmp_path: Path) -> None:
+    """A file named like a verb does not stand in its way, and no name is declared that is no verb."""
+    declared = make("--print-data-base", "--dry-run", "help").stdout
+    (names,) = re.findall(r"^\.PHONY: (.*)$", declared, re.MULTILINE)
+    assert sorted(names.split()) == sorted(RECIPES.keys() | {"setup"})
+    (tmp_path / "a checkout" / "test").touch()
+    assert "pytest" in asked(make, tmp_path, "test")
+
+
+def wheel(folder: Path, version: str) -> str:
+    """Write a package of one module; returns its line of a lock."""
+    path = folder / f"tiny-{version}-py3-none-any.whl"
+    about = f"tiny-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tiny.py", f"print({version!r})\n")
+        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", f"tiny.py,,\n{about}/METADATA,,\n{about}/WHEEL,,\n{about}/RECORD,,\n")
+    return f"tiny=={version} --hash=sha256:{sha256(path.read_bytes()).hexdigest()}\n"
+
+
+@pytest.mark.e2e
+def test_half_an_installation_is_done_again(tmp_path: Path) -> None:
+    """An installation that broke off is made anew, a changed lock is installed, beside another checkout's or not."""
+    lines = {version: wheel(tmp_path, version) for version in ("1.0", "2.0")}
+    where = {**os.environ, "PIP_FIND_LINKS": str(tmp_path), "PIP_NO_INDEX": "1", "PYTHON": sys.executable}
+    checkouts = [tmp_path / name for name in ("a checkout", "b")]
+    interpreter = Path(sys.executable).resolve()
+    touched = interpreter.stat().st_mtime_ns
+
+    def install(checkout: Path, *, status: int = 0, **environment: str) -> None:
+        command = ["make", "setup", "ENVIRONMENT=serve"]
+        done = subprocess.run(command, cwd=checkout, env={**where, **environment}, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+
+    def version(checkout: Path) -> str:
+        code = [checkout / ".venv-serve/bin/python", "-c", "import tiny"]
+        return subprocess.run(code, capture_output=True, text=True).stdout.strip()
+
+    for checkout in checkouts:
+        (checkout / "requirements").mkdir(parents=True)
+        shutil.copy(REPOSITORY / "Makefile", checkout)
+        (checkout / "requirements/serve.txt").write_text(lines["1.0"])
+    first, second = checkouts
+    install(first, status=2, PIP_FIND_LINKS=str(tmp_path / "away"))
+    install(second)
+    install(first)
+    assert [version(one) for one in checkouts] == ["1.0", "1.0"]
+    (first / "requirements/serve.txt").write_text(lines["2.0"])
+    install(second)
+    install(first, status=2, PIP_FIND_LINKS=str(tmp_path / "away"))
+    # As a kill in the middle of unpacking leaves it: pip calls this package installed.
+    pip = [first / ".venv-serve/bin/python", "-m", "pip", "install", "--quiet", "tiny==2.0"]
+    subprocess.run(pip, env=where, check=True)
+    next(first.glob(".venv-serve/lib/*/site-packages/tiny.py")).write_text("")
+    install(first)
+    assert [version(one) for one in checkouts] == ["2.0", "1.0"]
+    assert interpreter.stat().st_mtime_ns == touched
