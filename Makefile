@@ -25,7 +25,7 @@ TAKES_monitor := KEY_FILE MONITOR_PORT
 TAKES_loadtest := PROFILE RATE MODELS OPTIONS
 TAKES_capacity := MODEL OPTIONS
 TAKES_mlperf := MODEL
-TAKES_benchmark := SHORT
+TAKES_benchmark := SHORT CHECK PEERS
 TAKES_torture := QUICK ONLY
 TAKEN := $(foreach goal,$(MAKECMDGOALS),$(TAKES_$(goal)))
 SETTINGS := PYTHON SHELL LECTERN_% BENTOML_% PIP_% PYTEST_%
@@ -132,8 +132,8 @@ capacity: $(DEV_READY) ## Find the highest rate at which a running service keeps
 mlperf: $(DEV_READY) ## The MLPerf scenarios against a running service, some minutes each: make mlperf MODEL=image
 	$(DEV) -m loadtests mlperf --host http://127.0.0.1:$(LECTERN_PORT) $(if $(MODEL),--model "$$MODEL")
 
-benchmark: $(DEV_READY) ## Serve the same models by every peer and compare (SHORT=1: only FastAPI, against the last floor)
-	$(DEV) -m benchmarks.serving $(if $(SHORT),--short)
+benchmark: $(DEV_READY) ## Serve the same models by every peer and compare (SHORT=1: only FastAPI, against the last floor; CHECK=1: ask each once; PEERS=mosec,ray)
+	$(DEV) -m benchmarks.serving $(if $(SHORT),--short) $(if $(CHECK),--check) $(if $(PEERS),--peers "$$PEERS")
 
 torture: $(DEV_READY) ## Overload, kill and attack real servers (QUICK=1: a tenth of it; ONLY=overload,soak)
 	$(DEV) -m benchmarks.torture $(if $(QUICK),--quick) $(if $(ONLY),--only "$$ONLY")

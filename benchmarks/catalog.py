@@ -45,6 +45,7 @@ class Peer:
 
 
 LECTERN = Peer(key="lectern", title="**Lectern**", arguments=())
+ASGI = Peer(key="lectern-asgi", title="**Lectern, fast path off**", arguments=(), settings={"LECTERN_WIRE": "false"})
 FASTAPI = Peer(key="fastapi", title="FastAPI", module="serve_fastapi", environment="fastapi")
 # Both speak gRPC too, and one cannot be told not to.
 _TWO = ("{port}", "{spare}")
@@ -58,6 +59,7 @@ _RAY = {
 
 PEERS = (
     LECTERN,
+    ASGI,
     Peer(key="mosec", title="mosec", module="serve_mosec", environment="mosec", arguments=_MOSEC),
     Peer(
         key="mosec-16",
@@ -97,3 +99,4 @@ PAIR = (
     Peer(key="lectern-both", title="Lectern, 1 worker", arguments=(), cores=_BOTH),
     Peer(key="lectern-2", title="Lectern, 2 workers", arguments=(), cores=_BOTH, settings={"LECTERN_WORKERS": "2"}),
 )
+ON_BOTH_CORES = {peer.key for peer in PAIR}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib
 
+from benchmarks.catalog import ON_BOTH_CORES
 from benchmarks.results import Heading, Results
 
 matplotlib.use("Agg")
@@ -40,7 +41,7 @@ def _bars(results: Results, heading: Heading) -> list[tuple[str, float, float, f
     found = []
     for row in results.rows:
         cell = results.cell(row.key, heading.key, _load(heading))
-        if cell is not None and not row.key.startswith("lectern-"):
+        if cell is not None and row.key not in ON_BOTH_CORES:
             found.append((row.title.strip("*"), cell.middle("rate"), *cell.spread))
     return sorted(found, key=lambda bar: bar[1])
 
@@ -48,7 +49,7 @@ def _bars(results: Results, heading: Heading) -> list[tuple[str, float, float, f
 def _draw(panel: Axes, results: Results, heading: Heading) -> None:
     bars = _bars(results, heading)
     titles, rates = [bar[0] for bar in bars], [bar[1] for bar in bars]
-    colours = [OURS if title == "Lectern" else THEIRS for title in titles]
+    colours = [OURS if title.startswith("Lectern") else THEIRS for title in titles]
     errors = [[rate - low for _, rate, low, _ in bars], [high - rate for _, rate, _, high in bars]]
     panel.barh(titles, rates, color=colours, xerr=errors, error_kw={"lw": 0.8})
     for at, (_, rate, _, high) in enumerate(bars):

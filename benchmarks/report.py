@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from benchmarks.catalog import PEERS
+from benchmarks.catalog import ON_BOTH_CORES, PEERS
 from benchmarks.results import Bound, Cell, Heading, Results, Row
 
 ENGINE, CODEC = "ONNX Runtime alone, in process", "codec + ONNX Runtime, in process"
@@ -16,6 +16,7 @@ and model reach in process on the same core; all three at the table's highest lo
 Every server has all six models, but ALONE only the one that is asked: their idle workers would take part of the core.
 """
 ALONE = " and ".join(peer.title for peer in PEERS if peer.is_alone)
+OURS = {peer.key for peer in PEERS if peer.is_ours}
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -50,7 +51,7 @@ def workload_table(results: Results, heading: Heading) -> str:
     limit = bound.best("codec")[0]
     rows = []
     for row in results.rows:
-        if not row.key.startswith("lectern-") and (row.key == "lectern" or not heading.is_ours):
+        if row.key not in ON_BOTH_CORES and (row.key in OURS or not heading.is_ours):
             rows.append((_rate(results, row, heading, column), _line(results, row, heading, limit)))
     ranked = [line for _, line in sorted(rows, key=lambda entry: -entry[0])]
     return table(header, [*_limit_lines(bound, heading, len(header)), *ranked])
@@ -109,7 +110,7 @@ def _pair(results: Results) -> str:
     """One and two workers on both cores, beside one on its own core."""
     titles = {"lectern": "1 worker on one core, client on the other"}
     titles |= {row.key: f"{row.title.removeprefix('Lectern, ')}, client and server on both cores"
-               for row in results.rows if row.key.startswith("lectern-")}  # fmt: skip
+               for row in results.rows if row.key in ON_BOTH_CORES}  # fmt: skip
     keys = [heading for heading in results.workloads if results.cell("lectern-2", heading.key, 64)]
     if not keys:
         return ""

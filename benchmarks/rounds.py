@@ -61,6 +61,22 @@ class Rounds:
             elif not (self.row(peer).reason and not self.row(peer).ready_seconds):
                 self._visit(peer, peers[peer])
 
+    def ask_all(self, peers: Mapping[Peer, Path]) -> dict[str, str]:
+        """Start every peer in turn and compare its answers, without timing any; what went wrong, by peer."""
+        wrong = {}
+        for peer, interpreter in tqdm(peers.items(), "peers", leave=False):
+            try:
+                with self.serve(peer, interpreter) as server:
+                    for workload in self.forms(peer):
+                        self.check(server, workload)
+            except (Unavailable, OSError) as error:
+                self._give_up(self.row(peer), error)
+            row = self.row(peer)
+            reasons = [row.reason] if row.reason else [f"{key}: {reason}" for key, reason in row.refused.items()]
+            if reasons:
+                wrong[peer.key] = "; ".join(reasons)
+        return wrong
+
     def row(self, peer: Peer) -> Row:
         """The peer's row, empty at first."""
         found = next((row for row in self.results.rows if row.key == peer.key), None)
@@ -73,8 +89,11 @@ class Rounds:
         """The peer's workloads and connections."""
         if peer in PAIR:
             return [(work, PAIR_CONNECTIONS) for work in self.workloads if work.key in PAIR_WORKLOADS]
-        mine = [work for work in self.workloads if peer.is_ours or not work.is_ours]
-        return [(work, count) for work in mine for count in work.connections]
+        return [(work, count) for work in self.forms(peer) for count in work.connections]
+
+    def forms(self, peer: Peer) -> list[Workload]:
+        """List the workloads that the peer can read."""
+        return [work for work in self.workloads if peer.is_ours or not work.is_ours]
 
     def measure_limits(self) -> None:
         """The in-process limits of every workload."""

@@ -120,6 +120,17 @@ def run_short(rounds: Rounds, *, keep: bool) -> None:
         sys.exit("\n".join(sentences))
 
 
+def run_check(rounds: Rounds, peers: Sequence[Peer]) -> None:
+    """Ask every peer that can be installed; ends the program with status 1 where one did not answer rightly."""
+    interpreters = build(peers, rounds)
+    wrong = rounds.ask_all(interpreters)
+    for peer in peers:
+        said = "not installed: " + (rounds.row(peer).reason or "") if peer not in interpreters else "answers rightly"
+        click.echo(f"{peer.key}: {wrong.get(peer.key, said)}")
+    if wrong:
+        sys.exit(f"{len(wrong)} of {len(interpreters)} servers did not answer rightly: {', '.join(wrong)}")
+
+
 @click.command(help=__doc__)
 @click.option("--peers", default="", help=f"Of {','.join(peer.key for peer in PEERS + PAIR)}; all by default.")
 @click.option("--workloads", default="", help=f"Of {','.join(KEYS)}; all by default.")
@@ -128,13 +139,23 @@ def run_short(rounds: Rounds, *, keep: bool) -> None:
 @click.option("--client", type=click.Choice(["wrk", "python"]), help="wrk where it is on the path.")
 @click.option("--out", type=click.Path(path_type=Path), default=RESULTS, help="Folder of the results.")
 @click.option("--short", is_flag=True, help="Only Lectern against plain FastAPI; status 1 when it fell behind.")
+@click.option("--check", "is_check", is_flag=True, help="Time nothing: start and ask each; status 1 for a wrong one.")
 @click.option("--write-floor", is_flag=True, help="With --short: keep what is found as the new floor.")
 def main(
-    peers: str, workloads: str, rounds: int, seconds: int, client: str | None, out: Path, short: bool, write_floor: bool
+    peers: str,
+    workloads: str,
+    rounds: int,
+    seconds: int,
+    client: str | None,
+    out: Path,
+    short: bool,
+    is_check: bool,
+    write_floor: bool,
 ) -> None:
-    """The command line."""
+    """Measure, or check, what the command line asks for."""
     keys = chosen(workloads, KEYS) if not short else SHORT_WORKLOADS
-    wanted = chosen(peers, [peer.key for peer in PEERS + PAIR])
+    names = chosen(peers, [peer.key for peer in PEERS + PAIR])
+    wanted = [peer for peer in PEERS + PAIR if peer.key in names]
     client = "python" if short else client or ("wrk" if wrk.is_here() else "python")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     machine.adopt_orphans()
@@ -149,8 +170,10 @@ def main(
             all_rounds = Rounds(found, works, arrivals, examples(), Client(client, Path(home)), Path(home))
             if short:
                 run_short(all_rounds, keep=write_floor)
+            elif is_check:
+                run_check(all_rounds, wanted)
             else:
-                run_all(all_rounds, [peer for peer in PEERS + PAIR if peer.key in wanted], out.resolve())
+                run_all(all_rounds, wanted, out.resolve())
     finally:
         machine.end_descendants()
 

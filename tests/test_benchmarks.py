@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any
 import pytest
 
 from benchmarks import checks, environments, floor, report, results, scoring_sizes, servers, wrk
-from benchmarks.catalog import PAIR, PEERS
+from benchmarks.catalog import PAIR, PEERS, Peer
 from benchmarks.envelopes import BARE, PLAIN, TRITON, V2
 from benchmarks.floor import Floor, Mark
 from benchmarks.limits import Task, measure, measure_burst
 from benchmarks.load import Drive, Plan
+from benchmarks.measure import Client
+from benchmarks.peers.codec import open_codec
 from benchmarks.results import Bound, Cell, Heading, Results, Row, Sample
+from benchmarks.rounds import Rounds
 from benchmarks.workloads import examples, make
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
@@ -330,3 +334,17 @@ def test_a_repeated_table_has_one_header(tmp_path: Path) -> None:
 def test_memory_that_grows_is_seen(memory: list[int], is_flat: bool) -> None:
     """A tenth more is noise, more is growth."""
     assert scoring_sizes.is_flat([{"memory_mb": one} for one in memory]) is is_flat
+
+
+def test_peers_may_hand_over_views() -> None:
+    """A peer whose framework reads into shared memory asks as everybody does: mosec hands a memoryview over."""
+    codec, body = open_codec("viewcount"), examples()["viewcount"]
+    views = codec.answer([codec.read(memoryview(body))])
+    assert codec.write(views[0]) == codec.reply(body)
+
+
+def test_a_peer_that_does_not_start_is_wrong(tmp_path: Path) -> None:
+    """Asking every peer once names the one that ended before it answered, with the end of its log."""
+    rounds = Rounds(make_results(), [], [], {"viewcount": b"{}"}, Client("python", tmp_path), tmp_path)
+    broken = Peer(key="gone", title="Gone", module="serve_nothing")
+    assert "No module named benchmarks.peers.serve_nothing" in rounds.ask_all({broken: Path(sys.executable)})["gone"]

@@ -37,9 +37,9 @@ class Codec:
     predictor: Predictor
     bodies: Bodies
 
-    def read(self, body: bytes, media_type: str = "application/json") -> Samples:
-        """The validated and encoded samples of one request."""
-        return self.encode(self.bodies.read(body, media_type).instances)
+    def read(self, body: bytes | memoryview, media_type: str = "application/json") -> Samples:
+        """Validate and encode one request; mosec hands its body over as a view of shared memory."""
+        return self.encode(self.bodies.read(bytes(body), media_type).instances)
 
     def encode(self, instances: Sequence[Any]) -> Samples:
         """The samples of instances that a framework decoded itself."""

@@ -28,7 +28,7 @@ class ModelWorker(Worker):
         super().__init__()
         self.codec = open_codec(os.environ["PEER_MODEL"])
 
-    def deserialize(self, data: bytes) -> Samples:
+    def deserialize(self, data: bytes | memoryview) -> Samples:
         """The samples of one request."""
         try:
             return self.codec.read(data)
