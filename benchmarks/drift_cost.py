@@ -33,6 +33,7 @@ from service.gateway import Desk, EmbeddedRunner
 from service.lanes import Lanes
 from service.server import Wires
 from service.settings import Settings
+from service.turns import Pending
 
 CONNECTIONS = 64
 SLICE_SECONDS = 0.1
@@ -119,10 +120,11 @@ async def count_once(model: str) -> float:
     rng = np.random.default_rng(0)
     samples = predictor.encode([session.card.random_request(rng, session.assets) for _ in range(MOST_AT_ONCE)])
     predictions = [answer for batch in predictor.batches(samples) for answer in predictor.infer(batch)]
-    times = []
+    pending, times = Pending(), []
+    pending.samples = samples
     for _ in range(50):
         one = Watch(model, profile, traits, session.assets)
-        one.see(samples, predictions)
+        one.see([(pending, place, 1) for place in range(len(samples))], predictions)
         started = thread_time()
         one.count()
         times.append(1e6 * (thread_time() - started))

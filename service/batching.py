@@ -155,7 +155,7 @@ class MicroBatcher(Turns):
             if self.gives_tensors:
                 self._hand_out(batch, outputs)
             if self.watch is not None:
-                self.watch.see(samples, predictions)
+                self.watch.see(batch, predictions)
             return predictions, ran
         except RunnerFailed:
             raise

@@ -12,6 +12,7 @@ from service.admission import Admission, Header, request_id
 from service.endpoint import Endpoint
 from service.gateway import Desk, Exchange
 from service.keys import PREDICT
+from service.load_marks import is_load_test
 from service.oip.exchange import TensorExchange
 from service.reply import ok
 from service.trail import PARENT
@@ -135,6 +136,7 @@ def recognise(line: Line, parser: HttpRequestParser, headers: list[Header], desk
         call = route.refused(endpoint, identity, line, admission, is_last=is_last, error=error)
     else:
         call = route.call(endpoint, identity, line, admission, is_last=is_last)
+    call.is_load_test = is_load_test(access, headers, found, line.client)
     if endpoint.trail is not None:
         call.parent = found.get(PARENT, b"")
     return call

@@ -14,6 +14,7 @@ from models.family import Prediction, Traits
 from models.manifest import Manifest
 from models.predictor import Predictor
 from models.profile import Profile, measure
+from service.turns import Entry
 
 logger = logging.getLogger("lectern.drift")
 
@@ -53,13 +54,15 @@ class Watch:
         self._predictions: list[Prediction | None] = []
         self._is_waiting = False
 
-    def see(self, samples: Sequence[Any], predictions: Sequence[Prediction | None]) -> None:
-        """Put a micro-batch down, if there is room for more."""
+    def see(self, batch: Sequence[Entry], predictions: Sequence[Prediction | None]) -> None:
+        """Put down what callers asked in a micro-batch, not marked load, if there is room for more."""
         if len(self._samples) >= MOST_AT_ONCE:
             return
-        self._samples += samples
-        self._predictions += predictions
-        if not self._is_waiting:
+        for (pending, place, _), prediction in zip(batch, predictions, strict=True):
+            if not pending.is_load_test:
+                self._samples.append(pending.samples[place])
+                self._predictions.append(prediction)
+        if self._samples and not self._is_waiting:
             self._is_waiting = True
             asyncio.get_running_loop().call_later(PAUSE_SECONDS, self.count)
 

@@ -24,6 +24,7 @@ from service.gateway import AwaitedExchange, Desk, Exchange
 from service.jobs.desk import ROUTE as JOBS_ROUTE
 from service.jobs.desk import Jobs
 from service.jobs.download import Download
+from service.load_marks import is_load_test
 from service.oip.exchange import AwaitedTensorExchange
 from service.oip.pages import INFER_ROUTE, Pages, check_version
 from service.openapi import assets_page, card_page, docs_page, index, openapi
@@ -249,7 +250,8 @@ class Front:
         except HttpError as error:
             await send_content(send, error, identity)
             return
-        exchange = kind(endpoint, identity)
+        exchange, headers = kind(endpoint, identity), scope["headers"]
+        exchange.is_load_test = is_load_test(desk.access, headers, dict(headers), scope.get("client"))
         if endpoint.trail is not None:
             exchange.parent = dict(scope["headers"]).get(PARENT, b"")
 

@@ -97,7 +97,7 @@ class Exchange(Pending):
                 return
             self.samples, self.explain, self.outlier = self.encode(question)
             batcher.submit(self)
-            if desk.keeps_requests and not self.takes_tensors:
+            if desk.keeps_requests and not (self.takes_tensors or self.is_load_test):
                 endpoint.recent.append(question.instances[0])
         except Exception as error:  # the process border
             self.finish(error)

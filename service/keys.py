@@ -21,8 +21,8 @@ import click
 from models.errors import SettingsError
 from service.settings import LEAST_PER_SECOND, MOST_PER_SECOND, Settings
 
-PREDICT, ADMIN, METRICS, JOBS = 1, 2, 4, 8
-ROLES = {"predict": PREDICT, "admin": ADMIN, "metrics": METRICS, "jobs": JOBS}
+PREDICT, ADMIN, METRICS, JOBS, LOAD_TEST = 1, 2, 4, 8, 16
+ROLES = {"predict": PREDICT, "admin": ADMIN, "metrics": METRICS, "jobs": JOBS, "load-test": LOAD_TEST}
 # So that those who search published code for secrets find a key that leaked.
 PREFIX = "lectern_"
 LINE = "NAME SHA256 ROLE[,ROLE...] [requests_per_second=NUMBER] [burst=NUMBER]"
@@ -36,7 +36,7 @@ class Key(NamedTuple):
     Attributes:
         name: Whose it is, for people.
         digest: SHA-256 of the key.
-        roles: What it may do, a sum of ``PREDICT``, ``ADMIN``, ``METRICS`` and ``JOBS``.
+        roles: What it may do, a sum of ``PREDICT``, ``ADMIN``, ``METRICS``, ``JOBS`` and ``LOAD_TEST``.
         requests_per_second: How often it may ask; ``None`` for the deployment's limit.
         burst: How many requests at once; ``None`` for those of one second.
     """

@@ -35,6 +35,7 @@ class Pending:
         ready: When the outputs of its last micro-batch were there.
         parent: Of its trace, as ``traceparent`` names it.
         deadline: When an answer would be too late.
+        is_load_test: Whether it is marked as load, and so says nothing of what callers ask.
         dropped: Why what is left of it never reaches the model, once it ``is_over``.
         is_over: Answered, refused or abandoned; what is left of it never reaches the model.
         missing: Samples without a prediction.
@@ -49,6 +50,7 @@ class Pending:
     started = queued = begun = inferring = ready = 0.0
     parent = b""
     deadline = math.inf
+    is_load_test = False
     dropped = BROKEN
     is_over = False
     missing = 0

@@ -67,7 +67,7 @@ class Address:
     @property
     def headers(self) -> dict[str, str]:
         """What every request carries."""
-        host = {"host": f"{self.host}:{self.port}"}
+        host = {"host": f"{self.host}:{self.port}", "x-load-test": "1"}
         return host | ({"authorization": f"Bearer {self.key}"} if self.key else {})
 
     def page(self, path: str) -> bytes:

@@ -122,6 +122,7 @@ def test_a_request_says_who_asks_and_how_much_it_brings() -> None:
     assert head.split(b"\r\n") == [
         b"POST /v1/models/a/predict HTTP/1.1",
         b"host: 127.0.0.1:80",
+        b"x-load-test: 1",
         b"authorization: Bearer secret",
         b"content-type: application/json",
         b"content-length: 2",

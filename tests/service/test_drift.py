@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,6 +25,7 @@ from service.gateway import AwaitedExchange, Desk, EmbeddedRunner
 from service.lanes import Lanes
 from service.openapi import openapi
 from service.settings import Settings
+from service.turns import Entry, Pending
 
 Open = Callable[[str], Session]
 MODELS = ["viewcount", "tagging", "image", "image-vit", "citation", "molecule"]
@@ -48,6 +49,13 @@ def grown(name: str, before: dict[tuple[str, str], float]) -> dict[tuple[str, st
 def draw(predictor: Predictor, count: int, seed: int = 0) -> list[Any]:
     rng = np.random.default_rng(seed)
     return [predictor.card.random_request(rng, predictor.assets) for _ in range(count)]
+
+
+def put(samples: list[Any], predictions: Sequence[Any]) -> tuple[list[Entry], Sequence[Any]]:
+    """A micro-batch with the samples of one request, and its predictions."""
+    pending = Pending()
+    pending.samples = samples
+    return [(pending, place, 1) for place in range(len(samples))], predictions
 
 
 def expected_counts(session: Session, instances: list[Any]) -> dict[tuple[str, str], float]:
@@ -129,7 +137,7 @@ def test_two_workers_are_one(shipped_session: Open) -> None:
         for part in parts:
             one = watch(session.manifest, predictor)
             assert one is not None
-            one.see(*part)
+            one.see(*put(*part))
             one.count()
         return grown("viewcount", before)
 
@@ -152,7 +160,7 @@ def test_strays_are_counted(shipped_session: Open) -> None:
     async def strays(instance: Any) -> float:
         one, before = watch(session.manifest, predictor), levels.get()
         assert one is not None
-        one.see(predictor.encode([instance]), predictor.predict([instance]))
+        one.see(*put(predictor.encode([instance]), predictor.predict([instance])))
         one.count()
         return float(levels.get() - before)
 
@@ -170,7 +178,7 @@ def test_flood_is_sampled(shipped_session: Open) -> None:
         one, before = watch(session.manifest, predictor), counted("viewcount")
         assert one is not None
         for _ in range(20):
-            one.see(samples, predictions)
+            one.see(*put(samples, predictions))
         one.count()
         return sum(number for (feature, _), number in grown("viewcount", before).items() if feature == "level")
 
