@@ -52,6 +52,7 @@ The whole tree::
     └── SettingsError                an environment variable
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,15 @@ class Fault:
     def inside(self, *prefix: str | int) -> "Fault":
         """The same fault seen from an enclosing document."""
         return Fault((*prefix, *self.loc), self.reason)
+
+
+# What Python reads a byte as that is no UTF-8 (PEP 383), and halves of pairs.
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """A text with a sign in the place of what is no UTF-8, as in names of files that another system wrote."""
+    return _NO_TEXT.sub("\ufffd", text)
 
 
 class LecternError(Exception):
@@ -336,7 +346,7 @@ class DataError(LecternError):
 
     def __init__(self, file: Path | str, *, found: str, expected: str, row: int | None = None) -> None:
         place = f"{file}, row {row}" if row is not None else f"{file}"
-        super().__init__(f"{place}: found {found}, expected {expected}")
+        super().__init__(printable(f"{place}: found {found}, expected {expected}"))
 
 
 class InputChanged(LecternError):

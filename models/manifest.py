@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from models.device_proof import DeviceChoice
-from models.errors import ArtifactMismatch, ArtifactMissing, CardMismatch
+from models.errors import ArtifactMismatch, ArtifactMissing, CardMismatch, printable
 from models.family import AnyCard, Assets, TensorSpec
 from models.profile import Profile
 from models.signature import check_signature
@@ -166,7 +166,9 @@ def from_bytes(content: bytes, place: Path | str) -> Manifest:
 
 
 def _canonical(document: Any) -> bytes:
-    return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    # Names of data and of classes may be no UTF-8, where they are those of files: a sign stands in place of that.
+    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    return printable(text).encode()
 
 
 def read_artifact(folder: Path) -> tuple[Manifest, bytes]:

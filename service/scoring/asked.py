@@ -10,7 +10,7 @@ from typing import BinaryIO
 import msgspec
 
 from models.device import Device
-from models.errors import ArtifactMismatch
+from models.errors import ArtifactMismatch, DataError, printable
 from service.scoring.assignment import Assembly, Scorer, Source
 from service.scoring.source import complete, open_source
 from service.scoring.spec import Options, Spec, make_spec, to_bytes
@@ -89,6 +89,8 @@ def ask(model: str, source: str, target: str, options: Options, *, input_format:
     """
     from service.catalog import find_models
 
+    if printable(source) != source:
+        raise DataError(source, found="a path that is not UTF-8", expected="another name")
     address = str(local_path(source).absolute()) if is_local(source) else source
     (served,) = find_models([model])
     spec = make_spec(served.manifest, address, target, options, input_format=input_format, output_format=output_format)
@@ -131,11 +133,14 @@ def hash_of(lines: list[str]) -> str:
     """sha256 of lines."""
     import hashlib
 
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def _mark(path: Path) -> str:
-    found = path.stat()
+    try:
+        found = path.stat()
+    except OSError:
+        found = path.lstat()  # a link that leads nowhere is no reason to refuse the folder it lies in
     return f"{path.name} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 

@@ -194,12 +194,20 @@ def carry_out(
 def say_done(out: Out, watch: Watch, manifest: Manifest, *, was_undone: bool) -> None:
     """That it is done, in the way that was wished."""
     if isinstance(watch, Lines):
-        watch.say("done", rows=manifest.rows, errors=manifest.errors, bytes=manifest.bytes, sha256=manifest.sha256)
+        watch.say(
+            "done",
+            rows=manifest.rows,
+            errors=manifest.errors,
+            passed_over=manifest.passed_over or 0,
+            bytes=manifest.bytes,
+            sha256=manifest.sha256,
+        )
         return
     if isinstance(watch, Bar):
         watch.close()
         had = "" if was_undone else "nothing to do, this job is done: "
-        click.echo(f"{had}{manifest.rows:,} rows, {manifest.errors:,} error rows: {out}")
+        more = f", {manifest.passed_over:,} files passed over" if manifest.passed_over else ""
+        click.echo(f"{had}{manifest.rows:,} rows, {manifest.errors:,} error rows{more}: {out}")
 
 
 def resuming(out: Out, work: Path | None = None) -> str:

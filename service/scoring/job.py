@@ -12,13 +12,13 @@ from secrets import token_hex
 
 import msgspec
 
-from models.errors import JobError, LecternError, NoSpace
+from models.errors import JobError, LecternError, NoSpace, printable
 from service.scoring.assignment import Assignment
 from service.scoring.disk import Disk, is_full
-from service.scoring.ledger import Entry, Ledger
+from service.scoring.ledger import Ledger
 from service.scoring.lock import Lock
 from service.scoring.output import Manifest, Output
-from service.scoring.planning import identity_of, make_plan, read_through
+from service.scoring.planning import Plan, identity_of, make_plan, read_through
 from service.scoring.progress import Quiet, Stop, Watch
 from service.scoring.remote import RemoteOutput
 from service.scoring.run import OpenScorers, Run, Scorers
@@ -86,20 +86,19 @@ class Job:
             self.workspace.settle()
             stamp = token_hex(4)
             with open_scorers(lambda number: str(self.workspace.aside(number, stamp))) as scorers:
-                entry, mark = self._plan(ledger, scorers)
-                return Run(self, ledger, lock, stamp, entry, mark).to_the_end(scorers)
+                return Run(self, ledger, lock, stamp, self._plan(ledger, scorers)).to_the_end(scorers)
 
-    def _plan(self, ledger: Ledger, scorers: Scorers) -> tuple[Entry, str]:
+    def _plan(self, ledger: Ledger, scorers: Scorers) -> Plan:
         try:
-            entry, mark = make_plan(self, ledger, scorers.expect)
+            plan = make_plan(self, ledger, scorers.expect)
         except LecternError:
             # What never began leaves nothing behind.
             if ledger.read() is None:
                 self.workspace.clear()
             raise
-        if not entry.overwrites:
+        if not plan.entry.overwrites:
             self._refuse_other_output()
-        return entry, mark
+        return plan
 
     def _find_done(self) -> Manifest | None:
         """The manifest, if this very job is done and its output is whole; ``None`` if there is work to do."""
@@ -108,7 +107,7 @@ class Job:
                 self.output.manifest()  # a file of that name that is no manifest is somebody's own
             return None
         manifest = self._read_manifest()
-        if manifest is not None and read_through(self) == manifest.input_sha256:
+        if manifest is not None and read_through(self).digest == manifest.input_sha256:
             return manifest
         # An unfinished job may have been told to overwrite.
         if not self.workspace.ledger.exists():
@@ -160,7 +159,7 @@ def _space_told() -> Iterator[None]:
 
 def of_disk(error: OSError) -> JobError:
     """What an error of the machine means for a job, in a sentence."""
-    where, what = f"{error.filename}: " if error.filename else "", (error.strerror or str(error)).lower()
+    where, what = printable(f"{error.filename}: ") if error.filename else "", (error.strerror or str(error)).lower()
     if is_full(error):
         return NoSpace(f"{where}{what}")
     return JobError(f"{where}{what}")

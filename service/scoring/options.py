@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from models.errors import printable
 from service.scoring.engines import Engine
 from service.scoring.spec import FOLDERS, INPUTS, OUTPUTS, Options
 from service.scoring.storage import is_local, local_path
@@ -84,6 +85,8 @@ class OutputPlace(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path, or the address."""
+        if printable(str(value)) != str(value):
+            self.fail(f"{printable(str(value))} is not UTF-8; give the output another name", param, ctx)
         return value if not is_local(str(value)) else super().convert(local_path(str(value)), param, ctx)
 
 

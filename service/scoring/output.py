@@ -26,6 +26,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         sha256: Of the output.
         bytes: Its size.
         errors: How many of its rows are error rows.
+        passed_over: How many files of the input are none of its rows; not there if none are.
         parts: Rows, errors and sha256 of each part.
         stack: Versions and machine.
         digest: sha256 of this manifest, with nothing in this place.
@@ -43,6 +44,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     parts: list[dict[str, Any]]
     stack: dict[str, str]
     digest: str = ""
+    passed_over: int | msgspec.UnsetType = msgspec.UNSET
 
 
 def seal(manifest: Manifest) -> Manifest:

@@ -15,7 +15,15 @@ Out: TypeAlias = Path | str
 
 
 def open_output(out: Out, work: Path, disk: Disk) -> Output | RemoteOutput:
-    """The output there, of a job with this work folder."""
+    """The output there, of a job with this work folder.
+
+    Raises:
+        JobError: If something is in its place, or in its manifest's, that is no file: it is never replaced.
+    """
+    if isinstance(out, Path):
+        for path in (out, out.with_name(f"{out.name}.manifest.json")):
+            if path.exists() and not path.is_file():
+                raise JobError(f"{path} is a folder, a pipe, a socket or a device; give the output another name")
     return Output(out.absolute(), disk) if isinstance(out, Path) else RemoteOutput(out, work, disk)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -15,8 +15,22 @@ if TYPE_CHECKING:
     from service.scoring.job import Job
 
 
-def make_plan(job: "Job", ledger: Ledger, expect: Callable[[int], None]) -> tuple[Entry, str]:
-    """The job as it was planned, now or by an earlier runner, and the input's mark from before it was read.
+class Plan(NamedTuple):
+    """What is to be done.
+
+    Attributes:
+        entry: As it is noted.
+        mark: How the input looked from outside before it was read.
+        passed_over: Files of the input that are none of its rows.
+    """
+
+    entry: Entry
+    mark: str
+    passed_over: int
+
+
+def make_plan(job: "Job", ledger: Ledger, expect: Callable[[int], None]) -> Plan:
+    """The job as it was planned, now or by an earlier runner.
 
     Args:
         job: Whose plan it is.
@@ -30,7 +44,7 @@ def make_plan(job: "Job", ledger: Ledger, expect: Callable[[int], None]) -> tupl
     """
     mark, entry = job.assignment.mark(), ledger.read()
     if entry is None:
-        return _plan_anew(job, ledger, expect), mark
+        return _plan_anew(job, ledger, expect, mark)
     folder = job.workspace.folder
     if entry.identity != identity_of(job.assignment):
         raise JobError(f"another job is unfinished in {folder}: resume it, or remove that folder")
@@ -38,12 +52,13 @@ def make_plan(job: "Job", ledger: Ledger, expect: Callable[[int], None]) -> tupl
     if entry.stack != stack and not job.terms.mixes:
         raise StackChanged(f"begun with {entry.stack}, here is {stack}: bytes may differ; --mix goes on nevertheless")
     expect(entry.parts - ledger.totals().parts)
-    if read_through(job) != entry.input_digest:
+    source = read_through(job)
+    if source.digest != entry.input_digest:
         raise InputChanged(f"the input is not what it was when this job began; to score it as it is, remove {folder}")
-    return entry, mark
+    return Plan(entry, mark, source.passed_over)
 
 
-def _plan_anew(job: "Job", ledger: Ledger, expect: Callable[[int], None]) -> Entry:
+def _plan_anew(job: "Job", ledger: Ledger, expect: Callable[[int], None], mark: str) -> Plan:
     source, rows, parts = job.assignment.source(), 0, 0
     with ledger.planning() as plan:
         for cut in _told(job, source):
@@ -61,15 +76,15 @@ def _plan_anew(job: "Job", ledger: Ledger, expect: Callable[[int], None]) -> Ent
             overwrites=job.terms.overwrites,
         )
         plan.close(entry)
-    return entry
+    return Plan(entry, mark, source.passed_over)
 
 
-def read_through(job: "Job") -> str:
-    """The sha256 of the input as it is now."""
+def read_through(job: "Job") -> Source:
+    """The input as it is now, read once: it knows its sha256."""
     source = job.assignment.source()
     for _ in _told(job, source):
         pass
-    return source.digest
+    return source
 
 
 def _told(job: "Job", source: Source) -> Iterator[Cut]:

@@ -14,10 +14,10 @@ from models.errors import DataError, InputChanged, JobError, LecternError, TooMa
 from service.scoring.assignment import Blame, Cut, Done, RowError
 from service.scoring.binding import Binding
 from service.scoring.disk import Writer
-from service.scoring.ledger import Entry, Ledger
+from service.scoring.ledger import Ledger
 from service.scoring.lock import Lock
 from service.scoring.output import FORMAT, Manifest, seal, to_bytes
-from service.scoring.planning import read_through
+from service.scoring.planning import Plan, read_through
 from service.scoring.progress import Progress
 from service.scoring.workspace import Name, read_name
 
@@ -66,12 +66,12 @@ class Run:
         ledger: What is done of it.
         lock: What keeps others away.
         stamp: What its files are marked with.
-        entry: The plan.
-        mark: How the input looked from outside before it was read.
+        plan: What is to be done.
     """
 
-    def __init__(self, job: "Job", ledger: Ledger, lock: Lock, stamp: str, entry: Entry, mark: str) -> None:
-        self._job, self._ledger, self._lock, self._entry, self._mark = job, ledger, lock, entry, mark
+    def __init__(self, job: "Job", ledger: Ledger, lock: Lock, stamp: str, plan: Plan) -> None:
+        self._job, self._ledger, self._lock = job, ledger, lock
+        self._entry, self._mark, self._passed_over = plan
         self._stamp = stamp
         self._output = job.output.aside("output", stamp, job.workspace.folder)
         self._take_over(ledger.begin(self._stamp))
@@ -186,7 +186,7 @@ class Run:
         except DataError as error:
             raise InputChanged(f"the input can no longer be read: {error}") from error
         if mark != self._mark:
-            if read_through(self._job) != self._entry.input_digest:
+            if read_through(self._job).digest != self._entry.input_digest:
                 raise InputChanged("the input was changed while it was scored")
             self._mark = mark
         self._looked = monotonic()
@@ -221,6 +221,7 @@ class Run:
                 bytes=size,
                 rows=self._entry.rows,
                 errors=self._errors,
+                passed_over=self._passed_over or msgspec.UNSET,
                 parts=[*self._ledger.digests()],
                 stack=job.assignment.stack(),
             )

@@ -105,6 +105,11 @@ class Source(Protocol):
         """sha256 of the whole input, once ``cuts`` has ended."""
         ...
 
+    @property
+    def passed_over(self) -> int:
+        """How many files of a folder or an archive are none of its rows, once ``cuts`` has ended."""
+        ...
+
     def cuts(self) -> Iterator[Cut]:
         """One pass over the input in bounded memory; the same input and options give the same cuts.
 

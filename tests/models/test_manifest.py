@@ -72,6 +72,14 @@ def test_round_trip(manifest: Manifest) -> None:
     assert (manifest.tag, manifest.output_names) == ("viewcount:" + manifest.version, {"forecast", "lower", "upper"})
 
 
+def test_names_that_are_no_text(manifest: Manifest) -> None:
+    """A name of a file or a class that is not UTF-8 is written with a sign in its place, and can be read again."""
+    odd = msgspec.structs.replace(manifest, model="caf\udce9")
+    again = from_bytes(to_bytes(odd), "here")
+    assert again.model == "caf\ufffd"
+    assert to_bytes(again) == to_bytes(odd)
+
+
 def test_every_change_changes_the_digest(manifest: Manifest) -> None:
     """Two certificates that differ in one field have other digests, whatever their digest fields say."""
     changed = msgspec.structs.replace(manifest, version="9.9.9")

@@ -18,7 +18,7 @@ from models.picture_names import is_picture
 from service.scoring.blocks import CheckedFile, block_digests, blocks_between, digest_of
 from service.scoring.source import Cut
 from service.scoring.sources.cutting import MAX_ROW_BYTES
-from service.scoring.sources.files import SCHEMA, FileReader, FileRows, too_large
+from service.scoring.sources.files import SCHEMA, FileReader, FileRows, from_json, nothing_to_read, to_json, too_large
 from service.scoring.spec import Spec
 from service.scoring.storage import BLOCK_BYTES, Pass, Spans
 
@@ -58,6 +58,7 @@ class ZipSource:
 
     def __init__(self, spec: Spec) -> None:
         self._spec, self._reader, self._pass = spec, FileReader(spec), Pass(spec.source, "")
+        self.passed_over = 0
         self._file = CheckedFile(spec.source)
 
     @cached_property
@@ -71,7 +72,9 @@ class ZipSource:
 
     @cached_property
     def _members(self) -> list[zipfile.ZipInfo]:
-        members = [one for one in self._archive.infolist() if not one.is_dir() and is_picture(one.filename)]
+        files = [one for one in self._archive.infolist() if not one.is_dir()]
+        members = [one for one in files if is_picture(one.filename)]
+        self.passed_over = len(files) - len(members)
         return sorted(members, key=lambda one: (one.filename, one.header_offset))
 
     @property
@@ -82,6 +85,8 @@ class ZipSource:
     def cuts(self) -> Iterator[Cut]:
         """Parts of the members sorted by name, by rows and by bytes as they are packed and unpacked."""
         members = self._members
+        if not members:
+            raise nothing_to_read(self._spec, self.passed_over)
         digests = block_digests(self._pass)
         size = self._file.seek(0, io.SEEK_END)
         tail = blocks_between(min(self._archive.start_dir, size), size)
@@ -92,7 +97,7 @@ class ZipSource:
             if place + 1 - first >= options.most_rows or total >= options.part_bytes:
                 yield self._cut(index, first, place + 1, [digests, tail])
                 index, first, total = index + 1, place + 1, 0
-        if first < len(members) or not index:
+        if first < len(members):
             yield self._cut(index, first, len(members), [digests, tail])
 
     def _cut(self, index: int, first: int, end: int, known: list[Any]) -> Cut:
@@ -164,7 +169,7 @@ class TarSource:
     schema = SCHEMA
 
     def __init__(self, spec: Spec) -> None:
-        self._spec, self._reader = spec, FileReader(spec)
+        self._spec, self._reader, self.passed_over = spec, FileReader(spec), 0
         self._pass = Pass(spec.source, spec.compression)
         self._spans = Spans(spec.source, spec.compression)
 
@@ -181,8 +186,8 @@ class TarSource:
         blocks = _Blocks(self._pass.blocks())
         try:
             with tarfile.open(fileobj=blocks, mode="r|") as archive:  # type: ignore[call-overload]
-                for name, offset, length, digest in _members(archive):
-                    members.append([name, offset, length, digest])
+                for name, offset, length, digest in self._pictures(archive):
+                    members.append([to_json(name), offset, length, digest])
                     size += length
                     if len(members) >= options.most_rows or size >= options.part_bytes:
                         yield _cut(index, first, members)
@@ -190,14 +195,33 @@ class TarSource:
             blocks.drain()
         except (tarfile.TarError, EOFError) as error:
             raise DataError(self._spec.source, found="no tar file, or a torn end", expected="a whole one") from error
-        if members or not index:
+        if members:
             yield _cut(index, first, members)
+        elif not index:
+            raise nothing_to_read(self._spec, self.passed_over)
+
+    def _pictures(self, archive: tarfile.TarFile) -> Iterator[tuple[str, int, int, str]]:
+        """Name, place, length and digest of each picture; no digest where it is not to be read."""
+        for member in archive:
+            archive.members = []  # type: ignore[attr-defined] # or it remembers them all
+            if member.isdir():
+                continue
+            if not is_picture(member.name):
+                self.passed_over += 1
+                continue
+            opened = archive.extractfile(member) if member.isreg() else None
+            if opened is None:
+                yield member.name, 0, 0, ""
+            elif member.size > MAX_ROW_BYTES:
+                yield member.name, 0, member.size, ""
+            else:
+                yield member.name, member.offset_data, member.size, hashlib.sha256(opened.read()).hexdigest()
 
     def read(self, cut: Cut) -> FileRows:
         """The members of a part."""
         members: list[list[Any]] = cut.place["members"]
         contents = [self._content(offset, length, digest) for _, offset, length, digest in members]
-        return self._reader.rows([name for name, *_ in members], contents)
+        return self._reader.rows([from_json(name) for name, *_ in members], contents)
 
     def _content(self, offset: int, length: int, digest: str) -> bytes | HttpError:
         if not digest:
@@ -208,21 +232,6 @@ class TarSource:
 def _cut(index: int, first: int, members: list[list[Any]]) -> Cut:
     digest = hashlib.sha256(repr(members).encode(errors="surrogatepass")).hexdigest()
     return Cut(index=index, first_row=first, rows=len(members), digest=digest, place={"members": members})
-
-
-def _members(archive: tarfile.TarFile) -> Iterator[tuple[str, int, int, str]]:
-    """Name, place, length and digest of each picture; no digest where it is not to be read."""
-    for member in archive:
-        if member.isdir() or not is_picture(member.name):
-            continue
-        opened = archive.extractfile(member) if member.isreg() else None
-        if opened is None:
-            yield member.name, 0, 0, ""
-        elif member.size > MAX_ROW_BYTES:
-            yield member.name, 0, member.size, ""
-        else:
-            yield member.name, member.offset_data, member.size, hashlib.sha256(opened.read()).hexdigest()
-        archive.members = []  # type: ignore[attr-defined] # or it remembers them all
 
 
 class _Blocks:

@@ -26,6 +26,8 @@ class _Piece(NamedTuple):
 class ArrowSource:
     """An Arrow file or stream."""
 
+    passed_over = 0
+
     def __init__(self, spec: Spec) -> None:
         self._spec, self._pass = spec, Pass(spec.source, "")
         self._file = CheckedFile(spec.source)

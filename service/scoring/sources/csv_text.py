@@ -18,6 +18,8 @@ from service.scoring.storage import Pass, Spans, damage_told, decompressed, open
 class CsvSource:
     """A CSV file."""
 
+    passed_over = 0
+
     def __init__(self, spec: Spec) -> None:
         self._spec, self._pass = spec, Pass(spec.source, spec.compression)
         self._spans = Spans(spec.source, spec.compression)

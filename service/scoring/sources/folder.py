@@ -6,10 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from models.errors import DataError, HttpError, InputChanged, InvalidRequest
-from models.picture_names import is_picture
 from service.scoring.source import Cut
 from service.scoring.sources.cutting import MAX_ROW_BYTES
-from service.scoring.sources.files import SCHEMA, FileReader, FileRows, too_large
+from service.scoring.sources.files import (
+    SCHEMA,
+    FileReader,
+    FileRows,
+    from_json,
+    nothing_to_read,
+    pictures_of,
+    to_json,
+    too_large,
+)
 from service.scoring.spec import Spec
 from service.scoring.storage import BLOCK_BYTES, is_local, local_path, open_file
 
@@ -23,7 +31,7 @@ class FolderSource:
 
     def __init__(self, spec: Spec) -> None:
         self._spec, self._reader = spec, FileReader(spec)
-        self.digest = ""
+        self.digest, self.passed_over = "", 0
         self._files: _Files = _LocalFiles(spec.source) if is_local(spec.source) else _RemoteFiles(spec.source)
 
     def cuts(self) -> Iterator[Cut]:
@@ -32,7 +40,10 @@ class FolderSource:
         names: list[str] = []
         lines: list[str] = []
         index = first = size = 0
-        for name in self._files.names():
+        found, self.passed_over = self._files.names()
+        if not found:
+            raise nothing_to_read(self._spec, self.passed_over)
+        for name in found:
             line, length = self._files.line(name)
             listing.update(line.encode(errors="surrogatepass"))
             names.append(name)
@@ -41,13 +52,13 @@ class FolderSource:
             if len(names) >= options.most_rows or size >= options.part_bytes:
                 yield _cut(index, first, names, lines)
                 index, first, size, names, lines = index + 1, first + len(names), 0, [], []
-        if names or not index:
+        if names:
             yield _cut(index, first, names, lines)
         self.digest = listing.hexdigest()
 
     def read(self, cut: Cut) -> FileRows:
         """The files of a part."""
-        names: list[str] = cut.place["names"]
+        names = [*map(from_json, cut.place["names"])]
         contents: list[bytes | HttpError] = []
         lines = []
         for name in names:
@@ -60,7 +71,9 @@ class FolderSource:
 
 
 def _cut(index: int, first: int, names: list[str], lines: list[str]) -> Cut:
-    return Cut(index=index, first_row=first, rows=len(names), digest=_digest(lines), place={"names": names})
+    return Cut(
+        index=index, first_row=first, rows=len(names), digest=_digest(lines), place={"names": [*map(to_json, names)]}
+    )
 
 
 def _digest(lines: list[str]) -> str:
@@ -76,8 +89,8 @@ class _Files:
 
     address: str
 
-    def names(self) -> list[str]:
-        """Sorted, with ``/``, from the folder on."""
+    def names(self) -> tuple[list[str], int]:
+        """Those of pictures, sorted, with ``/``, from the folder on; and how many others there are."""
         raise NotImplementedError
 
     def open(self, name: str) -> Any:
@@ -124,12 +137,12 @@ class _LocalFiles(_Files):
             raise DataError(address, found="no folder", expected="a folder of pictures")
         self._real = self._root.resolve()
 
-    def names(self) -> list[str]:
+    def names(self) -> tuple[list[str], int]:
         found = []
         for folder, _, files in os.walk(self._root):  # which does not follow links to folders
             inside = os.path.relpath(folder, self._root)
-            found += [name if inside == "." else f"{inside}/{name}" for name in files if is_picture(name)]
-        return sorted(name.replace(os.sep, "/") for name in found)
+            found += [name if inside == "." else f"{inside}/{name}" for name in files]
+        return pictures_of(name.replace(os.sep, "/") for name in found)
 
     def open(self, name: str) -> Any:
         path = (self._root / name).resolve()
@@ -150,10 +163,9 @@ class _RemoteFiles(_Files):
         except (OSError, ValueError, ImportError) as error:
             raise DataError(address, found=type(error).__name__, expected="a folder that can be read") from error
 
-    def names(self) -> list[str]:
+    def names(self) -> tuple[list[str], int]:
         root = self._root.rstrip("/") + "/"
-        found = (name.removeprefix(root) for name in self._system.find(self._root))
-        return sorted(name for name in found if is_picture(name))
+        return pictures_of(name.removeprefix(root) for name in self._system.find(self._root))
 
     def open(self, name: str) -> Any:
         return self._system.open(f"{self._root.rstrip('/')}/{name}", "rb")

@@ -63,6 +63,8 @@ def check_json(text: bytes) -> None:
 class JsonlSource:
     """A JSON-lines file."""
 
+    passed_over = 0
+
     def __init__(self, spec: Spec) -> None:
         import pyarrow as pa
 

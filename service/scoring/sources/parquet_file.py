@@ -21,6 +21,8 @@ BATCH_ROWS = 1024
 class ParquetSource:
     """A Parquet file."""
 
+    passed_over = 0
+
     def __init__(self, spec: Spec) -> None:
         self._spec, self._pass = spec, Pass(spec.source, "")
         self._file = CheckedFile(spec.source)

@@ -46,6 +46,8 @@ class _Graphs(NamedTuple):
 class TuSource:
     """A folder in the TU format."""
 
+    passed_over = 0
+
     schema = pa.schema([(GRAPH, pa.int64())])
 
     def __init__(self, spec: Spec) -> None:
