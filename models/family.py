@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import Fault
+from models.files import FileBudget
 from models.tensors import Tensors
 
 Array: TypeAlias = NDArray[Any]
@@ -236,6 +237,7 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
         budget: Size of a micro-batch.
         from_media: Reader of a raw body per content type, e.g. ``{"image/png": ...}``, to its instances.
         holds_file: Whether validating an instance means decoding a file, which may take long whatever its size.
+        file_budget: What decoding the files of one request may cost, for cards whose instances hold some.
         bulk: The verbs for many instances of numbers at once, where that is worth it.
         traits: What is watched, where anything is.
         word_bulk: The verbs for many lists of words at once, where that is worth it.
@@ -263,6 +265,7 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
     budget: Budget
     from_media: Mapping[str, Callable[[bytes], list[InstanceT]]]
     holds_file: Callable[[InstanceT], bool] = never
+    file_budget: FileBudget[InstanceT] | None = None
     bulk: Bulk[AssetsT] | None = None
     traits: Traits[AssetsT, SampleT] | None = None
     word_bulk: WordBulk[AssetsT] | None = None

@@ -4,6 +4,7 @@ The REST call, the batch job, the certificate and the tests all go through the s
 calls the parts in other threads, and the parts are these.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -55,21 +56,39 @@ class Predictor:
         Raises:
             InvalidRequest: With the first faults, up to ``MAX_FAULTS``, located below ``instances``.
         """
-        card, assets = self.card, self.assets
-        found = (
-            fault.inside("instances", place)
-            for place, instance in enumerate(instances)
-            for fault in card.validate(instance, assets)
-        )
-        faults = [*islice(found, MAX_FAULTS)]
+        samples: list[Any] = []
+        take_all(self.encode_stepwise(instances, samples, explain=explain))
+        return samples
+
+    def encode_stepwise(self, instances: Sequence[Any], samples: list[Any], *, explain: bool = False) -> Iterator[None]:
+        """Do what ``encode`` does, an instance a step, and put what comes of it into ``samples``."""
+        faults: list[Fault] = []
+        yield from self._validate_stepwise(instances, faults)
         if explain and not self.attends:
             faults.append(Fault(("explain",), MUTE))
         if faults:
             raise InvalidRequest("a value makes no sense", faults)
-        samples = [card.encode(instance, assets) for instance in instances]
+        card, assets = self.card, self.assets
+        for instance in instances:
+            samples.append(card.encode(instance, assets))
+            yield
         if explain:
             self.bound_explanation(samples)
-        return samples
+
+    def _validate_stepwise(self, instances: Sequence[Any], faults: list[Fault]) -> Iterator[None]:
+        """Collect the first faults; nothing is looked at behind too many, or behind too much that was decoded."""
+        card, assets, budget, units = self.card, self.assets, self.card.file_budget, 0
+        for place, instance in enumerate(instances):
+            for fault in islice(card.validate(instance, assets), MAX_FAULTS - len(faults)):
+                faults.append(fault.inside("instances", place))
+            if budget is not None:
+                units += budget.cost(instance)
+                if (fault_of_all := budget.fault(place, units)) is not None:
+                    faults.append(fault_of_all)
+                    return
+            if len(faults) == MAX_FAULTS:
+                return
+            yield
 
     def bound_explanation(self, samples: Sequence[Any]) -> None:
         """Let samples pass whose answers can be explained.
@@ -136,6 +155,11 @@ class Predictor:
         for size in self.card.budget.cuts([self.card.cost(sample) for sample in samples]):
             batches.append(list(islice(rest, size)))
         return batches
+
+
+def take_all(steps: Iterator[None]) -> None:
+    """Take every step of an iterator at once."""
+    deque(steps, maxlen=0)
 
 
 def check_finite(outputs: Outputs) -> None:

@@ -1,8 +1,9 @@
 """For every served model a predictor, a micro-batcher, readers of bodies and a ledger."""
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from models.bodies import Bodies, Question
 from models.errors import Fault, HttpError, InvalidRequest
@@ -22,14 +23,6 @@ from service.turns import Pending
 
 # Requests kept per model, to try a new version on.
 RECENT = 64
-
-
-class Prepared(NamedTuple):
-    """A request's samples, and what is wanted beside their predictions."""
-
-    samples: list[Any]
-    explain: bool
-    outlier: bool
 
 
 @dataclass(slots=True, kw_only=True, weakref_slot=True, eq=False)
@@ -70,8 +63,8 @@ class Endpoint:
             pending.request_id = request_id
             self.trail.tell(self.name, self.manifest.tag, pending, error.code)
 
-    def encode(self, question: Question) -> Prepared:
-        """Samples, and what is wanted of them.
+    def encode(self, question: Question, samples: list[Any]) -> Iterator[None]:
+        """Put the samples of a question into ``samples``, an instance a step.
 
         Raises:
             InvalidRequest: If a value makes no sense.
@@ -79,8 +72,7 @@ class Endpoint:
         if question.outlier and self.batcher.watch is None:
             reason = "nothing is known of what is usual for this model"
             raise InvalidRequest("a value makes no sense", [Fault(("outlier",), reason)])
-        samples = self.predictor.encode(question.instances, explain=question.explain)
-        return Prepared(samples, question.explain, question.outlier)
+        return self.predictor.encode_stepwise(question.instances, samples, explain=question.explain)
 
     def write(self, predictions: list[Prediction], judged: list[Any] | None = None) -> bytes:
         """The JSON answer; for the samples that are to be judged, with how unusual each is."""

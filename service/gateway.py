@@ -2,25 +2,25 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from time import monotonic
 
 from models.bodies import JSON, Question
 from models.errors import DeadlineExceeded, Draining, HttpError, Overloaded, UnknownModel
 from models.family import Array, Feeds, Prediction, never
-from models.predictor import Run
+from models.predictor import Run, take_all
 from service.access import Access
 from service.admission import Admission, Header, admit
 from service.cooling import Cooling
 from service.drift_window import Windows
-from service.endpoint import Endpoint, Prepared
+from service.endpoint import Endpoint
 from service.reply import Reply, new_request_id, reply
 from service.settings import Settings
 from service.spare import Spare
-from service.turns import ABANDONED, LATE, Pending
+from service.time_sharing import TimeSharing
+from service.turns import ABANDONED, LATE, NO_TIME, Pending
 
 logger = logging.getLogger("lectern.gateway")
 
@@ -62,9 +62,11 @@ class Exchange(Pending):
         request_id: The caller's, or a new one.
         outlier: Whether the answer says how unusual each instance is.
         head_length: As in ``Admission``.
+        timer: Answers in time what is still being prepared.
     """
 
     outlier = False
+    timer: asyncio.TimerHandle | None = None
     head_length: int | None = None
 
     def __init__(self, endpoint: Endpoint, request_id: bytes) -> None:
@@ -89,13 +91,13 @@ class Exchange(Pending):
                 self.finish(batcher.refusal())
                 return
             if len(body) > LONG_BODY_BYTES:
-                self._ask_aside(desk, lambda: self.encode(self.read(body, media_type)))
+                self._prepare(desk, self._read_and_encode(body, media_type, asyncio.get_running_loop()))
                 return
             question = self.read(body, media_type)
             if len(question.instances) > MANY_INSTANCES or self.holds_file(question):
-                self._ask_aside(desk, partial(self.encode, question))
+                self._prepare(desk, self.encode(question))
                 return
-            self.samples, self.explain, self.outlier = self.encode(question)
+            take_all(self.encode(question))
             batcher.submit(self)
             if desk.keeps_requests and not (self.takes_tensors or self.is_load_test):
                 endpoint.recent.append(question.instances[0])
@@ -118,9 +120,10 @@ class Exchange(Pending):
         holds_file = self.endpoint.predictor.card.holds_file
         return holds_file is not never and any(map(holds_file, question.instances))
 
-    def encode(self, question: Question) -> Prepared:
-        """Its samples; raises as ``Endpoint.encode``."""
-        return self.endpoint.encode(question)
+    def encode(self, question: Question) -> Iterator[None]:
+        """Put its samples into ``samples``, an instance a step; raises as ``Endpoint.encode``."""
+        self.samples, self.explain, self.outlier = [], question.explain, question.outlier
+        return self.endpoint.encode(question, self.samples)
 
     def write(self, predictions: list[Prediction]) -> bytes:
         """The body of the answer."""
@@ -132,18 +135,38 @@ class Exchange(Pending):
 
     # The way to the model and back.
 
-    def _ask_aside(self, desk: "Desk", prepare: Callable[[], Prepared]) -> None:
-        """Prepare in a thread what would hold up the event loop."""
+    def _read_and_encode(self, body: bytes, media_type: str, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        question = self.read(body, media_type)
+        loop.call_soon_threadsafe(self._expire_in_time)  # the body may have left less of it
+        yield
+        yield from self.encode(question)
 
-        def submit(prepared: "asyncio.Future[Prepared]") -> None:
+    def _prepare(self, desk: "Desk", steps: Iterator[None]) -> None:
+        """Prepare in threads what would hold up the event loop; when time is over, answer without it."""
+        self._expire_in_time()
+
+        def submit(prepared: "asyncio.Future[None]") -> None:
+            if self.timer is not None:
+                self.timer.cancel()
             try:
-                self.samples, self.explain, self.outlier = prepared.result()
+                prepared.result()
                 if not self.is_over:
                     self.endpoint.batcher.submit(self)
             except Exception as error:  # the process border
                 self.finish(error)
 
-        asyncio.get_running_loop().run_in_executor(desk.pool, prepare).add_done_callback(submit)
+        desk.preparation.run(self._while_wanted(steps)).add_done_callback(submit)
+
+    def _while_wanted(self, steps: Iterator[None]) -> Iterator[None]:
+        """Take no step more once the caller has left, or has its answer."""
+        while not self.is_over and next(steps, self) is not self:
+            yield
+
+    def _expire_in_time(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        left, late = max(0.0, self.deadline - monotonic()), DeadlineExceeded(NO_TIME)
+        self.timer = asyncio.get_running_loop().call_later(left, self.finish, late)
 
     def finish(self, result: list[Prediction] | Exception) -> None:
         """Answer, once."""
@@ -214,6 +237,7 @@ class Desk:
         is_draining: Whether the service is stopping, so that nothing new is begun.
         cooling: Connections that were refused.
         spare: What is done when there is time.
+        preparation: What is done in ``pool``.
         windows: How far recent requests are from the training data.
     """
 
@@ -227,6 +251,11 @@ class Desk:
     cooling: Cooling = field(default_factory=Cooling)
     spare: Spare = field(default_factory=Spare)
     windows: Windows | None = None
+    preparation: TimeSharing = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Share the threads."""
+        self.preparation = TimeSharing(self.pool)
 
     def find(self, name: str) -> Endpoint:
         """The model's endpoint.

@@ -107,7 +107,7 @@ async def try_out(endpoint: Endpoint) -> None:
     """
     predictor = endpoint.predictor
     body = msgspec.json.encode({"instances": [predictor.card.example(predictor.assets)]})
-    samples = endpoint.encode(endpoint.bodies.read(body, JSON)).samples
+    samples = predictor.encode(endpoint.bodies.read(body, JSON).instances)
     feeds = predictor.card.collate(samples)
     outputs = await endpoint.batcher.runner.run(feeds, predictor.wanted(explain=False))
     endpoint.write(predictor.decode(outputs, samples))

@@ -3,6 +3,7 @@
 from functools import partial
 
 from models.family import Budget, Card, Family, TensorSpec, Tolerance
+from models.files import FileBudget
 from models.image import codec, schema
 from models.image.profile import TRAITS
 from models.image.tensors import TENSORS
@@ -36,6 +37,8 @@ CLASSIFY = Card(
     from_media={f"image/{kind.lower()}": partial(schema.from_file, expected=kind) for kind in ("PNG", "JPEG", "WEBP")}
     | {MEDIA_TYPE: schema.from_array},
     holds_file=schema.holds_file,
+    # Four of the largest, or 1,024 of 312 x 312; a second of a core. As JPEGs of ordinary quality 16 MB hold fewer.
+    file_budget=FileBudget(unit="pixels", request=104_000_000, field="image", cost=schema.decoded_pixels),
     traits=TRAITS,
     tensors=TENSORS,
 )

@@ -25,7 +25,13 @@ _SCAN = 0xDA
 
 
 class UnreadablePicture(ValueError):
-    """The bytes are not one still picture of a known format and bearable size."""
+    """The bytes are not one still picture of a known format and bearable size.
+
+    Attributes:
+        pixels: How many were to be decoded before that was found.
+    """
+
+    pixels = 0
 
 
 class Packed(NamedTuple):

@@ -38,7 +38,12 @@ class Instance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         """
         memory = vars(self)
         if "fitted" not in memory:
-            picture = open_picture(self.image if isinstance(self.image, bytes) else b"")
+            try:
+                picture = open_picture(self.image if isinstance(self.image, bytes) else b"")
+            except UnreadablePicture as error:
+                memory["decoded_pixels"] = error.pixels
+                raise
+            memory["decoded_pixels"] = picture.width * picture.height
             memory["fitted"] = to_pixels(picture, channels=assets.channels, height=assets.height, width=assets.width)
         fitted: NDArray[np.uint8] = memory["fitted"]
         return fitted
@@ -179,6 +184,12 @@ def from_array(body: bytes) -> list[Instance]:
         reason = f"expected uint8 (pictures, height, width), found {pixels.dtype} with {pixels.ndim} axes"
         raise InvalidRequest("a value makes no sense", [Fault(("instances",), reason)])
     return [Instance(pixels=cast("Any", picture)) for picture in (pixels[None] if pixels.ndim == 2 else pixels)]
+
+
+def decoded_pixels(instance: Instance) -> int:
+    """How many pixels were decoded to validate it."""
+    pixels: int = vars(instance).get("decoded_pixels", 0)
+    return pixels
 
 
 def holds_file(instance: Instance) -> bool:

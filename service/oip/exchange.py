@@ -1,5 +1,6 @@
 """One inference request: an exchange in the protocol's own words."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -7,7 +8,7 @@ import orjson
 from models.errors import Fault, HttpError, InvalidRequest, MalformedRequest
 from models.family import Prediction
 from service.admission import MAX_DIGITS, SPACES, Admission, Header, admit
-from service.endpoint import Endpoint, Prepared
+from service.endpoint import Endpoint
 from service.errors import problem
 from service.gateway import AwaitedExchange, Exchange
 from service.oip.bodies import Asked, TensorBodies
@@ -60,16 +61,15 @@ class TensorExchange(Exchange):
         """Whether there is a file to decode; samples hold none."""
         return not self.asked.are_samples and super().holds_file(question)
 
-    def encode(self, question: Any) -> Prepared:
-        """Its samples; raises as ``Endpoint.encode``."""
+    def encode(self, question: Any) -> Iterator[None]:
+        """Put its samples into ``samples``; raises as ``Endpoint.encode``."""
+        self.tensors = [{} for _ in question.instances]
         if not self.asked.are_samples:
-            prepared = self.endpoint.encode(question)
-        else:
-            if question.explain:
-                self.endpoint.predictor.bound_explanation(question.instances)
-            prepared = Prepared(question.instances, question.explain, False)
-        self.tensors = [{} for _ in prepared.samples]
-        return prepared
+            return super().encode(question)
+        if question.explain:
+            self.endpoint.predictor.bound_explanation(question.instances)
+        self.samples, self.explain, self.outlier = question.instances, question.explain, False
+        return iter(())
 
     def write(self, predictions: list[Prediction]) -> bytes:
         """The body of the answer."""

@@ -5,6 +5,7 @@ import struct
 import time
 import tracemalloc
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -13,13 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from models.errors import Fault
+from models.errors import Fault, InvalidRequest
+from models.image import CLASSIFY
 from models.image.codec import collate, cost, decode, encode
 from models.image.container import UnreadablePicture, find_format
 from models.image.net import ConvolutionConfig, ConvolutionNet
 from models.image.picture import open_picture, to_pixels
 from models.image.recipe import move
 from models.image.schema import Assets, Instance, example, from_file, validate
+from models.predictor import Predictor
 
 ASSETS = Assets(classes=["cat", "dog"])
 BLANK = [[0] * 28 for _ in range(28)]
@@ -202,13 +205,13 @@ XML_DOCTYPE = b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY x SYSTEM "file:///e
         (to_file(Image.effect_noise((64, 64), 50), "JPEG")[:-900], "the JPEG file is damaged or truncated"),
         (to_file(PICTURE, **ANIMATION), "expected one still picture, found an animation"),
         (to_file(PICTURE, "WEBP", **ANIMATION), "expected one still picture, found an animation"),
-        (declared_png(4900, 4900), "expected at most 24,000,000 pixels, found 4900 x 4900"),
-        (declared_png(10_000, 10_000), "expected at most 24,000,000 pixels, found 10000 x 10000"),
-        (declared_png(20_000, 20_000), "expected at most 24,000,000 pixels, found 20000 x 20000"),
+        (declared_png(5100, 5100), "expected at most 26,000,000 pixels, found 5100 x 5100"),
+        (declared_png(10_000, 10_000), "expected at most 26,000,000 pixels, found 10000 x 10000"),
+        (declared_png(20_000, 20_000), "expected at most 26,000,000 pixels, found 20000 x 20000"),
     ],
     ids=[
         "empty", "PNG magic", "JPEG magic", "text", "GIF", "TIFF", "BMP", "PDF", "EPS", "SVG", "SVG with entity",
-        "cut PNG", "cut JPEG", "APNG", "animated WebP", "24 million", "100 million", "400 million",
+        "cut PNG", "cut JPEG", "APNG", "animated WebP", "26 million", "100 million", "400 million",
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -235,9 +238,36 @@ def test_bombs_are_refused_unread() -> None:
     tracemalloc.stop()
 
 
-def test_largest_picture() -> None:
-    """Control: a picture just within the bound is read."""
-    assert open_picture(declared_like(6000, 4000)).size == (6000, 4000)
+@pytest.mark.parametrize("size", [(6000, 4000), (5712, 4284), (6016, 4016), (6240, 4160)])
+def test_largest_picture(size: tuple[int, int]) -> None:
+    """What today's phones and cameras take by default is read."""
+    assert open_picture(declared_like(*size)).size == size
+
+
+def test_pixels_of_a_request_are_bounded() -> None:
+    """A request of few bytes cannot have pictures decoded for minutes: behind the fifth large one none is looked at."""
+    predictor = Predictor(card=CLASSIFY, assets=ASSETS, outputs=frozenset(), run=lambda feeds, names: {})
+    large = declared_like(5000, 5000)
+    assert len(predictor.encode([Instance(image=large) for _ in range(4)])) == 4
+    reason = "expected at most 104,000,000 pixels in one request, found 125,000,000 up to here"
+    untouched = Instance(image=large)
+    with pytest.raises(InvalidRequest) as caught:
+        predictor.encode([*(Instance(image=large) for _ in range(5)), untouched])
+    assert list(caught.value.faults) == [Fault(("instances", 4, "image"), reason)]
+    assert vars(untouched) == {}
+
+
+def test_damaged_pictures_count() -> None:
+    """What was decoded in vain counts as well."""
+    budget = replace(CLASSIFY.file_budget, request=2000)
+    predictor = Predictor(
+        card=replace(CLASSIFY, file_budget=budget), assets=ASSETS, outputs=frozenset(), run=lambda feeds, names: {}
+    )
+    torn = to_file(Image.effect_noise((32, 32), 50), "JPEG")[:-300]
+    with pytest.raises(InvalidRequest) as caught:
+        predictor.encode([Instance(image=torn) for _ in range(9)])
+    assert [fault.loc[1] for fault in caught.value.faults] == [0, 1, 1]
+    assert caught.value.faults[-1].reason.endswith("pixels in one request, found 2,048 up to here")
 
 
 def declared_like(width: int, height: int) -> bytes:

@@ -184,7 +184,7 @@ def test_only_the_model_s_pixels_are_kept() -> None:
     """What is decoded is let go: a picture of 24 MB leaves the model's 784 pixels behind."""
     instance = Instance(image=to_file("PNG", Image.new("L", (4000, 4000), 7)))
     assert list(validate(instance, ASSETS)) == []
-    (kept,) = (value for value in vars(instance).values())
+    (kept,) = (value for value in vars(instance).values() if not isinstance(value, int))
     assert kept.nbytes == 784
     assert kept.base is None or kept.base.nbytes == 784
 
