@@ -187,6 +187,8 @@ def _describe(folder: Path) -> None:
     click.echo(f"  batch norm        {norm.layers} layers frozen; unfrozen would shift {norm.shift_if_unfrozen}")
     same = proof.batch_invariance
     click.echo(f"  batch invariance  {same.requests} requests, {same.companies} companies, bits {same.bit_identical}")
+    if ended := manifest.training.report.get("ended"):
+        click.echo("  ended             after {epochs} of {of} epochs {half}".format(**ended))
     score = proof.score
     click.echo(
         f"  {score.metric:<16}  torch {score.torch} onnx {score.onnx} {score.unit}, {score.label_changes} changes"

@@ -4,7 +4,6 @@ import hashlib
 import json
 import platform
 import subprocess
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,11 +36,11 @@ from models.manifest import (
 )
 from models.predictor import Predictor, open_predictor
 from models.session import describe, open_model
-from models.train import RUNS, read_run, recipes
-from models.training import FINAL_WEIGHTS, Learner, Recipe, seed_everything
+from models.train import RUNS, as_trained, finishing, read_run, recipes
+from models.training import CHECKPOINT, FINAL_WEIGHTS, REPORT, Learner, Recipe, seed_everything
 
 THREADS = 1
-REPORTED = ("interval", "cross_validation", "unknown_words")
+REPORTED = ("ended", "interval", "cross_validation", "unknown_words")
 
 
 def artifact_folder(family: str, model: str) -> Path:
@@ -138,7 +137,7 @@ def with_profile(manifest: Manifest, content: bytes, data: Data) -> Manifest:
     Raises:
         CertificateError: If the model was trained on other data.
     """
-    if asdict(data.provenance)["sha256"] != manifest.training.data["sha256"]:
+    if data.provenance.sha256 != manifest.training.data["sha256"]:
         raise CertificateError(f"{manifest.tag} was trained on other data than {data.provenance.name}")
     predictor = open_predictor(open_model(manifest, content))
     return msgspec.structs.replace(manifest, profile=make_profile(predictor, data))
@@ -172,6 +171,7 @@ def data_of(manifest: Manifest, data_path: Path | None) -> Data:
     recipe = recipes(manifest.family).get(manifest.training.recipe["name"])
     if recipe is None:
         raise CertificateError(f"{manifest.tag}: there is no recipe {manifest.training.recipe['name']!r} any more")
+    recipe = as_trained(recipe, manifest.training.recipe)
     return recipe.learner(recipe, data_path, manifest.training.seed).data
 
 
@@ -190,10 +190,13 @@ def read_finished_run(folder: Path) -> tuple[Recipe, Path | None, dict[str, Any]
     Raises:
         CertificateError: If the run is missing or unfinished.
     """
-    if not (folder / "result.json").exists():
-        raise CertificateError(f"{folder}: no finished run; train first: make train MODEL={folder.name}")
-    recipe, data_path = read_run(folder)
-    return recipe, data_path, json.loads((folder / "result.json").read_text())
+    if not (folder / REPORT).exists():
+        wanted = f"train first: make train MODEL={folder.name}"
+        if (folder / CHECKPOINT).exists():
+            wanted = f"go on with the command it was begun with, or end it with what it has: {finishing(folder.name)}"
+        raise CertificateError(f"{folder}: no finished run; {wanted}")
+    recipe, data_path, _ = read_run(folder)
+    return recipe, data_path, json.loads((folder / REPORT).read_text())
 
 
 def _manifest(
@@ -227,7 +230,7 @@ def _manifest(
             parameters=report["parameters"],
             scores={split: round(score, 4) for split, score in report["scores"].items()},
             report={key: report[key] for key in REPORTED if key in report},
-            data=asdict(data.provenance),
+            data=data.provenance.record(),
             versions=_versions(),
             commit=_commit(),
         ),

@@ -12,7 +12,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,12 +58,25 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What a model was trained on, as the manifest records it: file name to sha256 of its content."""
+    """What a model was trained on, as the manifest records it.
+
+    Attributes:
+        name: Short name.
+        licence: SPDX identifier or a sentence.
+        attribution: Who made it.
+        sha256: Of each file's content, by name.
+        notes: What was passed over or filled in when it was read, a line each.
+    """
 
     name: str
     licence: str
     attribution: str
     sha256: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """Plain values; without notes where there are none."""
+        return {key: value for key, value in asdict(self).items() if key != "notes" or value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

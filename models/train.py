@@ -3,20 +3,28 @@
 import json
 import re
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import click
 import torch
+from msgspec import Meta, Struct, ValidationError, convert
+from msgspec.structs import fields
 
 from models.datasets import REPOSITORY
+from models.ending import GO_ON, Ending, ending
 from models.errors import DataError, LecternError
 from models.registry import FAMILIES
-from models.training import Recipe, fit, seed_everything
+from models.training import Plan, Recipe, fit, seed_everything
+from models.viewcount.table import SeriesOptions
 
 RUNS = REPOSITORY / "runs"
+# What can be said of how to read own data, by family.
+READINGS: Mapping[str, type[Struct]] = {"viewcount": SeriesOptions}
 RUN_FILE = "run.json"
 MODEL_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
@@ -42,14 +50,31 @@ def choose_recipe(family: str | None, model: str, wanted: str | None) -> Recipe:
     return known[name]
 
 
+class Run(NamedTuple):
+    """What a run was started with."""
+
+    recipe: Recipe
+    data: Path | None
+    seed: int
+
+
 def train(
-    recipe: Recipe, model: str, *, data: Path | None, seed: int, runs: Path = RUNS, quiet: bool = False
+    recipe: Recipe,
+    model: str,
+    *,
+    data: Path | None,
+    seed: int,
+    runs: Path = RUNS,
+    quiet: bool = False,
+    ending: Ending = GO_ON,
 ) -> dict[str, Any]:
     """Train one model into ``runs/<model>``; the report is also ``result.json`` there."""
     seed_everything(seed)
     learner = recipe.learner(recipe, data, seed)
+    for note in learner.data.provenance.notes:
+        click.echo(note, err=True)
     start_run(runs / model, recipe, data, seed)
-    return fit(learner, recipe, seed=seed, directory=runs / model, quiet=quiet)
+    return fit(learner, recipe, seed=seed, directory=runs / model, quiet=quiet, ending=ending)
 
 
 def start_run(folder: Path, recipe: Recipe, data: Path | None, seed: int) -> None:
@@ -71,11 +96,61 @@ def start_run(folder: Path, recipe: Recipe, data: Path | None, seed: int) -> Non
     path.write_text(text)
 
 
-def read_run(folder: Path) -> tuple[Recipe, Path | None]:
-    """The recipe and the data a run was started with."""
-    note = json.loads((folder / RUN_FILE).read_text())
-    recipe = recipes()[note["recipe"]["name"]]
-    return recipe, Path(note["data"]) if note["data"] else None
+def read_run(folder: Path) -> Run:
+    """What a run was started with.
+
+    Raises:
+        DataError: If there is none.
+    """
+    path = folder / RUN_FILE
+    if not path.exists():
+        raise DataError(folder, found="no run", expected="one that was begun: train first")
+    note = json.loads(path.read_text())
+    recipe = as_trained(recipes()[note["recipe"]["name"]], note["recipe"])
+    return Run(recipe, Path(note["data"]) if note["data"] else None, note["seed"])
+
+
+def as_trained(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe with what a run's own settings changed of it: its plan, and how its data were read."""
+    return replace(recipe, plan=Plan(**settings["plan"]), reading=settings.get("reading", {}))
+
+
+def reading_options() -> Iterator[click.Option]:
+    """An option of the command line for each way to read own data that a family has."""
+    for family, options in READINGS.items():
+        for field in fields(options):
+            text = next(extra.description for extra in get_args(field.type) if isinstance(extra, Meta))
+            yield click.Option([f"--{field.name.replace('_', '-')}"], help=f"{family}: {text}")
+
+
+def reading_of(recipe: Recipe, given: Mapping[str, str | None]) -> dict[str, str]:
+    """What was said of how to read own data.
+
+    Raises:
+        click.UsageError: If it is nothing that the recipe's family knows, or a value that it does not.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    options = READINGS.get(recipe.card.family)
+    known = {field.name for field in fields(options)} if options else set[str]()
+    for name in chosen.keys() - known:
+        raise click.UsageError(f"--{name.replace('_', '-')} says nothing to {recipe.card.family}")
+    if chosen and options:
+        try:
+            convert(chosen, options)
+        except ValidationError as error:
+            raise click.UsageError(f"{error}") from error
+    return chosen
+
+
+def finish_run(model: str, ending: Ending, *, quiet: bool) -> dict[str, Any]:
+    """End a run with what it has; raises as ``read_run`` and ``train``."""
+    run = read_run(RUNS / model)
+    return train(run.recipe, model, data=run.data, seed=run.seed, runs=RUNS, quiet=quiet, ending=ending)
+
+
+def finishing(model: str) -> str:
+    """The command that ends a run with what it has."""
+    return f".venv/bin/python -m models.train --model {model} --finish"
 
 
 @click.command(help=__doc__)
@@ -85,6 +160,10 @@ def read_run(folder: Path) -> tuple[Recipe, Path | None]:
 @click.option("--data", type=click.Path(path_type=Path, exists=True), help="Your own data instead of the public set.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--epochs", type=click.IntRange(1), help="Instead of the recipe's.")
+@click.option(
+    "--minutes", type=click.FloatRange(0, min_open=True), help="End after the epoch in which so many are over."
+)
+@click.option("--finish", "is_finish", is_flag=True, help="End the run of this name now, with the best it has.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads; the weights depend on it.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def main(
@@ -94,27 +173,54 @@ def main(
     data: Path | None,
     seed: int,
     epochs: int | None,
+    minutes: float | None,
+    is_finish: bool,
     threads: int,
     quiet: bool,
+    **reading: str | None,
 ) -> None:
     """The command line."""
     if not MODEL_NAME.fullmatch(model):
         raise click.UsageError("a model's name is lower case letters, digits and dashes, at most 40")
-    recipe = choose_recipe(family, model, recipe_name)
-    if epochs is not None:
-        recipe = replace(recipe, plan=replace(recipe.plan, epochs=epochs))
     torch.set_num_threads(threads)
+    end = ending(is_finish=is_finish, minutes=minutes)
+    with failing(model):
+        if is_finish:
+            report = finish_run(model, end, quiet=quiet)
+        else:
+            recipe = choose_recipe(family, model, recipe_name)
+            recipe = replace(recipe, reading=reading_of(recipe, reading))
+            if epochs is not None:
+                recipe = replace(recipe, plan=replace(recipe.plan, epochs=epochs))
+            path = data.resolve() if data else None
+            report = train(recipe, model, data=path, seed=seed, quiet=quiet, ending=end)
+    describe(report, model)
+
+
+main.params += reading_options()
+
+
+@contextmanager
+def failing(model: str) -> Iterator[None]:
+    """Turn errors into one line, and Ctrl-C into how to go on or to end."""
     try:
-        report = train(recipe, model, data=data.resolve() if data else None, seed=seed, quiet=quiet)
+        yield
     except LecternError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
         click.echo(f"\nstopped; the same command goes on from the last whole epoch in {RUNS / model}", err=True)
+        click.echo(f"to end it with the best it has: {finishing(model)}", err=True)
         sys.exit(130)
+
+
+def describe(report: Mapping[str, Any], model: str) -> None:
+    """Say how a run ended, and what comes next."""
     metric = report["metric"]
     for split, score in report["scores"].items():
         click.echo(f"{split:>10}  {metric['name']} {score:.3f} {metric['unit']}")
-    click.echo(f"report and pictures: {RUNS / model}")
+    if "ended" in report:
+        click.echo("ended after {epochs} of {of} epochs {half}; the best weights until then".format(**report["ended"]))
+    click.echo(f"report and pictures: {RUNS / model}\nto certify it: make export MODEL={model}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from models import pictures
 from models.datasets import Data
+from models.ending import GO_ON, Ending, time_left
 from models.errors import TrainingError
 from models.family import AnyCard
 
@@ -118,6 +119,7 @@ class Recipe:
         plan: The loop's numbers.
         network: The net's numbers, a frozen dataclass.
         method: What else the learner wants to know, such as its loss: a frozen dataclass of the family.
+        reading: How a user's own data are to be read, by the command line's names; empty: as they say themselves.
         learner: Makes the learner from this recipe, the data's path (``None`` for the public dataset) and a seed.
     """
 
@@ -128,11 +130,13 @@ class Recipe:
     network: Any
     learner: Callable[["Recipe", Path | None, int], Learner]
     method: Any = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the weights beside data and seed, as plain values."""
-        settings = {"name": self.name, "plan": asdict(self.plan), "network": asdict(self.network)}
-        return settings | ({"method": asdict(self.method)} if self.method is not None else {})
+        settings: dict[str, Any] = {"name": self.name, "plan": asdict(self.plan), "network": asdict(self.network)}
+        settings |= {"method": asdict(self.method)} if self.method is not None else {}
+        return settings | ({"reading": dict(self.reading)} if self.reading else {})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -163,11 +167,14 @@ def seed_everything(seed: int) -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def fit(learner: Learner, recipe: Recipe, *, seed: int, directory: Path, quiet: bool = False) -> dict[str, Any]:
+def fit(
+    learner: Learner, recipe: Recipe, *, seed: int, directory: Path, quiet: bool = False, ending: Ending = GO_ON
+) -> dict[str, Any]:
     """Train with early stopping on validation, or go on from the last whole epoch in ``directory``.
 
     Interrupted anywhere and called again, it ends with the weights of the uninterrupted run: shuffling is drawn from
-    (seed, epoch) and torch's generator is kept in the checkpoint.
+    (seed, epoch) and torch's generator is kept in the checkpoint. Ended before its time, it finishes with the best
+    weights so far, says so in the report (``ended``), and still goes on when it is called again.
 
     Args:
         learner: Net and data.
@@ -175,17 +182,31 @@ def fit(learner: Learner, recipe: Recipe, *, seed: int, directory: Path, quiet: 
         seed: Of initialisation (done by the caller) and shuffling.
         directory: Holds checkpoint, weights, ``result.json`` and pictures.
         quiet: No progress bar.
+        ending: When to end before the plan does.
 
     Returns:
         The report, as in ``result.json``. The net holds the best weights.
+
+    Raises:
+        TrainingError: If no epoch is whole, or none had a finite validation score.
     """
     run = _start(learner, recipe.plan, seed, directory)
-    progress = _loop(run, quiet=quiet)
+    progress = _loop(run, ending, quiet=quiet)
+    _take_best(run, progress)
     more = learner.finish()
+    if not _is_complete(run, progress):
+        return _report(run, recipe, progress, more | _ended(run, progress))
     pooled = learner.pooled()
     if pooled is None:
         return _report(run, recipe, progress, more)
-    _loop(_start(pooled, recipe.plan, seed, directory / "pooled", is_pooled=True), quiet=quiet)
+    again = _start(pooled, recipe.plan, seed, directory / "pooled", is_pooled=True)
+    if not quiet:
+        tqdm.write("once more, on training and validation data together: about as long again")
+    second = _loop(again, ending, quiet=quiet)
+    if not _is_complete(again, second):
+        # Half learned it is worse than the one that is whole.
+        return _report(run, recipe, progress, more | _ended(again, second))
+    _take_best(again, second)
     return _report(replace(run, learner=pooled), recipe, progress, more | pooled.finish())
 
 
@@ -204,18 +225,32 @@ def _start(learner: Learner, plan: Plan, seed: int, directory: Path, *, is_poole
     return _Run(learner, plan, seed, optimizer, schedule, directory, is_pooled)
 
 
-def _loop(run: _Run, *, quiet: bool) -> Progress:
-    """Epochs until the plan ends or patience does; the net then holds the best weights (pooled: the last)."""
-    plan, net = run.plan, run.learner.net
+def _loop(run: _Run, ending: Ending, *, quiet: bool) -> Progress:
+    """Epochs until the plan ends, or patience, or it is ended."""
     progress = _restore(run) or Progress(best=run.learner.data.metric.worst)
-    while progress.epoch < plan.epochs and progress.epoch - progress.best_epoch < plan.patience:
+    while not _is_complete(run, progress) and not ending.is_now(may_begin=not (progress.epoch or run.is_pooled)):
         _epoch(run, progress, quiet=quiet)
         _checkpoint(run, progress)
+    return progress
+
+
+def _is_complete(run: _Run, progress: Progress) -> bool:
+    return progress.epoch >= run.plan.epochs or progress.epoch - progress.best_epoch >= run.plan.patience
+
+
+def _ended(run: _Run, progress: Progress) -> dict[str, Any]:
+    half = "on training and validation data together" if run.is_pooled else "on training data"
+    return {"ended": {"epochs": progress.epoch, "of": run.plan.epochs, "half": half}}
+
+
+def _take_best(run: _Run, progress: Progress) -> None:
+    """Load the best weights (pooled: the last)."""
+    if not progress.epoch:
+        raise TrainingError("no epoch is whole yet, so there is nothing to finish with")
     if not (run.directory / BEST_WEIGHTS).exists():
         raise TrainingError(f"no epoch of {progress.epoch} had a finite validation score; lower the learning rate")
-    net.load_state_dict(torch.load(run.directory / BEST_WEIGHTS, weights_only=True))
-    net.eval()
-    return progress
+    run.learner.net.load_state_dict(torch.load(run.directory / BEST_WEIGHTS, weights_only=True))
+    run.learner.net.eval()
 
 
 def _epoch(run: _Run, progress: Progress, *, quiet: bool) -> None:
@@ -242,7 +277,8 @@ def _epoch(run: _Run, progress: Progress, *, quiet: bool) -> None:
         metric = learner.data.metric
         # The pooled net has learned from these data: a figure to watch, not to believe.
         seen = "seen " if run.is_pooled else ""
-        tqdm.write(f"{title}  loss {total / count:.4f}  {seen}validation {metric.name} {score:.3f} {metric.unit}")
+        left = time_left(progress.epoch, run.plan.epochs, progress.seconds)
+        tqdm.write(f"{title}  loss {total / count:.4f}  {seen}validation {metric.name} {score:.3f} {metric.unit}{left}")
 
 
 def _step(run: _Run, batch: Any) -> float:
@@ -306,7 +342,7 @@ def _report(run: _Run, recipe: Recipe, progress: Progress, more: dict[str, Any])
         "seconds": round(progress.seconds, 1),
         "threads": torch.get_num_threads(),
         "parameters": sum(p.numel() for p in learner.net.parameters()),
-        "data": asdict(learner.data.provenance),
+        "data": learner.data.provenance.record(),
         "history": progress.history,
         **more,
     }

@@ -1,10 +1,8 @@
-"""Daily views to learn from: the OTexts series, or a user's CSV with the columns ``date,views``. Torch-free."""
+"""Daily views to learn from: the OTexts series, or a user's own table of days and views. Torch-free."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date, timedelta
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,9 @@ from numpy.typing import NDArray
 from models.datasets import Dataset, Metric, Provenance, RemoteFile, own_provenance, provenance, read
 from models.errors import DataError
 from models.family import Prediction
-from models.viewcount.schema import MAX_HORIZON_DAYS, MAX_VIEWS_PER_DAY, WINDOW_DAYS, Assets, Instance
+from models.viewcount.exports import MAX_BYTES
+from models.viewcount.schema import MAX_HORIZON_DAYS, WINDOW_DAYS, Assets, Instance
+from models.viewcount.table import Series, SeriesOptions, read_series
 
 OTEXTS = Dataset(
     name="OTexts daily page views",
@@ -92,96 +92,37 @@ class ViewData:
         return float(np.mean(np.abs(errors)))
 
 
-def load(path: Path | None = None, seed: int = 0) -> ViewData:
-    """Read OTexts, or a user's CSV. A user's last fifth tests, the fifth before validates.
+def load(path: Path | None = None, options: SeriesOptions | None = None) -> ViewData:
+    """Read OTexts, or a user's own table. A user's last fifth tests, the fifth before validates.
 
     Raises:
         DataError: With file, row, what was found and what was expected.
     """
     if path is None:
-        text = read(OTEXTS, "otexts_views.csv").decode()
-        days = _parse("otexts_views.csv", text, date_column="Date", views_column="Pageviews")
-        first = min(days)
-        bounds = tuple((bound - first).days for bound in OTEXTS_BOUNDS)
+        series = read_series(read(OTEXTS, "otexts_views.csv"), "otexts_views.csv", SeriesOptions())
+        bounds = tuple((bound - series.first_day).days for bound in OTEXTS_BOUNDS)
         return ViewData(
             provenance=provenance(OTEXTS),
-            views=_consecutive("otexts_views.csv", days),
-            first_day=first,
+            views=series.views,
+            first_day=series.first_day,
             bounds=(bounds[0], bounds[1], bounds[2]),
         )
-    return _load_own(path)
-
-
-def _load_own(path: Path) -> ViewData:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(path, found=type(error).__name__, expected="a readable UTF-8 CSV file") from error
-    days = _parse(path, text, date_column="date", views_column="views")
-    views = _consecutive(path, days)
-    if len(views) < MIN_DAYS:
-        raise DataError(path, found=f"{len(views)} days", expected=f"at least {MIN_DAYS}")
-    targets = len(views) - WINDOW_DAYS
-    test = len(views) - targets // 5
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise DataError(path, found=type(error).__name__, expected="a readable file") from error
+    return _own(path, read_series(content, str(path), options or SeriesOptions()))
+
+
+def _own(path: Path, series: Series) -> ViewData:
+    count = len(series.views)
+    if count < MIN_DAYS:
+        raise DataError(path, found=f"{count} days", expected=f"at least {MIN_DAYS}")
+    test = count - (count - WINDOW_DAYS) // 5
     return ViewData(
-        provenance=own_provenance(path),
-        views=views,
-        first_day=min(days),
-        bounds=(test - targets // 5, test, len(views)),
+        provenance=replace(own_provenance(path), notes=series.notes),
+        views=series.views,
+        first_day=series.first_day,
+        bounds=(test - (count - WINDOW_DAYS) // 5, test, count),
     )
-
-
-def _parse(file: Path | str, text: str, *, date_column: str, views_column: str) -> dict[date, float]:
-    """Views by day.
-
-    Raises:
-        DataError: At the first bad row; row 1 is the header.
-    """
-    rows = csv.DictReader(io.StringIO(text))
-    header = rows.fieldnames or []
-    if date_column not in header or views_column not in header:
-        raise DataError(file, row=1, found=f"columns {', '.join(header)}", expected=f"{date_column},{views_column}")
-    days: dict[date, float] = {}
-    try:
-        for number, row in enumerate(rows, start=2):
-            day = _parse_day(file, number, row[date_column])
-            if day in days:
-                raise DataError(file, row=number, found=f"{day} a second time", expected="one row per day")
-            days[day] = _parse_views(file, number, row[views_column])
-    except csv.Error as error:
-        raise DataError(file, row=rows.line_num, found=str(error), expected="a CSV row") from error
-    if not days:
-        raise DataError(file, found="no rows", expected=f"at least {MIN_DAYS} days")
-    return days
-
-
-def _parse_day(file: Path | str, number: int, text: str | None) -> date:
-    try:
-        return date.fromisoformat((text or "").strip())
-    except ValueError as error:
-        raise DataError(file, row=number, found=f"date {text!r}", expected="YYYY-MM-DD") from error
-
-
-def _parse_views(file: Path | str, number: int, text: str | None) -> float:
-    expected = f"a whole number from 0 to {MAX_VIEWS_PER_DAY}"
-    try:
-        views = int((text or "").strip())
-    except ValueError as error:
-        raise DataError(file, row=number, found=f"views {text!r}", expected=expected) from error
-    if not 0 <= views <= MAX_VIEWS_PER_DAY:
-        raise DataError(file, row=number, found=f"views {views}", expected=expected)
-    return float(views)
-
-
-def _consecutive(file: Path | str, days: dict[date, float]) -> NDArray[np.float32]:
-    """Views in order of time.
-
-    Raises:
-        DataError: At the first missing day.
-    """
-    first = min(days)
-    for offset in range(len(days)):
-        day = first + timedelta(days=offset)
-        if day not in days:
-            raise DataError(file, found=f"no row for {day}", expected="every day between the first and the last")
-    return np.asarray([days[day] for day in sorted(days)], np.float32)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from msgspec import convert
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import huber_loss, l1_loss, mse_loss
@@ -16,6 +17,7 @@ from models.training import Plan, Recipe, seed_everything
 from models.viewcount import FORECAST, companions
 from models.viewcount.data import ViewData, load
 from models.viewcount.net import DenseConfig, DenseNet
+from models.viewcount.table import SeriesOptions
 
 # Relative errors up to here count squared, larger ones by their size.
 HUBER_DELTA = 0.2
@@ -48,7 +50,7 @@ class ViewCountLearner:
     def __init__(self, recipe: Recipe, path: Path | None, seed: int, data: ViewData | None = None) -> None:
         self.recipe, self.path, self.seed = recipe, path, seed
         self.is_calibrated = False
-        self.alone: ViewData = load(path) if data is None else data
+        self.alone: ViewData = load(path, convert(dict(recipe.reading), SeriesOptions)) if data is None else data
         self.data = self.alone
         self.plan = recipe.plan
         self.method: ViewMethod = recipe.method or ViewMethod()

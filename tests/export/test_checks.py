@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
@@ -528,6 +529,23 @@ def test_unfinished_run(tmp_path: Path) -> None:
     with pytest.raises(CertificateError) as caught:
         export_run("nothing", None, runs=tmp_path)
     assert str(caught.value) == f"{tmp_path / 'nothing'}: no finished run; train first: make train MODEL=nothing"
+
+
+def test_stopped_run(finished: Path, tmp_path: Path) -> None:
+    """A run that was stopped says what to type; ended with what it has, its certificate says so."""
+    copy = tmp_path / "my-channel"
+    shutil.copytree(finished / "my-channel", copy)
+    report = json.loads((copy / "result.json").read_text())
+    (copy / "result.json").unlink()
+    with pytest.raises(CertificateError, match=r"python -m models.train --model my-channel --finish$"):
+        export_run("my-channel", None, runs=tmp_path)
+    ended = {"epochs": 1, "of": 25, "half": "on training data"}
+    (copy / "result.json").write_text(json.dumps(report | {"ended": ended}))
+    folder = export_run("my-channel", None, runs=tmp_path, target=tmp_path / "artifact")
+    torch.use_deterministic_algorithms(False)
+    assert read_artifact(folder)[0].training.report["ended"] == ended
+    result = CliRunner().invoke(main, ["inspect", str(folder)])
+    assert "ended             after 1 of 25 epochs on training data\n" in result.output
 
 
 def test_same_net_same_bytes(exported: Path, finished: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from models import train as train_module
 from models.datasets import ACCURACY, Metric, Provenance
+from models.ending import GO_ON, Ending, time_left
 from models.errors import DataError, LecternError
 from models.train import choose_recipe, main, read_run, recipes, start_run, train
 from models.training import (
@@ -32,6 +33,7 @@ from models.training import (
 )
 from models.viewcount import FORECAST
 from models.viewcount.net import DenseConfig
+from models.viewcount.recipe import ViewCountLearner
 
 ERROR = Metric(name="squared error", unit="", is_better_high=False)
 PLAN = Plan(epochs=6, patience=6, batch_size=8, learning_rate=0.05)
@@ -411,6 +413,7 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         main, ["viewcount", "--model", "my-channel", "--data", str(path), "--seed", "4", "--epochs", "3", "--quiet"]
     )
     assert (result.exit_code, "      test  accuracy 93.250 %\n" in result.output) == (0, True)
+    assert asked.pop("ending") == GO_ON
     assert asked == {"data": path.resolve(), "seed": 4, "quiet": True, "epochs": 3, "model": "my-channel"}
 
 
@@ -424,3 +427,99 @@ def test_interrupted_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(main, ["--model", "viewcount"])
     assert result.exit_code == 130
     assert "the same command goes on from the last whole epoch" in result.output
+    assert (
+        "to end it with the best it has: .venv/bin/python -m models.train --model viewcount --finish" in result.output
+    )
+
+
+def stopped_run(runs: Path, monkeypatch: pytest.MonkeyPatch, *, after: int, epochs: int = 4) -> None:
+    """A run ``mine`` of a user's views, stopped as by Ctrl-C when ``after`` epochs are whole, both halves counted."""
+    whole = 0
+    score = ViewCountLearner.score
+
+    def stopping(learner: ViewCountLearner, split: str) -> float:
+        nonlocal whole
+        if whole == after:
+            raise KeyboardInterrupt
+        whole += 1
+        return score(learner, split)
+
+    recipe = small_recipe()
+    recipe = replace(recipe, plan=replace(recipe.plan, epochs=epochs), reading={"date_format": "%Y-%m-%d"})
+    views = write_views(runs / "views.csv")
+    with monkeypatch.context() as patch:
+        patch.setattr(ViewCountLearner, "score", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, "mine", data=views, seed=5, runs=runs, quiet=True)
+    monkeypatch.setattr(train_module, "recipes", lambda: {"viewcount": small_recipe()})
+
+
+@pytest.mark.parametrize(
+    ("after", "ended"),
+    [
+        (2, {"epochs": 2, "of": 4, "half": "on training data"}),
+        (5, {"epochs": 1, "of": 4, "half": "on training and validation data together"}),
+    ],
+)
+def test_finished_with_what_it_has(
+    after: int, ended: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--finish`` ends a stopped run with the best weights of its first half, and the report says so."""
+    stopped_run(tmp_path, monkeypatch, after=after)
+    monkeypatch.setattr(train_module, "RUNS", tmp_path)
+    result = CliRunner().invoke(main, ["--model", "mine", "--finish", "--quiet"])
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "mine" / REPORT).read_text())
+    assert report["ended"] == ended
+    assert report["recipe"]["reading"] == {"date_format": "%Y-%m-%d"}
+    assert "ended after {epochs} of 4 epochs {half}; the best weights".format(**ended) in result.output
+    best = weights(tmp_path / "mine" / BEST_WEIGHTS)
+    final = weights(tmp_path / "mine" / FINAL_WEIGHTS)
+    learned = [name for name in best if not name.endswith("_ratio")]
+    assert all(torch.equal(best[name], final[name]) for name in learned)
+
+
+def test_nothing_to_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without a whole epoch cannot be finished, nor can one that was never begun; each in one line."""
+    monkeypatch.setattr(train_module, "RUNS", tmp_path)
+    for found in ("found no run, expected one that was begun", "no epoch is whole yet"):
+        result = CliRunner().invoke(main, ["--model", "mine", "--finish", "--quiet"])
+        assert (result.exit_code, found in result.output, result.output.count("\n")) == (1, True, 1), result.output
+        stopped_run(tmp_path, monkeypatch, after=0)
+
+
+def test_minutes(tmp_path: Path) -> None:
+    """A run whose minutes are over ends after the epoch it is in, and goes on to the same weights when asked again."""
+    for name, end in (("whole", GO_ON), ("short", Ending(deadline=0.0))):
+        seed_everything(1)
+        line = Line(PLAN, wavering_net())
+        report = fit(line, line_recipe(PLAN), seed=0, directory=tmp_path / name, quiet=True, ending=end)  # type: ignore[arg-type]
+    assert (report["epochs"], report["ended"]) == (1, {"epochs": 1, "of": 6, "half": "on training data"})
+    seed_everything(1)
+    report = learn(Line(PLAN, wavering_net()), tmp_path / "short")
+    assert "ended" not in report
+    assert same(weights(tmp_path / "whole" / FINAL_WEIGHTS), weights(tmp_path / "short" / FINAL_WEIGHTS))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "seconds", "said"),
+    [(1, 2.0, "  at most 48 s left"), (5, 60.0, "  at most 4 min left"), (25, 9.0, "")],
+)
+def test_time_left(epochs: int, seconds: float, said: str) -> None:
+    """After an epoch it is said how long the others take, by what they took so far."""
+    assert time_left(epochs, 25, seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["image", "--model", "x", "--date-column", "d"], "--date-column says nothing to image"),
+        (["viewcount", "--model", "x", "--gaps", "guess"], "Invalid enum value 'guess'"),
+        (["viewcount", "--model", "x", "--minutes", "0"], "0 is not in the range x>0"),
+    ],
+)
+def test_options_of_own_data(arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a family's data do not know, and values that are not known, are a bad command line."""
+    monkeypatch.setattr(train_module, "train", None)
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, message in result.output) == (2, True), result.output

@@ -268,6 +268,10 @@ def write(path: Path, rows: list[str], header: str = "date,views") -> Path:
     return path
 
 
+DATES = "YYYY-MM-DD, or another format, in every row the same (or --date-format)"
+COLUMNS = "expected date and views, or --date-column and --views-column"
+
+
 def days(count: int, first: date = date(2024, 1, 1)) -> list[str]:
     return [f"{first + timedelta(days=day)},{1000 + day % 7}" for day in range(count)]
 
@@ -314,18 +318,25 @@ def test_judge_by_heart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "text", "message"),
     [
-        (5, "2024-01-32,5", "row 5: found date '2024-01-32', expected YYYY-MM-DD"),
-        (5, "01/02/2024,5", "row 5: found date '01/02/2024', expected YYYY-MM-DD"),
-        (5, ",5", "row 5: found date '', expected YYYY-MM-DD"),
+        (5, "2024-01-32,5", "row 5: found date '2024-01-32', expected " + DATES),
+        (5, "01/02/2024,5", "row 5: found date '01/02/2024', expected " + DATES),
+        (5, ",5", "row 5: found date '', expected " + DATES),
         (5, "2024-01-01,5", "row 5: found 2024-01-01 a second time, expected one row per day"),
-        (5, "2024-01-04,-5", "row 5: found views -5, expected a whole number from 0 to 1000000000"),
+        (5, "2024-01-04,-5", "row 5: found views '-5', expected a whole number from 0 to 1000000000"),
         (5, "2024-01-04,many", "row 5: found views 'many', expected a whole number from 0 to 1000000000"),
         (5, "2024-01-04,1.5", "row 5: found views '1.5', expected a whole number from 0 to 1000000000"),
         (5, "2024-01-04,nan", "row 5: found views 'nan', expected a whole number from 0 to 1000000000"),
-        (5, "2024-01-04,", "row 5: found views '', expected a whole number from 0 to 1000000000"),
-        (5, "2024-01-04", "row 5: found views None, expected a whole number from 0 to 1000000000"),
+        (5, "2024-01-04", "row 5: found 1 cells, expected 2"),
+        (5, "2024-01-04,1,305", "row 5: found 3 cells, expected 2"),
+        (
+            5,
+            '2024-01-04,"1,305"',
+            "row 5: found views '1,305', expected a whole number from 0 to 1000000000 "
+            "(if thousands are grouped so: --thousands ,)",
+        ),
+        (201, '2024-07-18,"12', "row 201: found unexpected end of data, expected a whole row of CSV"),
         (5, "2024-01-04,1000000001", "row 5: found views 1000000001, expected a whole number from 0 to 1000000000"),
-        (201, "2024-13-01,1", "row 201: found date '2024-13-01', expected YYYY-MM-DD"),
+        (201, "2024-13-01,1", "row 201: found date '2024-13-01', expected " + DATES),
     ],
 )
 def test_bad_row(row: int, text: str, message: str, tmp_path: Path) -> None:
@@ -341,18 +352,23 @@ def test_bad_row(row: int, text: str, message: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", ", row 1: found columns , expected date,views"),
-        (b"day,clicks\n2024-01-01,1\n", ", row 1: found columns day, clicks, expected date,views"),
-        (b"date;views\n2024-01-01;1\n", ", row 1: found columns date;views, expected date,views"),
-        (b"date,views\n", ": found no rows, expected at least 196 days"),
-        (b"date,views\n2024-01-01,\xff\xfe\n", ": found UnicodeDecodeError, expected a readable UTF-8 CSV file"),
+        (b"", f", row 1: found the columns none, {COLUMNS}"),
+        (b"day,clicks,likes\n2024-01-01,1,2\n", f", row 1: found the columns 'day', 'clicks', 'likes', {COLUMNS}"),
+        (b"date,views,Views\n2024-01-01,1,2\n", ", row 1: found two columns 'views', expected each name once"),
+        (b"date,views\n", ": found no rows, expected one for each day"),
+        (
+            b"date,views\n2024-01-01,\xff\xfe\n",
+            ": found bytes that are not utf-8, expected UTF-8, UTF-16 with its mark, or --encoding "
+            "(Excel's CSV: --encoding cp1252)",
+        ),
         ("\n".join(["date,views", *days(195)]).encode(), ": found 195 days, expected at least 196"),
         (
             "\n".join(["date,views", *days(100), *days(100, date(2024, 4, 11))]).encode(),
-            ": found no row for 2024-04-10, expected every day between the first and the last",
+            ": found no views for 2024-04-10 (1 of 201 days are missing), expected every day between the first and the "
+            "last, or --gaps zero or --gaps interpolate",
         ),
     ],
-    ids=["empty", "columns", "semicolons", "header only", "not UTF-8", "too short", "gap"],
+    ids=["empty", "columns", "twice", "header only", "not UTF-8", "too short", "gap"],
 )
 def test_bad_file(content: bytes, message: str, tmp_path: Path) -> None:
     """A file that is no such table, too short or with a gap gets one clear line."""
@@ -375,7 +391,7 @@ def test_shortest_series(tmp_path: Path) -> None:
     found = load(write(tmp_path / "views.csv", days(MIN_DAYS)))
     assert [len(found.target_days(split)) for split in ("train", "validation", "test")] == [84, 28, 28]
     for path in (tmp_path, tmp_path / "nothing.csv"):
-        with pytest.raises(DataError, match="expected a readable UTF-8 CSV file"):
+        with pytest.raises(DataError, match="expected a readable file"):
             load(path)
 
 

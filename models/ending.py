@@ -1,0 +1,40 @@
+"""When a training run ends before its plan does, and how long it still takes."""
+
+import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What ends a run before its plan or its patience do.
+
+    Attributes:
+        is_finish: End at once, with what there is.
+        deadline: End after the epoch in which ``time.monotonic()`` passes this; ``None``: never.
+    """
+
+    is_finish: bool = False
+    deadline: float | None = None
+
+    def is_now(self, *, may_begin: bool) -> bool:
+        """Whether to train no further epoch; ``may_begin``: without this one there would be nothing to keep."""
+        if self.is_finish:
+            return True
+        return self.deadline is not None and not may_begin and time.monotonic() >= self.deadline
+
+
+GO_ON = Ending()
+
+
+def ending(*, is_finish: bool, minutes: float | None) -> Ending:
+    """The ending that a command line asks for; the minutes begin now."""
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    return Ending(is_finish=is_finish, deadline=deadline)
+
+
+def time_left(epochs: int, most: int, seconds: float) -> str:
+    """What is said after an epoch: the time that the rest takes at most, since patience may end it sooner."""
+    left = seconds / epochs * (most - epochs)
+    if not left:
+        return ""
+    return f"  at most {left / 60:.0f} min left" if left >= 90 else f"  at most {left:.0f} s left"

@@ -1,0 +1,297 @@
+"""A table of days and views as a series: which columns, which dates, which numbers, and what is done about the rest.
+
+The one reader of such tables, for training and for scoring. Torch-free.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timedelta
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from models.errors import DataError
+from models.viewcount.exports import Row, Table, tables
+from models.viewcount.schema import MAX_VIEWS_PER_DAY
+
+# Columns by their usual names, the likelier first.
+DATES = ("date", "day", "day index", "nth day", "timestamp")
+VIEWS = ("views", "pageviews", "page views")
+NTH_DAY = "nth day"
+# ISO 8601 beside these. What reads every date of the column is its format; two that disagree are refused.
+FORMATS = (
+    "%Y%m%d%H", "%Y/%m/%d", "%d.%m.%Y", "%d.%m.%y", "%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d/%m/%y", "%d-%m-%Y",
+    "%b %d, %Y", "%B %d, %Y", "%d %b %Y", "%d %B %Y",
+)  # fmt: skip
+GROUPS = {",": ",", ".": r"\.", "'": "['’]", "space": "[ \u00a0\u202f]"}
+MAX_DAYS = 36_600
+_COUNT = re.compile(r"([0-9]{1,18})(?:\.0)?")
+
+
+class SeriesOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the command line may say of a table that does not say it itself."""
+
+    date_column: Annotated[str, Meta(description="The column with the days, if not called date or day.")] = ""
+    views_column: Annotated[str, Meta(description="The column with the views, if not called views or pageviews.")] = ""
+    date_format: Annotated[str, Meta(description="Of the days, as Python's strptime takes it, e.g. %d/%m/%Y.")] = ""
+    thousands: Annotated[
+        Literal["", ",", ".", "'", "space"], Meta(description="What groups thousands: , . ' or space.")
+    ] = ""
+    gaps: Annotated[
+        Literal["refuse", "zero", "interpolate"],
+        Meta(description="What a missing day is: refuse (default), zero or interpolate."),
+    ] = "refuse"
+    delimiter: Annotated[str, Meta(description="Between cells, or tab; by default what gives most columns.")] = ""
+    encoding: Annotated[str, Meta(description="By default UTF-8, or what a byte order mark says.")] = ""
+    table: Annotated[str, Meta(description="Which of several tables: its number, or its file in an archive.")] = ""
+
+
+class Series(NamedTuple):
+    """Views of consecutive days.
+
+    Attributes:
+        views: ``(D,)`` float32, whole.
+        first_day: Of ``views[0]``.
+        notes: What was passed over, put in order or filled in, a line each.
+    """
+
+    views: NDArray[np.float32]
+    first_day: date
+    notes: tuple[str, ...]
+
+
+class Columns(NamedTuple):
+    """Where a table's days and views are."""
+
+    date: int
+    views: int
+
+
+class _Day(NamedTuple):
+    number: int
+    day: date
+    views: str
+
+
+def read_series(content: bytes, file: str, options: SeriesOptions) -> Series:
+    """The series in a file.
+
+    Args:
+        content: Its bytes.
+        file: Its name, for errors and notes.
+        options: What is said of it.
+
+    Raises:
+        DataError: With file, row, what was found and what was expected, and the option that helps.
+    """
+    found = tables(content, file, delimiter=options.delimiter, encoding=options.encoding)
+    chosen = [table for table in found if options.table in ("", table.place)]
+    if options.table and not chosen:
+        places = ", ".join(table.place for table in found)
+        raise DataError(file, found=f"--table {options.table}", expected=f"one of {places}")
+    candidates = [table for table in chosen if find_columns(table, options) is not None]
+    if not candidates:
+        raise _no_columns(file, chosen, options)
+    # Of an archive's tables the one with the fewest columns is the series itself: YouTube Studio's Totals.csv.
+    candidates.sort(key=lambda table: len(table.header.cells))
+    series = _read_any(candidates, file, options)
+    first = series[0][1]
+    if any(not _is_same(first, other) for _, other in series[1:]):
+        places = ", ".join(repr(table.place) for table, _ in series)
+        raise DataError(file, found=f"different series in the tables {places}", expected="--table with one of them")
+    return first
+
+
+def _read_any(candidates: Sequence[Table], file: str, options: SeriesOptions) -> list[tuple[Table, Series]]:
+    """The tables that are series; raises the first one's error if none is."""
+    series, errors = [], []
+    for table in candidates:
+        try:
+            series.append((table, _read(table, f"{file}, {table.place}" if len(candidates) > 1 else file, options)))
+        except DataError as error:
+            errors.append(error)
+    if not series:
+        raise errors[0]
+    return series
+
+
+def _is_same(one: Series, other: Series) -> bool:
+    return one.first_day == other.first_day and np.array_equal(one.views, other.views)
+
+
+def find_columns(table: Table, options: SeriesOptions) -> Columns | None:
+    """A table's days and views: by the options, by their usual names, or as the only other column beside the days."""
+    names = [_plain(name) for name in table.header.cells]
+    day = _find(names, options.date_column, DATES)
+    if day is None:
+        return None
+    views = _find(names, options.views_column, VIEWS)
+    if views is None and not options.views_column and len(names) == 2:
+        views = 1 - day
+    return None if views is None or views == day else Columns(day, views)
+
+
+def _find(names: Sequence[str], wanted: str, usual: Sequence[str]) -> int | None:
+    sought = (_plain(wanted),) if wanted else usual
+    return next((names.index(name) for name in sought if name in names), None)
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.replace("\ufeff", "").casefold().replace("_", " ").split())
+
+
+def _no_columns(file: str, chosen: Sequence[Table], options: SeriesOptions) -> DataError:
+    shown = chosen[0].header if chosen else Row(1, [])
+    wanted = [options.date_column or "date", options.views_column or "views"]
+    expected = f"{' and '.join(wanted)}, or --date-column and --views-column"
+    names = ", ".join(map(repr, shown.cells[:8])) or "none"
+    return DataError(file, row=shown.number or None, found=f"the columns {names}", expected=expected)
+
+
+def _read(table: Table, file: str, options: SeriesOptions) -> Series:
+    columns = find_columns(table, options)
+    assert columns is not None
+    names = [_plain(name) for name in table.header.cells]
+    for name in names:
+        if name and names.count(name) > 1:
+            raise DataError(file, row=table.header.number, found=f"two columns {name!r}", expected="each name once")
+    notes = [] if names[columns.views] in VIEWS else [f"{file}: the views are {table.header.cells[columns.views]!r}"]
+    rows = _days_alone(table, columns, file, notes)
+    counted = _by_day(_dated(rows, columns, table, file, options), file, options)
+    if [*counted] != sorted(counted):
+        notes.append(f"{file}: the days are not in order; they were sorted")
+    return _consecutive(counted, file, options, notes)
+
+
+def _days_alone(table: Table, columns: Columns, file: str, notes: list[str]) -> list[Row]:
+    """The rows but for totals: the first or the last, if there is no digit where the others have their day."""
+    if len(table.rows) > MAX_DAYS:
+        raise DataError(file, found=f"{len(table.rows)} rows", expected=f"one for each day, at most {MAX_DAYS}")
+    rows, wanted = [*table.rows], len(table.header.cells)
+    for end in (0, -1):
+        if rows and not any(letter.isdigit() for cell in rows[end].cells[columns.date :][:1] for letter in cell):
+            notes.append(f"{file}, row {rows.pop(end).number}: a row of totals, passed over")
+    for row in rows:
+        if len(row.cells) != wanted:
+            raise DataError(file, row=row.number, found=f"{len(row.cells)} cells", expected=str(wanted))
+    if not rows:
+        raise DataError(file, found="no rows", expected="one for each day")
+    return rows
+
+
+def _dated(rows: Sequence[Row], columns: Columns, table: Table, file: str, options: SeriesOptions) -> list[_Day]:
+    texts = [row.cells[columns.date].strip() for row in rows]
+    numbers = [row.number for row in rows]
+    if _plain(table.header.cells[columns.date]) == NTH_DAY and not options.date_format:
+        days = _counted_days(texts, numbers, table.start, file)
+    else:
+        days = _parsed_days(texts, numbers, file, options.date_format)
+    return [_Day(row.number, day, row.cells[columns.views]) for row, day in zip(rows, days, strict=True)]
+
+
+def _counted_days(texts: Sequence[str], numbers: Sequence[int], start: date | None, file: str) -> list[date]:
+    if start is None:
+        expected = "a line '# Start date: 20240131' before the table, or --date-column with another column"
+        raise DataError(file, found="days by number alone", expected=expected)
+    for number, text in zip(numbers, texts, strict=True):
+        if not (text.isdecimal() and len(text) <= 5):
+            raise DataError(file, row=number, found=f"day {text!r}", expected=f"its number from {start} on")
+    return [start + timedelta(days=int(text)) for text in texts]
+
+
+def _parsed_days(texts: Sequence[str], numbers: Sequence[int], file: str, wanted: str) -> list[date]:
+    """The days as the one format has them that reads all of them."""
+    read = {form: [*_days_until_other(texts, form)] for form in ((wanted,) if wanted else ("", *FORMATS))}
+    whole = {form: days for form, days in read.items() if len(days) == len(texts)}
+    if not whole:
+        first_bad = max(len(days) for days in read.values())
+        expected = wanted or "YYYY-MM-DD, or another format, in every row the same (or --date-format)"
+        raise DataError(file, row=numbers[first_bad], found=f"date {texts[first_bad][:40]!r}", expected=expected)
+    (form, days), *others = whole.items()
+    for other, theirs in others:
+        if theirs != days:
+            expected = f"--date-format {form or '%Y-%m-%d'} or --date-format {other}"
+            raise DataError(file, found="dates that can be read in two ways", expected=expected)
+    return days
+
+
+def _days_until_other(texts: Sequence[str], form: str) -> Iterator[date]:
+    for text in texts:
+        day = _parse(text, form)
+        if day is None:
+            return
+        yield day
+
+
+def _parse(text: str, form: str) -> date | None:
+    try:
+        if form == "%Y%m%d%H" and len(text) != 10:
+            return None
+        return (datetime.strptime(text, form) if form else datetime.fromisoformat(text)).date()
+    except ValueError:
+        return None
+
+
+def _by_day(rows: Sequence[_Day], file: str, options: SeriesOptions) -> dict[date, int | None]:
+    """Views by day, in the order of the rows; ``None`` where there is no number."""
+    counted: dict[date, int | None] = {}
+    for number, day, text in rows:
+        if day in counted:
+            raise DataError(file, row=number, found=f"{day} a second time", expected="one row per day")
+        counted[day] = _count(text.strip(), number, file, options.thousands) if text.strip() else None
+    if all(count is None for count in counted.values()):
+        raise DataError(file, found="no views", expected="a number for each day")
+    return counted
+
+
+def _count(text: str, number: int, file: str, thousands: str) -> int:
+    plain = re.sub(GROUPS[thousands], "", text) if thousands and _is_grouped(text, thousands) else text
+    match = _COUNT.fullmatch(plain)
+    expected = f"a whole number from 0 to {MAX_VIEWS_PER_DAY}"
+    if match is None:
+        group = next((name for name in GROUPS if _is_grouped(text, name)), None)
+        hint = f" (if thousands are grouped so: --thousands {group})" if group and not thousands else ""
+        raise DataError(file, row=number, found=f"views {text[:40]!r}", expected=expected + hint)
+    views = int(match[1])
+    if views > MAX_VIEWS_PER_DAY:
+        raise DataError(file, row=number, found=f"views {views}", expected=expected)
+    return views
+
+
+def _is_grouped(text: str, thousands: str) -> bool:
+    return re.fullmatch(rf"[0-9]{{1,3}}(?:{GROUPS[thousands]}[0-9]{{3}})+", text) is not None
+
+
+def _consecutive(counted: dict[date, int | None], file: str, options: SeriesOptions, notes: list[str]) -> Series:
+    """Views in order of time, with every gap filled as the options say."""
+    known = {day: count for day, count in counted.items() if count is not None}
+    first, last = min(known), max(known)
+    outside = sum(not first <= day <= last for day in counted)
+    if outside:
+        notes.append(f"{file}: {outside} days without views at the beginning or the end, left out")
+    length = (last - first).days + 1
+    if length > MAX_DAYS:
+        raise DataError(file, found=f"days from {first} to {last}", expected=f"at most {MAX_DAYS} days")
+    views = np.full(length, np.nan)
+    for day, count in known.items():
+        views[(day - first).days] = count
+    missing = np.flatnonzero(np.isnan(views))
+    if len(missing):
+        gap = first + timedelta(days=int(missing[0]))
+        if options.gaps == "refuse":
+            found = f"no views for {gap} ({len(missing)} of {length} days are missing)"
+            expected = "every day between the first and the last, or --gaps zero or --gaps interpolate"
+            raise DataError(file, found=found, expected=expected)
+        views[missing] = 0 if options.gaps == "zero" else _between(views, missing)
+        notes.append(f"{file}: {len(missing)} of {length} days were missing, the first {gap}; --gaps {options.gaps}")
+    return Series(views.astype(np.float32), first, tuple(notes))
+
+
+def _between(views: NDArray[np.float64], missing: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Whole views on the straight line between the days before and after a gap."""
+    whole = np.flatnonzero(~np.isnan(views))
+    filled: NDArray[np.float64] = np.rint(np.interp(missing, whole, views[whole]))
+    return filled
