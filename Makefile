@@ -4,7 +4,6 @@ PYTHON ?= $(shell for one in python3.11 python3.12 python3; do $$one -c '$(FITS)
 LECTERN_PORT ?= 3000
 MONITOR_PORT ?= 9090
 export BENTOML_HOME ?= $(CURDIR)/.bentoml
-export BENTOML_DO_NOT_TRACK = True
 export PYTHONPATH := $(CURDIR)
 
 SERVE = .venv-serve/bin/python

@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,13 +130,22 @@ def end(process: "subprocess.Popen[Any]", patience: float = 10) -> None:
 
 
 def start(
-    arguments: list[str], environment: Mapping[str, str], port: int, cwd: Path, home: Path, trust: Any = None
+    arguments: list[str],
+    environment: Mapping[str, str],
+    port: int,
+    cwd: Path,
+    home: Path,
+    trust: Any = None,
+    under: Sequence[str] = (),
 ) -> Server:
-    """Start a server in a process group of its own and wait until it is ready; ``trust`` is for one that speaks TLS."""
+    """Start a server in a process group of its own and wait until it is ready.
+
+    ``trust`` is for one that speaks TLS; ``under`` stands before its command, and becomes it.
+    """
     log = home / f"server-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
+            [*under, sys.executable, "-m", *arguments],
             env=environment,
             cwd=cwd,
             stdin=subprocess.DEVNULL,
@@ -206,13 +215,15 @@ def launch(new_home: Callable[[], Path], run: Run) -> Iterator[Launch]:
     """
     running: list[Server] = []
 
-    def launch_one(*artifacts: str, trust: ssl.SSLContext | None = None, **settings: str) -> Server:
+    def launch_one(
+        *artifacts: str, trust: ssl.SSLContext | None = None, under: Sequence[str] = (), **settings: str
+    ) -> Server:
         home, port = new_home(), free_port()
         if artifacts:
             done = run("-m", "export", "install", *artifacts, home=home)
             assert done.returncode == 0, done.stderr
         wanted = {"LECTERN_DEVICE": "cpu", "LECTERN_PORT": str(port), **settings}
-        running.append(start(["service"], clean_environment(home, **wanted), port, REPOSITORY, home, trust))
+        running.append(start(["service"], clean_environment(home, **wanted), port, REPOSITORY, home, trust, under))
         return running[-1]
 
     yield launch_one
