@@ -18,8 +18,8 @@ Make = Callable[..., "subprocess.CompletedProcess[str]"]
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
 TAKES = {verb: names.split() for verb, names in re.findall(r"^TAKES_(\w+) := (.*)$", MAKEFILE, re.MULTILINE)}
 RECIPES = dict(re.findall(r"^([a-z0-9]+):.*\n((?:\t.*\n)*)", MAKEFILE, re.MULTILINE))
-# What only switches a flag on, or is judged by make itself.
-SWITCHES = ("QUICK", "SHORT", "ENVIRONMENT")
+# What only switches a flag on.
+SWITCHES = re.findall(r"\$\(if \$\(([A-Z]+)\),--[a-z-]+\)", MAKEFILE)
 AWKWARD = "my  views (1) $HOME $$x `id` 'a' \"b\" #c.csv"
 RECORDER = """#!/bin/sh
 for argument in "$@"; do printf '%s\\0' "$argument" >> "$RECORD"; done
