@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -175,6 +176,29 @@ class WordBulk(Generic[AssetsT]):
     batch: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesReader:
+    """How a file that is one series becomes instances, each a window of it.
+
+    Attributes:
+        field: The instance's field with a window's values.
+        window: How many values a window has.
+        label: Name of what each value is of, e.g. ``"day"``.
+        options: What may be said of a file that it does not say itself (a msgspec struct).
+        recognise: Whether a file's beginning, with the file's name and the options, is that of a series.
+        read: A whole file likewise to its values ``(N,)`` float64 and what each is of, ``N`` texts.
+        most_bytes: A larger file is refused.
+    """
+
+    field: str
+    window: int
+    label: str
+    options: type[msgspec.Struct]
+    recognise: Callable[[bytes, str, Any], bool]
+    read: Callable[[bytes, str, Any], tuple[Array, list[str]]]
+    most_bytes: int
+
+
 InstanceT = TypeVar("InstanceT")
 SampleT = TypeVar("SampleT")
 
@@ -245,6 +269,7 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
         connect: Of feeds that were filled up with zeros, the sizes before and after: makes what was filled in hang
             together, in place, where zeros would not do.
         tensors: Its samples as tensors, for who sends those.
+        series: Its instances as windows of a file that is one series, where people have such files.
     """
 
     family: str
@@ -272,6 +297,7 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
     spare_axes: frozenset[str] = frozenset()
     connect: Callable[[Feeds, Mapping[str, int], Mapping[str, int]], None] | None = None
     tensors: Tensors[AssetsT, SampleT] | None = None
+    series: SeriesReader | None = None
 
 
 AnyCard: TypeAlias = Card[Any, Any, Any]

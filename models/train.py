@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import click
 import torch
-from msgspec import Meta, Struct, ValidationError, convert
-from msgspec.structs import fields
+from msgspec import Struct
 
 from models.datasets import REPOSITORY
 from models.ending import GO_ON, Ending, ending
 from models.errors import DataError, LecternError
+from models.reading import sayings
 from models.registry import FAMILIES
 from models.training import Plan, Recipe, fit, seed_everything
 from models.viewcount.table import SeriesOptions
@@ -118,27 +118,22 @@ def as_trained(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 def reading_options() -> Iterator[click.Option]:
     """An option of the command line for each way to read own data that a family has."""
     for family, options in READINGS.items():
-        for field in fields(options):
-            text = next(extra.description for extra in get_args(field.type) if isinstance(extra, Meta))
-            yield click.Option([f"--{field.name.replace('_', '-')}"], help=f"{family}: {text}")
+        for saying in sayings(options):
+            choice = click.Choice(saying.choices) if saying.choices else None
+            yield click.Option([saying.option], type=choice, help=f"{family}: {saying.text}")
 
 
 def reading_of(recipe: Recipe, given: Mapping[str, str | None]) -> dict[str, str]:
     """What was said of how to read own data.
 
     Raises:
-        click.UsageError: If it is nothing that the recipe's family knows, or a value that it does not.
+        click.UsageError: If it is nothing that the recipe's family knows.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     options = READINGS.get(recipe.card.family)
-    known = {field.name for field in fields(options)} if options else set[str]()
+    known = {saying.name for saying in sayings(options)} if options else set[str]()
     for name in chosen.keys() - known:
         raise click.UsageError(f"--{name.replace('_', '-')} says nothing to {recipe.card.family}")
-    if chosen and options:
-        try:
-            convert(chosen, options)
-        except ValidationError as error:
-            raise click.UsageError(f"{error}") from error
     return chosen
 
 

@@ -4,6 +4,7 @@ from models.family import Budget, Bulk, Card, Family, TensorSpec, Tolerance
 from models.npy import MEDIA_TYPE
 from models.viewcount import codec, schema
 from models.viewcount.profile import TRAITS
+from models.viewcount.table import READER
 from models.viewcount.tensors import TENSORS
 
 FORECAST = Card(
@@ -34,6 +35,7 @@ FORECAST = Card(
     bulk=Bulk(field="views", accept=schema.accept, feeds=codec.feeds, answers=codec.answers, batch=256),
     traits=TRAITS,
     tensors=TENSORS,
+    series=READER,
 )
 
 FAMILY = Family(name="viewcount", title="ViewCount", cards=(FORECAST,))

@@ -14,8 +14,9 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from models.errors import DataError
-from models.viewcount.exports import Row, Table, tables
-from models.viewcount.schema import MAX_VIEWS_PER_DAY
+from models.family import SeriesReader
+from models.viewcount.exports import MAX_BYTES, Row, Table, tables
+from models.viewcount.schema import MAX_VIEWS_PER_DAY, WINDOW_DAYS
 
 # Columns by their usual names, the likelier first.
 DATES = ("date", "day", "day index", "nth day", "timestamp")
@@ -28,6 +29,8 @@ FORMATS = (
 )  # fmt: skip
 GROUPS = {",": ",", ".": r"\.", "'": "['’]", "space": "[ \u00a0\u202f]"}
 MAX_DAYS = 36_600
+# As much of a file as shows what it is.
+HEAD_BYTES = 2**16
 _COUNT = re.compile(r"([0-9]{1,18})(?:\.0)?")
 
 
@@ -103,6 +106,39 @@ def read_series(content: bytes, file: str, options: SeriesOptions) -> Series:
         places = ", ".join(repr(table.place) for table, _ in series)
         raise DataError(file, found=f"different series in the tables {places}", expected="--table with one of them")
     return first
+
+
+def is_series(content: bytes, file: str, options: SeriesOptions) -> bool:
+    """Whether a file, or its beginning, is a table of days and views; a list in a cell is a whole request instead."""
+    if not content.startswith(b"PK") and content.lstrip()[:1] not in (b"{", b"["):
+        content = content if len(content) <= HEAD_BYTES else content[: content.rfind(b"\n", 0, HEAD_BYTES) + 1]
+    try:
+        found = tables(content, file, delimiter=options.delimiter, encoding=options.encoding)
+    except DataError:
+        return False
+    for table in found:
+        columns = find_columns(table, options)
+        if columns is not None and table.rows:
+            return not any(cell.lstrip().startswith("[") for cell in table.rows[0].cells)
+    return False
+
+
+def read_days(content: bytes, file: str, options: SeriesOptions) -> tuple[NDArray[np.float64], list[str]]:
+    """The views of a file and the day of each, in ISO 8601; raises as ``read_series``."""
+    series = read_series(content, file, options)
+    days = [str(series.first_day + timedelta(days=day)) for day in range(len(series.views))]
+    return series.views.astype(np.float64), days
+
+
+READER = SeriesReader(
+    field="views",
+    window=WINDOW_DAYS,
+    label="last_day",
+    options=SeriesOptions,
+    recognise=is_series,
+    read=read_days,
+    most_bytes=MAX_BYTES,
+)
 
 
 def _read_any(candidates: Sequence[Table], file: str, options: SeriesOptions) -> list[tuple[Table, Series]]:

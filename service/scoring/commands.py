@@ -19,7 +19,7 @@ from service.scoring.disk import Disk
 from service.scoring.engines import Engine, choose, default_workers
 from service.scoring.job import Job, Terms, of_disk
 from service.scoring.ledger import Ledger
-from service.scoring.options import FORMAT_OPTIONS, OUT, RUN_OPTIONS, WORK, WORKERS, having
+from service.scoring.options import FORMAT_OPTIONS, OUT, RUN_OPTIONS, SAID, WORK, WORKERS, having
 from service.scoring.output import Manifest
 from service.scoring.places import Out, is_same, open_output, work_folder
 from service.scoring.progress import Bar, Lines, Quiet, Stop, Watch
@@ -57,7 +57,7 @@ def main() -> None:
 @having(RUN_OPTIONS)
 def run(model: str, source: str, out: Out, **options: Any) -> None:
     """Score every row of IN with MODEL into OUT; goes on where an earlier run stopped."""
-    formats = {name: options.pop(name) for name in ("columns", "keep", "id", "delimiter", "part_rows", "part_bytes")}
+    formats = {name: options.pop(name) for name in ("columns", *Options.__struct_fields__, *SAID) if name in options}
     names = {name: options.pop(name) for name in ("input_format", "output_format")}
 
     def find(_: Path) -> Asked:
@@ -133,7 +133,9 @@ def make_options(columns: tuple[str, ...], **options: Any) -> Options:
     pairs = [column.partition("=") for column in columns]
     if any(not (field and name) for field, _, name in pairs):
         raise click.BadParameter("expected FIELD=NAME", param_hint="--column")
-    return Options(columns={field: name for field, _, name in pairs}, **options)
+    said = {name: options.pop(name) for name in SAID if name in options}
+    series = {name: value for name, value in said.items() if value}
+    return Options(columns={field: name for field, _, name in pairs}, series=series, **options)
 
 
 def find_asked(out: Out, work: Path) -> Asked:

@@ -7,6 +7,8 @@ from typing import Any
 import click
 
 from models.errors import printable
+from models.reading import Saying, sayings
+from models.registry import CARDS
 from service.scoring.engines import Engine
 from service.scoring.spec import FOLDERS, INPUTS, OUTPUTS, Options
 from service.scoring.storage import is_local, local_path
@@ -19,6 +21,22 @@ def _or_nothing(_context: click.Context, _option: click.Parameter, value: str | 
     return value or ""
 
 
+# What may be said of a table that is one series; what is said of every CSV file is said there.
+SAID = {
+    saying.name: saying
+    for card in CARDS
+    if card.series is not None
+    for saying in sayings(card.series.options)
+    if saying.name not in Options.__struct_fields__
+}
+
+
+def _saying(saying: Saying) -> Callable[[Command], Command]:
+    """The option of the command line for something that may be said of a series."""
+    choice = click.Choice(saying.choices) if saying.choices else None
+    return click.option(saying.option, type=choice, callback=_or_nothing, help=f"Of a series: {saying.text}")
+
+
 FORMAT_OPTIONS: list[Callable[[Command], Command]] = [
     click.option(
         "--column", "columns", multiple=True, metavar="FIELD=NAME", help="Where a field stands, if elsewhere."
@@ -26,6 +44,8 @@ FORMAT_OPTIONS: list[Callable[[Command], Command]] = [
     click.option("--keep", multiple=True, metavar="KEY", help="A key of a JSON line that is no field misspelt."),
     click.option("--id-column", "id", metavar="NAME", help="A column that the output shows beside each prediction."),
     click.option("--delimiter", default="", help="Between the cells of a CSV file."),
+    *map(_saying, SAID.values()),
+    click.option("--every-day", is_flag=True, help="Of a series: a row for each day with a whole window before it."),
     click.option("--part-rows", type=click.IntRange(1), help="Of a part; by default as many as suit the model."),
     click.option(
         "--part-bytes", type=click.IntRange(1), default=Options().part_bytes, show_default=True, help="Of a part."

@@ -147,11 +147,15 @@ def _sentence(fault: Fault) -> str:
 
 
 def complete(spec: Spec) -> Spec:
-    """The spec with what only the input can say: the keys of JSON lines.
+    """The spec with what only the input can say: that it is a series, the keys of JSON lines.
 
     Raises:
         DataError: If the input cannot be read.
     """
+    from service.scoring.sources.series import is_series
+
+    if is_series(spec):
+        return msgspec.structs.replace(spec, input_format="series")
     if spec.input_format != "jsonl":
         return spec
     from service.scoring.sources.jsonl import find_columns

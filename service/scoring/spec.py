@@ -14,13 +14,13 @@ from service.scoring.storage import is_local, local_path
 INPUTS = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv",
     ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow", ".arrows": "arrow",
-    ".conllu": "conllu", ".tar": "tar", ".tgz": "tar", ".zip": "zip",
+    ".conllu": "conllu", ".tar": "tar", ".tgz": "tar", ".zip": "zip", ".txt": "series",
 }  # fmt: skip
 OUTPUTS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
 FOLDERS = ("folder", "tu")
 COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 # Formats that may stand compressed: they are read from the beginning to the end.
-STREAMED = frozenset({"jsonl", "csv", "conllu", "tar"})
+STREAMED = frozenset({"jsonl", "csv", "conllu", "tar", "series"})
 
 # About a second's work on one core; the smaller, the evener the shares of several.
 ROWS, WORD_ROWS, BULK_ROWS = 2**10, 2**11, 2**14
@@ -35,6 +35,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         keep: Keys of a JSON line that are not the model's, even if they look like a field of its misspelt.
         id: One more of them, which the output shows as a column of its own.
         delimiter: What stands between the cells of a CSV file; empty: a tab for ``.tsv``, else a comma.
+        series: What is said of a table that is one series, by the card's names (``Card.series``).
+        every_day: Whether each window of a series is a row, and not the last alone.
         part_rows: Most rows in a part; none: as the model's card has it.
         part_bytes: A part ends with the row that makes it this large.
     """
@@ -43,6 +45,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     keep: tuple[str, ...] = ()
     id: str | None = None
     delimiter: str = ""
+    series: Mapping[str, str] = {}
+    every_day: bool = False
     part_rows: int | None = None
     part_bytes: int = 8 * 2**20
 

@@ -514,7 +514,7 @@ def test_time_left(epochs: int, seconds: float, said: str) -> None:
     ("arguments", "message"),
     [
         (["image", "--model", "x", "--date-column", "d"], "--date-column says nothing to image"),
-        (["viewcount", "--model", "x", "--gaps", "guess"], "Invalid enum value 'guess'"),
+        (["viewcount", "--model", "x", "--gaps", "guess"], "'guess' is not one of 'refuse', 'zero', 'interpolate'"),
         (["viewcount", "--model", "x", "--minutes", "0"], "0 is not in the range x>0"),
     ],
 )

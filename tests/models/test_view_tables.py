@@ -1,13 +1,11 @@
 """Own tables of days and views, as people have them: read as they are, or refused with the option that helps."""
 
 import gzip
-import importlib.util
 import io
 import zipfile
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,18 +14,7 @@ from models.errors import DataError
 from models.viewcount.data import load
 from models.viewcount.exports import MAX_BYTES
 from models.viewcount.table import Series, SeriesOptions, read_series
-
-
-def _load_module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("view_tables", Path(__file__).with_name("view_tables.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-made = _load_module()
+from tests.models import view_tables as made
 
 
 def read(content: str | bytes, **options: Any) -> Series:

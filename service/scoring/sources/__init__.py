@@ -10,6 +10,7 @@ from service.scoring.sources.csv_text import CsvSource
 from service.scoring.sources.folder import FolderSource
 from service.scoring.sources.jsonl import JsonlSource
 from service.scoring.sources.parquet_file import ParquetSource
+from service.scoring.sources.series import SeriesSource
 from service.scoring.sources.tu import TuSource
 from service.scoring.spec import Spec
 
@@ -23,4 +24,5 @@ SOURCES: Mapping[str, Callable[[Spec], Source]] = {
     "tar": TarSource,
     "zip": ZipSource,
     "tu": TuSource,
+    "series": SeriesSource,
 }

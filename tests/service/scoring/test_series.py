@@ -1,0 +1,144 @@
+"""Tables of days and views, as people have them, scored without editing: the same reader as in training."""
+
+import gzip
+import json
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from models.errors import DataError, InputChanged
+from models.viewcount.schema import Instance
+from service.scoring import commands
+from service.scoring.source import complete
+from service.scoring.sources.series import SeriesSource
+from service.scoring.spec import Options, make_spec
+from tests.models import view_tables as made
+
+Run = Callable[..., Any]
+Alone = Callable[[str, list[Any]], list[bytes]]
+
+
+@pytest.mark.parametrize("name", made.EXPORTS)
+def test_exports(name: str, run: Run, alone: Alone, prediction: Callable[[bytes], bytes]) -> None:
+    """What each tool exports is one row: the forecast after its last day, as the service gives it."""
+    write, options = made.EXPORTS[name]
+    shared = {key: options[key] for key in options if key in Options.__struct_fields__}
+    job = run("viewcount", name, write(100), series={k: v for k, v in options.items() if k not in shared}, **shared)
+    assert job.scorer.spec.input_format == "series"
+    (line,) = job.output.splitlines()
+    assert json.loads(line)["last_day"] == "2024-04-09"
+    asked = Instance(views=[float(seen) for seen in made.views(100)[-56:]])
+    assert prediction(line) == alone("viewcount", [asked])[0]
+
+
+def test_every_day(run: Run, alone: Alone, prediction: Callable[[bytes], bytes]) -> None:
+    """Asked so, each day with a whole window is a row, whatever the parts; one by one they are the same."""
+    job = run("viewcount", "views.csv", made.youtube_totals(100), every_day=True, part_rows=7)
+    lines = job.output.splitlines()
+    first = date(2024, 1, 1)
+    assert [json.loads(line)["last_day"] for line in lines] == [str(first + timedelta(days=d)) for d in range(55, 100)]
+    views = [float(seen) for seen in made.views(100)]
+    asked = [Instance(views=views[end - 56 : end]) for end in range(56, 101)]
+    assert [*map(prediction, lines)] == alone("viewcount", asked)
+    for more in ({"alone": True}, {"one_by_one": True}, {"part_rows": 100}):
+        again = run("viewcount", "views.csv", made.youtube_totals(100), **{"every_day": True, "part_rows": 7, **more})
+        assert again.output == job.output
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz"])
+def test_to_a_table(ending: str, run: Run) -> None:
+    """A series scored to Parquet has its last day beside the forecast."""
+    content = made.youtube_totals(60)
+    job = run(
+        "viewcount", f"views.{ending}", gzip.compress(content) if ending.endswith("gz") else content, to="parquet"
+    )
+    assert job.table.column_names[0] == "last_day"
+    assert job.table["last_day"].to_pylist() == ["2024-02-29"]
+    assert job.codes == [None]
+
+
+ROWS = ",".join(["10"] * 56)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("a.csv", f'date,views\n2024-01-01,"[{ROWS}]"\n', "csv"),
+        ("a.csv", f"date,{','.join(f'views_{day}' for day in range(1, 57))}\n2024-01-01,{ROWS}\n", "csv"),
+        ("a.json", f'{{"views": [{ROWS}]}}\n{{"views": [{ROWS}]}}\n', "jsonl"),
+        ("a.json", f'{{"date": "2024-01-01", "views": [{ROWS}]}}\n', "jsonl"),
+    ],
+)
+def test_rows_stay_rows(name: str, content: str, kind: str, run: Run) -> None:
+    """Inputs whose rows are whole requests are scored row by row, also beside a date."""
+    job = run("viewcount", name, content.encode())
+    assert job.scorer.spec.input_format == kind
+    assert set(job.codes) == {None}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (made.youtube_totals(55), "found 55 days, expected at least 56"),
+        (b"date,views\n2023-12-01,2,305\n", "row 2: found 3 cells, expected 2"),
+        (made.universal_analytics(100), "--thousands ,"),
+    ],
+)
+def test_refused(content: bytes, message: str, run: Run) -> None:
+    """What training refuses, scoring refuses with the same words; and a series that is too short."""
+    with pytest.raises(DataError) as caught:
+        run("viewcount", "views.csv", content)
+    assert message in str(caught.value)
+
+
+def test_no_series_for_others(run: Run) -> None:
+    """A model of something else reads no series."""
+    with pytest.raises(DataError, match=r"found a series, expected another format: image:.* reads none"):
+        run("image", "Book1.txt", made.excel_unicode_text(60))
+
+
+def test_a_changed_series(shipped_session: Any, tmp_path: Path) -> None:
+    """A worker that finds another file than was cut says so."""
+    path = tmp_path / "views.csv"
+    path.write_bytes(made.youtube_totals(60))
+    spec = complete(make_spec(shipped_session("viewcount").manifest, str(path), "out.jsonl"))
+    (cut,) = SeriesSource(spec).cuts()
+    assert SeriesSource(spec).read(cut).numbers("views").shape == (1, 56)
+    assert SeriesSource(spec).read(cut).numbers("other") is None
+    for content in (made.youtube_totals(61), b"date,views\n"):
+        path.write_bytes(content)
+        with pytest.raises(InputChanged):
+            SeriesSource(spec).read(cut)
+
+
+def test_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said of a series on the command line decides the job's bytes; other options are refused."""
+    asked: dict[str, Any] = {}
+
+    def ask(model: str, source: str, target: str, options: Any, **_: Any) -> None:
+        asked["options"] = options
+        raise DataError(source, found="enough", expected="no more")
+
+    monkeypatch.setattr(commands, "ask", ask)
+    given = ["--date-column", "Tag", "--thousands", ".", "--gaps", "zero", "--every-day", "--delimiter", ";"]
+    result = CliRunner().invoke(commands.main, ["plan", "viewcount", "in.csv", *given])
+    assert "found enough" in result.output
+    assert asked["options"].series == {"date_column": "Tag", "thousands": ".", "gaps": "zero"}
+    assert asked["options"].every_day
+    result = CliRunner().invoke(commands.main, ["plan", "viewcount", "in.csv", "--gaps", "guess"])
+    assert (result.exit_code, "'guess' is not one of" in result.output) == (2, True)
+
+
+def test_windows_are_not_copied(run: Run) -> None:
+    """Many windows of a series share its memory."""
+    job = run("viewcount", "views.csv", made.youtube_totals(3000), every_day=True)
+    source = SeriesSource(job.scorer.spec)
+    (cut,) = source.cuts()
+    windows = source.read(cut).numbers("views")
+    assert isinstance(windows, np.ndarray)
+    assert (windows.shape, windows.base is not None) == ((2945, 56), True)
