@@ -35,7 +35,6 @@ PATIENCE_SECONDS = 30.0
 SILENCE_SECONDS = 0.1
 REFUSALS = frozenset((400, 404, 405, 408, 413, 415, 422, 431))
 PROBLEM = {"status", "code", "error", "request_id", "retryable", "errors"}
-UNPARSABLE = b"Invalid HTTP request received."
 
 
 class Failure(Exception):
@@ -127,7 +126,7 @@ def check(status: int, headers: dict[str, str], body: bytes) -> None:
             raise Failure(f"no prediction: {body[:99]!r}")
     elif status not in REFUSALS:
         raise Failure(f"status {status}: {body[:200]!r}")
-    elif body != UNPARSABLE:
+    else:
         problem = json.loads(body)
         if headers["content-type"] != "application/problem+json" or set(problem) != PROBLEM:
             raise Failure(f"no problem: {body[:99]!r}")

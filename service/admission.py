@@ -4,6 +4,8 @@ import re
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
+from httptools import HttpRequestParser
+
 from models.errors import BodyTooLarge, MalformedRequest, UnsupportedMediaType
 from service.reply import new_request_id
 from service.settings import Settings
@@ -12,6 +14,8 @@ Header: TypeAlias = tuple[bytes, bytes]
 
 MAX_DIGITS = 18
 SPACES = b" \t"
+# A name, an IPv4 address, or an IPv6 address in brackets; and a port (RFC 3986, 3.2.2).
+HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -80,6 +84,27 @@ def _seconds(value: bytes, most: float) -> float:
     if not value.isdigit() or len(value) > MAX_DIGITS:
         raise MalformedRequest("x-request-timeout-ms is not a whole number of milliseconds")
     return min(int(value) / 1000, most)
+
+
+def names_one_host(headers: list[Header], found: dict[bytes, bytes]) -> bool:
+    """Whether there is one ``host`` and it can be one."""
+    if len(found) < len(headers) and sum(name == b"host" for name, _ in headers) > 1:
+        return False
+    value = found.get(b"host")
+    return value is not None and _is_host(value)
+
+
+@lru_cache(maxsize=64)
+def _is_host(value: bytes) -> bool:
+    return HOST.fullmatch(value.strip(SPACES)) is not None
+
+
+def host_fault(parser: HttpRequestParser, headers: list[Header]) -> MalformedRequest | None:
+    """What is wrong with the host of a request (RFC 9112, 3.2): behind proxies two readers could take two hosts."""
+    found = dict(headers)
+    if names_one_host(headers, found) or (parser.get_http_version() == "1.0" and b"host" not in found):
+        return None
+    return MalformedRequest("a request must have one host header, a name or an address with or without a port")
 
 
 def request_id(found: dict[bytes, bytes]) -> bytes:

@@ -61,8 +61,7 @@ class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
         front = Front(app, _desk, _versions, _jobs, page, demo)
         use_draining(_desk)
         front.router = app.router  # type: ignore[attr-defined]
-        if settings().wire:
-            use_wires(front)
+        use_wires(front, is_short=settings().wire)
         return front
 
 

@@ -8,7 +8,7 @@ from httptools import HttpRequestParser
 
 from models.errors import HttpError, RateLimited
 from service.access import Client
-from service.admission import Admission, Header, request_id
+from service.admission import Admission, Header, names_one_host, request_id
 from service.endpoint import Endpoint
 from service.gateway import Desk, Exchange
 from service.keys import PREDICT
@@ -118,10 +118,10 @@ def find_routes(models: Iterable[str]) -> dict[bytes, Route]:
 
 def recognise(line: Line, parser: HttpRequestParser, headers: list[Header], desk: Desk, route: Route) -> Call | None:
     """The call of a request to a model with nothing unusual about it; ``None`` is for the front to answer."""
-    if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or parser.should_upgrade():
+    if parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
         return None
     endpoint, found, access = desk.endpoints.get(route.model), dict(headers), desk.access
-    if endpoint is None:
+    if endpoint is None or not names_one_host(headers, found):
         return None
     try:
         bucket = None if access is None else access.check(PREDICT, headers, found, line.client)

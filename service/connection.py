@@ -6,9 +6,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from models.errors import HttpError
+from models.errors import HttpError, MalformedRequest
 from service.call import Call, Route
 from service.gateway import Desk
 from service.spare import PIECE_BYTES, Valve
@@ -38,7 +39,8 @@ class Connection(HttpToolsProtocol):
         piece_bytes: Read of the request that is arriving, since its last turn.
         turn: Of its body among the long ones; 0 until it is known to be one of them.
         is_pipelining: Whether what uvicorn starts now was asked before the last answer.
-        complaint: What is to be said when nothing is owed any more: uvicorn's word on broken HTTP, or an error.
+        complaint: What is to be said when nothing is owed any more.
+        asked_again: The head of a request that asked for an upgrade as well, without that wish.
     """
 
     def __init__(self, desk: Desk, routes: dict[bytes, Route], watch: Callable[[], None], **uvicorn: Any) -> None:
@@ -52,7 +54,8 @@ class Connection(HttpToolsProtocol):
         self.stuck_at: float | None = None
         self.idle_at = monotonic()
         self.is_ending = self.is_ignored = self.is_cooling = self.is_pipelining = False
-        self.complaint: str | HttpError = ""
+        self.complaint: HttpError | None = None
+        self.asked_again = b""
         self.piece_bytes = self.turn = 0
         self.flow: Valve
 
@@ -62,12 +65,21 @@ class Connection(HttpToolsProtocol):
         return bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)
 
     @property
+    def _is_arriving(self) -> bool:
+        """Whether part of a request is still to come."""
+        return self.begun_at is not None or (self.cycle is not None and self.cycle.more_body)
+
+    @property
     def _owes_much(self) -> bool:
         is_long = self.unanswered_bytes >= MOST_UNANSWERED_BYTES
         return is_long or len(self.unanswered) + len(self.pipeline) >= MOST_UNANSWERED
 
     def time_out(self, patience: float) -> None:
         """End a request that has not arrived within so many seconds."""
+        raise NotImplementedError
+
+    def refuse(self, error: HttpError) -> None:
+        """Read no more, and say why after the answers that are owed."""
         raise NotImplementedError
 
     # When it is read.
@@ -104,12 +116,41 @@ class Connection(HttpToolsProtocol):
     def _look_at(self, piece: bytes) -> None:
         """Parse a slice; what follows much of one body waits for its turn."""
         self.piece_bytes += len(piece)
-        super().data_received(piece)
+        try:
+            self._parse(piece)
+        except HttpParserError as error:
+            self.refuse(MalformedRequest(f"the request is not valid HTTP: {error}"))
         if self.piece_bytes > PIECE_BYTES and not self.transport.is_closing():
             self.turn = self.turn or self.desk.spare.new_turn()
             self.piece_bytes = 0
             self.flow.hold()
             self.desk.spare.add(self.turn, self.flow.release)
+
+    def _ask_again(self) -> None:
+        """Keep the head of the request that asked for an upgrade, for ``_parse``."""
+        first = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        lines = (b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade")
+        self.asked_again, self.is_ignored = first + b"".join(lines) + b"\r\n", True
+
+    def _parse(self, piece: bytes) -> None:
+        """Parse a slice; nobody is upgraded, which a server is free to do (RFC 9110, 7.8).
+
+        httptools takes whoever may be upgraded for a request without a body, and the body for another request. Such a
+        request is read again, without its wish, by a parser that has never heard of it.
+        """
+        rest: bytes | memoryview = piece
+        while not self.is_ignored:
+            try:
+                self.parser.feed_data(rest)
+            except HttpParserUpgrade as upgrade:
+                rest = memoryview(rest)[upgrade.args[0] :]
+                self.parser = HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self.is_ignored = self.is_ending
+                head, self.asked_again = self.asked_again, b""
+                self.parser.feed_data(head)
+            else:
+                return
 
     def cool(self) -> None:
         """Read on when its turn has come: refusing must not take the time of answering."""

@@ -19,17 +19,22 @@ class Wires:
     """Makes the connections of one server, and sweeps them twice a second.
 
     One timer for all of them: a timer per connection, set and cancelled with every request, costs more than parsing it.
+
+    Args:
+        front: Answers what the wire does not.
+        is_short: Whether predictions are answered below ASGI.
     """
 
-    def __init__(self, front: Front) -> None:
-        self.front = front
+    def __init__(self, front: Front, *, is_short: bool = True) -> None:
+        self.front, self.is_short = front, is_short
         self.routes: dict[bytes, Route] = {}
         self._is_sweeping = False
 
     def __call__(self, *, server_state: Any, **uvicorn: Any) -> Wire:
         """A protocol for a new connection; called by uvicorn."""
         desk = self.front.desk()
-        self.routes = self.routes or find_routes(desk.endpoints)
+        if self.is_short and not self.routes:
+            self.routes = find_routes(desk.endpoints)
         return Wire(desk, self.routes, partial(self._watch, server_state), server_state=server_state, **uvicorn)
 
     def _watch(self, server_state: Any) -> None:
@@ -49,9 +54,9 @@ class Wires:
             connection.sweep(now)
 
 
-def use_wires(front: Front) -> None:
+def use_wires(front: Front, *, is_short: bool) -> None:
     """Make uvicorn answer this process's connections by wires.
 
     uvicorn looks its protocol up in this table; BentoML leaves the choice at "auto" and has no setting of its own.
     """
-    HTTP_PROTOCOLS["auto"] = Wires(front)  # type: ignore[assignment]
+    HTTP_PROTOCOLS["auto"] = Wires(front, is_short=is_short)  # type: ignore[assignment]

@@ -3,7 +3,7 @@
 An ASGI call costs a scope, a task and two messages; a view-count answer costs less than that. So a prediction is
 recognised as soon as its headers are whole, and its answer leaves as one write. Everything else, and any prediction
 with something unusual about it (chunks, ``Expect``, a header to be refused), goes to uvicorn and the front as ever.
-``LECTERN_WIRE=false`` switches this module off; nothing but the speed changes.
+``LECTERN_WIRE=false`` sends predictions the same way; nothing but the speed changes.
 
 What a server owes its connections is kept: answers in the order of the requests, a limit on the body, on the time
 that headers and bodies may take and on idle connections, no reading from who does not read, and an answer to what is
@@ -14,13 +14,24 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from models.errors import HeadersTooLarge, HttpError, Overloaded, RequestTimeout
+from models.errors import HeadersTooLarge, HttpError, MethodNotAllowed, Overloaded, RequestTimeout
+from service.admission import host_fault
 from service.call import Call, recognise
 from service.connection import MOST_UNANSWERED_BYTES, Connection
 from service.gateway import LONG_BODY_BYTES, crowded
 from service.reply import CLOSE, Reply, new_request_id, reply
 
+# Of headers, or of a body in chunks all that is no body: trailers, extensions, sizes.
 MOST_HEADER_BYTES = 2**16
+# What a chunk may take beside its content: two ends of line and a size.
+CHUNK_BYTES = 16
+
+
+class _Dropped(list[tuple[bytes, bytes]]):
+    """Takes trailers, which nobody asks for: they must not become headers of a request that was let in without them."""
+
+    def append(self, _: tuple[bytes, bytes]) -> None:
+        """Forget it."""
 
 
 class Wire(Connection):
@@ -29,14 +40,13 @@ class Wire(Connection):
     # What the parser finds.
 
     def _look_at(self, piece: bytes) -> None:
-        """Part of a request, or many requests; headers that never end are not collected."""
-        begun_at = self.begun_at
+        """Part of a request, or many requests; headers and trailers that never end are not collected."""
+        headers = self.headers
         super()._look_at(piece)
-        if begun_at is not None and self.begun_at is begun_at and not (self.call or self.is_ending):  # only headers
-            self.header_bytes += len(piece)
+        if self.headers is headers and self._is_arriving and not (self.call or self.is_ignored):
+            self.header_bytes = max(0, self.header_bytes + len(piece))  # ``on_body`` has taken off what was body
             if self.header_bytes > MOST_HEADER_BYTES:
-                error = HeadersTooLarge(f"the headers may have {MOST_HEADER_BYTES} bytes")
-                self._end(error, is_owing=bool(self.unanswered) or self.is_busy)
+                self.refuse(HeadersTooLarge(f"headers and trailers may have {MOST_HEADER_BYTES} bytes"))
 
     def on_message_begin(self) -> None:
         """A request begins; uvicorn's scope is made only if uvicorn is to answer it."""
@@ -47,6 +57,12 @@ class Wire(Connection):
         """Decide who answers."""
         if self.is_ignored:
             return
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                self.refuse(MethodNotAllowed("CONNECT asks a proxy, and this is none", "GET, HEAD, POST"))
+            else:
+                self._ask_again()
+            return
         route = self.routes.get(self.url)
         if route is not None and not self.expect_100_continue and (self.cycle is None or not self.is_busy):
             self.call = recognise(self, self.parser, self.headers, self.desk, route)
@@ -54,11 +70,15 @@ class Wire(Connection):
                 self.unanswered.append(self.call)
                 return
         self.begun_at = None
+        if (fault := host_fault(self.parser, self.headers)) is not None:
+            self.refuse(fault)
+            return
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
         self.headers += headers
         super().on_headers_complete()
+        self.headers = _Dropped()
         self._balance()
 
     def on_body(self, body: bytes) -> None:
@@ -69,7 +89,12 @@ class Wire(Connection):
             if call.length > LONG_BODY_BYTES:
                 self._count(call, len(body))
         elif not self.is_ignored:
+            self.header_bytes -= len(body)
             super().on_body(body)
+
+    def on_chunk_header(self) -> None:
+        """A chunk of a body."""
+        self.header_bytes -= CHUNK_BYTES
 
     def _count(self, call: Call, more: int) -> None:
         """Hold no more of long bodies than the desk has room for."""
@@ -92,6 +117,7 @@ class Wire(Connection):
         if call is None:
             if not self.is_ignored:
                 super().on_message_complete()
+                self.cycle.more_body = False  # uvicorn leaves it where the answer came first
             return
         self.is_ending = self.is_ending or call.is_last
         self.unanswered_bytes += call.length
@@ -102,9 +128,6 @@ class Wire(Connection):
         if call.arrived:
             call.arrive(self.desk, -call.arrived)
         call.ask(self.desk, body, call.admission.media_type, call.admission.timeout_seconds)
-
-    def _should_upgrade_to_ws(self) -> bool:
-        return False
 
     # What goes back.
 
@@ -146,8 +169,8 @@ class Wire(Connection):
             return
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        elif self.complaint:
-            self._complain()
+        elif self.complaint is not None:
+            self._complain(self.complaint)
         elif self.is_ending:
             self.transport.close()
         elif self.flow.read_paused:
@@ -174,15 +197,16 @@ class Wire(Connection):
         self.idle_at = monotonic()
         self.is_pipelining = True
         super().on_response_complete()
+        self._unset_keepalive_if_required()  # ``sweep`` looks after it
         self.is_pipelining = False
         if self._owes_much:
             self._balance()
         if self.complaint and not self.is_busy:
             self._rest()
 
-    def send_400_response(self, msg: str) -> None:
-        """Complain about broken HTTP, after the answers that are owed."""
-        self.is_ending = True
+    def refuse(self, error: HttpError) -> None:
+        """Read no more, and say why after the answers that are owed."""
+        self.is_ending = self.is_ignored = True
         newest = self.cycle
         if newest is not None and newest.more_body and self.pipeline:  # its own body is broken: it gets no answer
             self.pipeline.popleft()
@@ -191,22 +215,18 @@ class Wire(Connection):
         if is_broken and newest.response_started and not newest.response_complete:  # no complaint in its middle
             self.transport.close()
             return
-        self._end(msg, is_owing=bool(self.unanswered) or (self.is_busy and not is_broken))
-
-    def _end(self, complaint: str | HttpError, *, is_owing: bool) -> None:
-        """Close, after the answers that are owed and a last word."""
-        self.is_ending, self.complaint = True, complaint
-        if is_owing:
+        if self.unanswered or (self.is_busy and not is_broken):
+            self.complaint = error
             self._balance()
         else:
-            self._complain()
+            self._complain(error)
 
-    def _complain(self) -> None:
-        if isinstance(self.complaint, str):
-            super().send_400_response(self.complaint)
-        else:
-            self._send(reply(self.complaint, new_request_id()))
-            self.transport.close()
+    def _complain(self, error: HttpError) -> None:
+        self.complaint, answer = None, reply(error, new_request_id())
+        if not error.is_last:
+            answer.headers.append(CLOSE)
+        self._send(answer)
+        self.transport.close()
 
     # What becomes of the connection.
 
@@ -244,4 +264,4 @@ class Wire(Connection):
         if self.call is not None:
             self._give_up(RequestTimeout(f"the body did not arrive within {patience:g} seconds"))
         elif not (self.unanswered or self.is_busy):
-            self._end(RequestTimeout(f"the headers did not arrive within {patience:g} seconds"), is_owing=False)
+            self.refuse(RequestTimeout(f"the headers did not arrive within {patience:g} seconds"))

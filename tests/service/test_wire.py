@@ -34,6 +34,9 @@ def chunked(*chunks: bytes) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
 
 
+# What `curl --http2` and Java's own client send with every POST.
+H2C = (b"connection: Upgrade, HTTP2-Settings", b"upgrade: h2c", b"http2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAA")
+HEAD_OF_UPGRADE = raw(*GOOD, *H2C, body=b"")
 HEAD_OF_GOOD = raw(*GOOD, body=b"")
 NPY = (
     b"\x93NUMPY\x01\x00\x46\x00{'descr': '<i8', 'fortran_order': False, 'shape': (56,), }".ljust(79) + b"\n"
@@ -101,7 +104,24 @@ REQUESTS: dict[str, tuple[int, list[bytes]]] = {
     "last and refused": (400, [sized(b"{", b"connection: close")]),
     "last of a list": (200, [raw(*GOOD, b"connection: te, close")]),
     "kept alive": (200, [raw(*GOOD, b"connection: keep-alive")]),
-    "upgrade": (400, [raw(*GOOD, b"connection: upgrade", b"upgrade: h2c")]),  # httptools skips the body
+    "upgrade": (200, [raw(*GOOD, *H2C)]),
+    "upgrade, body later": (200, [HEAD_OF_UPGRADE, VIEWS]),
+    "upgrade in bytes": (200, [raw(*GOOD, *H2C)[n : n + 1] for n in range(len(HEAD_OF_UPGRADE))] + [VIEWS]),
+    "upgrade of chunks": (200, [raw(JSON_TYPE, CHUNKED, *H2C, body=chunked(VIEWS[:9], VIEWS[9:]))]),
+    "upgrade to a websocket": (200, [raw(*GOOD, b"connection: upgrade", b"upgrade: websocket")]),
+    "upgrade to TLS": (200, [raw(*GOOD, b"connection: keep-alive, upgrade", b"upgrade: TLS/1.2, foo")]),
+    "upgrade to nothing": (200, [raw(*GOOD, b"connection: upgrade", b"upgrade:")]),
+    "upgrade twice": (200, [raw(*GOOD, *H2C, b"upgrade: foo", b"connection: upgrade")]),
+    "upgrade and close": (200, [raw(*GOOD, b"connection: upgrade, close", b"upgrade: h2c")]),
+    "upgrade of HTTP/1.0": (200, [raw(*GOOD, *H2C, version=b"1.0")]),
+    "upgrade of a page": (200, [raw(*H2C, method=b"GET", path=b"/v1/models", body=b"")]),
+    "upgrade refused": (400, [sized(b"{", *H2C)]),
+    "upgrade too long": (413, [sized(b"x" * 2049, *H2C)]),
+    "upgrade, long headers": (200, [raw(*GOOD, *H2C, b"cookie: " + b"a" * 60_000)]),
+    "CONNECT": (405, [raw(method=b"CONNECT", path=b"x:443", body=b"")]),
+    "HTTP/2 at once": (400, [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]),
+    "trailers": (200, [raw(JSON_TYPE, CHUNKED, body=chunked(VIEWS)[:-2] + b"x: y\r\ncontent-type: a\r\n\r\n")]),
+    "extensions": (200, [raw(JSON_TYPE, CHUNKED, body=b"%x;a=b\r\n%b\r\n0;c\r\n\r\n" % (len(VIEWS), VIEWS))]),
     "upgrade without connection": (200, [raw(*GOOD, b"upgrade: h2c")]),
     "query": (200, [raw(*GOOD, path=ROUTE + b"?a=b")]),
     "fragment": (200, [raw(*GOOD, path=ROUTE + b"#a")]),
@@ -128,7 +148,16 @@ REQUESTS: dict[str, tuple[int, list[bytes]]] = {
     "folded header": (400, [raw(*GOOD, b"x-a: b\r\n c")]),
     "header without a name": (400, [raw(*GOOD, b": b")]),
     "NUL in a header": (400, [raw(*GOOD, b"x-a: \x00")]),
-    "no host": (200, [raw(*GOOD).replace(b"host: x\r\n", b"")]),
+    "no host": (400, [raw(*GOOD).replace(b"host: x\r\n", b"")]),
+    "no host in HTTP/1.0": (200, [raw(*GOOD, version=b"1.0").replace(b"host: x\r\n", b"")]),
+    "no host of a page": (400, [raw(method=b"GET", path=b"/v1/models", body=b"").replace(b"host: x\r\n", b"")]),
+    "two hosts": (400, [raw(*GOOD, b"host: x")]),
+    "two hosts in HTTP/1.0": (400, [raw(*GOOD, b"host: y", version=b"1.0")]),
+    "list of hosts": (400, [raw(*GOOD).replace(b"host: x", b"host: x, y")]),
+    "host with a path": (400, [raw(*GOOD).replace(b"host: x", b"host: x/y")]),
+    "host with a user": (400, [raw(*GOOD).replace(b"host: x", b"host: a@x")]),
+    "empty host": (200, [raw(*GOOD).replace(b"host: x", b"host:")]),
+    "host by IPv6": (200, [raw(*GOOD).replace(b"host: x", b"host: [::1]:3000")]),
 }  # fmt: skip
 
 
@@ -161,8 +190,72 @@ def test_same_as_the_front(name: str, run: Any, serve: Any) -> None:
             found = await answers_to(live, segments)
         assert found == expected
         assert found[0].status == status
+        if status >= 400:
+            assert found[0]["content-type"] == "application/problem+json"
         if found[1] is not None:
             assert found[1].status == 200
+
+    run(work)
+
+
+@pytest.mark.parametrize("wire", [True, False])
+@pytest.mark.parametrize("upgrade", [b"h2c", b"websocket", b"TLS/1.2", b"foo"])
+@pytest.mark.parametrize("piece", [1, 20, 10**6])
+def test_no_upgrade(
+    wire: bool, upgrade: bytes, piece: int, run: Any, serve: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who asks for another protocol as well is answered in this one, one answer for each request, and not a word."""
+    wish = (b"connection: upgrade, http2-settings", b"upgrade: " + upgrade, b"http2-settings: AAMAAABk")
+    page = raw(*wish, method=b"GET", path=b"/v1/models", body=b"")
+    inner = sized(VIEWS[:-1] + b" }", b"x-request-id: hidden")
+    stream = (raw(*GOOD, *wish) + page) * 3 + sized(inner, *wish) + raw(*GOOD) + raw(*GOOD, b"connection: close")
+
+    async def work() -> None:
+        async with serve(wire=wire) as live:
+            client = await live.connect()
+            await client.send(*(stream[start : start + piece] for start in range(0, len(stream), piece)))
+            answers = await client.read_all()
+            assert [answer.status for answer in answers] == [200, 200] * 3 + [400, 200, 200]
+            assert "hidden" not in {answer["x-request-id"] for answer in answers}
+            if not wire or piece == 1:  # behind pages that are not answered yet predictions go the long way
+                assert live.long_ways == (3 if wire else len(answers))
+            assert not caplog.records
+
+    run(work)
+
+
+@pytest.mark.parametrize("wire", [True, False])
+def test_nothing_behind_a_tunnel(wire: bool, run: Any, serve: Any) -> None:
+    """What follows a CONNECT is no request."""
+
+    async def work() -> None:
+        async with serve(wire=wire) as live:
+            client = await live.connect()
+            await client.send(raw(*GOOD) + raw(method=b"CONNECT", path=b"x:443", body=b"") + raw(*GOOD))
+            first, refused = await client.read_all()
+            assert (first.status, refused.status, refused["connection"]) == (200, 405, "close")
+            assert refused["allow"]
+
+    run(work)
+
+
+def test_trailers_are_no_headers(run: Any, serve: Any) -> None:
+    """What comes behind a body is nobody's header: a caller is not let in, nor a body read, by its trailers."""
+
+    async def work() -> None:
+        async with serve() as live:
+            seen: list[Any] = []
+
+            async def call(scope: Any, receive: Any, send: Any) -> None:
+                await live.front(scope, receive, send)
+                seen.extend(scope["headers"])
+
+            live.config.loaded_app = call
+            client = await live.connect()
+            await client.send(raw(JSON_TYPE, CHUNKED, body=b"1\r\n{\r\n"), b"0\r\nx-api-key: a\r\nhost: y\r\n\r\n")
+            assert (await client.read()).status == 400
+            await live.until(lambda: bool(seen))
+            assert seen == [(b"host", b"x"), (b"content-type", b"application/json"), (b"transfer-encoding", b"chunked")]
 
     run(work)
 

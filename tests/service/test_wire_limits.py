@@ -207,6 +207,65 @@ def test_endless_headers(owed: str, run_on_both: Any, serve: Any, post: Post) ->
     run_on_both(work)
 
 
+BESIDE_BODIES = {
+    "trailers": b"2\r\n{}\r\n0\r\n" + b"a: b\r\n" * 100_000,
+    "a trailer": b"2\r\n{}\r\n0\r\na: " + b"b" * 600_000,
+    "the name of a trailer": b"2\r\n{}\r\n0\r\n" + b"b" * 600_000,
+    "an extension": b"2;" + b"a" * 600_000,
+    "many extensions": b"1;a=%b\r\n \r\n" % (b"b" * 500) * 1200,
+    "the last extension": b"2\r\n{}\r\n0;" + b"a" * 600_000,
+    "zeros before a size": b"0" * 600_000,
+}
+
+
+@pytest.mark.parametrize("wire", [True, False])
+@pytest.mark.parametrize("line", [b"POST /v1/models/double/predict", b"GET /v1/models", b"PUT /nothing"])
+@pytest.mark.parametrize("name", BESIDE_BODIES)
+def test_endless_beside_bodies(name: str, line: bytes, wire: bool, run: Any, serve: Any, post: Post) -> None:
+    """What belongs to chunks and is no body is counted with the headers, whoever reads the body or nobody does."""
+
+    async def work() -> None:
+        async with serve(wire=wire) as live:
+            client = await live.connect()
+            await client.send(line + b" HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n")
+            await client.send(b"transfer-encoding: chunked\r\n\r\n")
+            await live.until(lambda: live.long_ways == 1)
+            (connection,) = live.state.connections
+            with contextlib.suppress(ConnectionError):
+                for start in range(0, len(BESIDE_BODIES[name]), 10_000):
+                    await client.send(BESIDE_BODIES[name][start : start + 10_000])
+                    await asyncio.sleep(0)
+                    assert connection.headers == []
+            *before, refused = await client.read_all()
+            assert [answer.status for answer in before] == (
+                [] if b"double" in line else [200 if b"GET" in line else 404]
+            )
+            assert (refused.status, refused.json["code"], refused["connection"]) == (431, "headers_too_large", "close")
+            assert (await (await live.connect()).ask(post(1))).y == 3
+
+    run(work)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_many_chunks(size: int, run: Any, serve: Any) -> None:
+    """Control: however small its chunks are, a body is no header."""
+    body = b'{"instances": [1]}'.ljust(300_000 if size > 1 else 100_000)
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in cut(body, size))
+
+    async def work() -> None:
+        async with serve() as live:
+            client = await live.connect()
+            head = b"POST /v1/models/double/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            await client.send(head + b"transfer-encoding: chunked\r\n\r\n", chunks, b"0\r\na: b\r\n\r\n")
+            assert (await client.read()).y == 3
+
+    run(work)
+
+
+def cut(body: bytes, size: int) -> list[bytes]:
+    return [body[start : start + size] for start in range(0, len(body), size)]
+
+
 @pytest.mark.parametrize("owed", [False, True])
 def test_long_and_broken_headers(owed: bool, run_on_both: Any, serve: Any, post: Post) -> None:
     """Headers that are too long and broken get one complaint, not two."""

@@ -14,7 +14,6 @@ import msgspec
 import pytest
 import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from models.datasets import REPOSITORY
@@ -134,11 +133,11 @@ class Live:
         self.desk = Desk(endpoints=self.endpoints, settings=settings, pool=self.pools[1])
         front = Front(_no_inner, lambda: self.desk)
         found = {}
-        for name, protocol in (("wire", Wires(front)), ("front", HttpToolsProtocol)):
+        for name, protocol in (("wire", Wires(front)), ("front", Wires(front, is_short=False))):
             http: Any = protocol
             state = ServerState()
             state.default_headers = [(b"server", b"uvicorn")]
-            config = uvicorn.Config(front, http=http, interface="asgi3", lifespan="off", log_config=None, ws="none")
+            config = uvicorn.Config(front, http=http, interface="asgi3", lifespan="off", log_config=None)
             config.load()
             listening = await asyncio.get_running_loop().create_server(
                 lambda http=http, config=config, state=state: http(config=config, server_state=state, app_state={}),
