@@ -12,6 +12,13 @@ export function useKey(value) {
 
 export const hasKey = () => key !== "";
 
+let wanted = () => {};
+
+/** Calls `work` with whether the service asks for another key, whenever it has answered. */
+export function onKeyWanted(work) {
+  wanted = work;
+}
+
 /** What the service did not do, and why, in sentences. */
 export class Refused extends Error {
   constructor(sentence, { faults = [], code = "", status = 0 } = {}) {
@@ -34,7 +41,8 @@ const SENTENCES = {
   deadline_exceeded: () => "The answer would have come too late, so it was given up. Try again.",
   request_timeout: () => "The request took too long to arrive. Try again.",
   body_too_large: () => "This is more than the service takes in one request. Send less.",
-  unsupported_media_type: () => "The model does not read files of this kind.",
+  unsupported_media_type: () =>
+    "The model does not read files of this kind; it reads PNG, JPEG and WebP. Save the picture as one of them.",
   unknown_model: () => "The service has no such model (any more). Load the page again.",
   runner_failed: () => "The model failed on this input. That is a defect of the service; its log says more.",
   internal: () => "The service failed. That is a defect of the service; its log says more.",
@@ -72,6 +80,10 @@ async function refusal(answer) {
 
 /** An answer of the service. Throws `Refused`, or `AbortError` when `signal` says so. */
 async function call(path, options = {}) {
+  if (!/^[\x21-\x7e]*$/.test(key)) {
+    wanted(true);
+    throw new Refused(SENTENCES.unauthenticated(), { code: "unauthenticated", status: 401 });
+  }
   const headers = { ...options.headers, ...(key ? { "x-api-key": key } : {}) };
   let answer;
   try {
@@ -80,6 +92,7 @@ async function call(path, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new Refused("The service does not answer. Is it still running?");
   }
+  wanted(answer.status === 401);
   if (!answer.ok) throw await refusal(answer);
   return answer;
 }

@@ -1,7 +1,7 @@
 // The page: tabs that open when they are first looked at, the key, and the service's state.
 
 import { calmly, el, find, tabs } from "./dom.js";
-import { getJson, useKey } from "./api.js";
+import { getJson, onKeyWanted, useKey } from "./api.js";
 import { say, watch } from "./status.js";
 import * as citation from "./citation.js";
 import * as image from "./image.js";
@@ -90,6 +90,14 @@ async function start() {
   for (const talk of again) talk.ask();
 }
 
+// A file that misses its field would be opened by the browser in the page's place.
+for (const name of ["dragover", "drop"]) addEventListener(name, (event) => event.preventDefault());
+onKeyWanted((isWanted) => {
+  const field = find("#key");
+  find(".key").classList.toggle("wanted", isWanted);
+  field.setAttribute("aria-invalid", isWanted);
+  if (isWanted && document.activeElement === document.body) field.focus();
+});
 find("#key").addEventListener(
   "input",
   calmly(() => {
@@ -97,6 +105,11 @@ find("#key").addEventListener(
     start();
   }, 300),
 );
-document.addEventListener("versions", async () => begin((await getJson("v1/models")).models));
+document.addEventListener("versions", () =>
+  getJson("v1/models").then(
+    (found) => begin(found.models),
+    (error) => say(error.message, "off"),
+  ),
+);
 addEventListener("hashchange", follow);
 start();

@@ -186,8 +186,8 @@ export class Board {
     const [from, to] = [this.spots[u], this.spots[v]];
     if (!from || !to || u === v) return null;
     const ends = { x1: from[0], y1: from[1], x2: to[0], y2: to[1] };
-    const share = this.shares.length === this.bonds.length ? this.shares[number] / (Math.max(...this.shares) || 1) : 0;
-    const name = `Bond of atoms ${u} and ${v}${this.shares.length ? `, attention ${(100 * this.shares[number]).toFixed(0)} %` : ""}`;
+    const share = this.shares.length === this.bonds.length ? this.shares[number] : 0;
+    const name = `Bond of atoms ${u} and ${v}`;
     return svg(
       "g",
       {

@@ -3,7 +3,7 @@
 import { calmly, el, fillBars, fillTable, find, readable, svg } from "./dom.js";
 import { Conversation, Mistake } from "./conversation.js";
 import { headChoices, headMean } from "./heads.js";
-import { ramp } from "./heat.js";
+import { emphasis, ramp } from "./heat.js";
 import { jsonRequest } from "./request.js";
 
 const [WIDTH, HEIGHT] = [480, 400];
@@ -99,10 +99,10 @@ function weigh({ prediction, assets, paper }, choice) {
 }
 
 function tell(assets, count, attention) {
-  const many = count > MOST_DRAWN ? ` The ${MOST_DRAWN} it listened to most are drawn, of ${count}.` : "";
+  const many = count > MOST_DRAWN ? ` ${MOST_DRAWN} of ${count} are drawn.` : "";
   const how = attention
-    ? "The redder and thicker a line, the more it listened."
-    : "This model has no attention to show.";
+    ? "The redder and thicker a line, the more than an even share it listened."
+    : "Without attention to show.";
   find("#neighbourhood-note").textContent = (count ? how : "It cites no paper, and none cites it.") + many;
   find("#field-legend").replaceChildren(
     ...assets.classes.map((name, place) =>
@@ -126,13 +126,12 @@ function drawNeighbourhood({ assets, paper }, drawn, weights, label, go) {
     return svg("line", { x1, y1, x2, y2, ...more });
   };
   const aside = assets.links.filter(([u, v]) => u !== v && u !== paper && v !== paper && spots.has(u) && spots.has(v));
-  const most = d3.max(drawn, (one) => weights.get(one)) || 1;
   const board = find("#neighbourhood");
   const had = board.contains(document.activeElement);
   board.replaceChildren(
     ...aside.map(([u, v]) => line(u, v, { class: "link aside" })),
     ...drawn.map((one) => {
-      const share = (weights.get(one) ?? 0) / most;
+      const share = emphasis(weights.get(one) ?? 0, weights.size);
       return line(paper, one, {
         class: "link",
         style: { stroke: ramp(share), "stroke-width": `${1.5 + 6 * share}px` },

@@ -2,7 +2,7 @@
 
 import { el, fill, find } from "./dom.js";
 import { Refused, getJson, plainer, predict } from "./api.js";
-import { requestCard } from "./request.js";
+import { requestCard, withoutExplanation } from "./request.js";
 
 const PLACELESS = "The request";
 
@@ -13,14 +13,17 @@ export class Conversation {
   /**
    * @param panel The tab.
    * @param models Those of its task, from `GET /v1/models`.
-   * @param parts `request(model)` makes the request and may throw `Mistake`; `show(prediction, model)` draws the answer;
-   *   `place(loc)` says in words where a fault is; `mark(faults)` shows it where it is.
+   * @param parts `request(model)` makes the request and may throw `Mistake`; `show(prediction, model)` draws the answer
+   *   and may return sentences that warn of it; `place(loc)` says in words where a fault is; `mark(faults)` shows it
+   *   where it is.
    */
   constructor(panel, models, { request, show, place = () => "", mark = () => {} }) {
     Object.assign(this, { panel, request, show, place, mark, pages: new Map(), abort: null });
     this.tags = new Map(models.map(({ name, version }) => [name, `${name}:${version}`]));
     this.select = find(".model", panel);
     this.tell = requestCard(find(":scope > .request", panel));
+    this.cautions = el("ul", { class: "cautions", hidden: true });
+    find(".fault", panel).after(this.cautions);
     fill(
       this.select,
       models.map(({ name, version }) => [name, `${name} ${version}`]),
@@ -53,13 +56,27 @@ export class Conversation {
     try {
       const request = await this.request(model);
       if (abort.signal.aborted) return;
-      this.tell(model, request);
-      const { tag, prediction, ms } = await predict(model, request, abort.signal);
+      const { tag, prediction, ms, isCut } = await this.answer(model, request, abort.signal);
       if (tag !== this.tags.get(model)) this.renew(model, tag);
-      await this.show(prediction, model);
-      if (!abort.signal.aborted) this.end(`Answered by ${tag} in ${Math.max(1, Math.round(ms))} ms.`);
+      const cautions = (await this.show(prediction, model)) ?? [];
+      if (isCut) cautions.push("This is too large to explain, so the answer comes without its attention.");
+      if (!abort.signal.aborted) this.end(`Answered by ${tag} in ${Math.max(1, Math.round(ms))} ms.`, cautions);
     } catch (error) {
       if (error.name !== "AbortError" && !abort.signal.aborted) this.explain(error);
+    }
+  }
+
+  /** Ask; what is refused with its explanation is asked for without it, because that has narrower limits. */
+  async answer(model, request, signal) {
+    this.tell(model, request);
+    try {
+      return await predict(model, request, signal);
+    } catch (error) {
+      const shorter = withoutExplanation(request);
+      if (error.status !== 422 || !shorter) throw error;
+      const answer = await predict(model, shorter, signal);
+      this.tell(model, shorter);
+      return { ...answer, isCut: true };
     }
   }
 
@@ -71,7 +88,9 @@ export class Conversation {
     document.dispatchEvent(new Event("versions"));
   }
 
-  end(sentence) {
+  end(sentence, cautions) {
+    this.cautions.replaceChildren(...cautions.map((one) => el("li", {}, one)));
+    this.cautions.hidden = !cautions.length;
     find(".fault", this.panel).hidden = true;
     this.panel.classList.remove("failed");
     find(".result", this.panel).classList.remove("stale");
@@ -95,6 +114,7 @@ export class Conversation {
         : [el("p", {}, sentences[0] ?? told)]),
     );
     box.hidden = false;
+    this.cautions.hidden = true;
     this.panel.classList.add("failed");
     find(".answered", this.panel).textContent = "";
     this.mark(faults.map(({ loc }) => loc.slice(2)));

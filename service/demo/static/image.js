@@ -1,8 +1,9 @@
 // Images: a drawing or a file, what it may be, and which patches of it counted.
 
 import { fill, fillBars, find, takeDrops } from "./dom.js";
-import { Conversation } from "./conversation.js";
+import { Conversation, Mistake } from "./conversation.js";
 import { CLOTHES } from "./clothes.js";
+import { emphasis } from "./heat.js";
 import { fileRequest, jsonRequest } from "./request.js";
 import { Sketch } from "./sketch.js";
 
@@ -18,6 +19,7 @@ export async function open(panel, models) {
     request: async (model) => {
       const { explains } = await talk.page("", model);
       if (seen.file) return fileRequest(seen.file, explains);
+      if (sketch.isPlain()) throw new Mistake("There is nothing on the board yet. Draw on it, or choose a sample.");
       return jsonRequest({ image: board.toDataURL("image/png").split(",")[1] }, explains ? { explain: true } : {});
     },
     show: async (prediction, model) => {
@@ -25,6 +27,9 @@ export async function open(panel, models) {
       fillBars(find("#classes"), seen.assets.classes, prediction.scores);
       offerHeads(prediction, models);
       lay(seen);
+      return seen.file && seen.isPainted && sketch.isPlain()
+        ? ["The picture is of one colour throughout: there is nothing on it to tell apart."]
+        : [];
     },
     place: ([field]) => (field === "image" ? (seen.file ? `The file “${seen.file.name}”` : "The drawing") : ""),
   });
@@ -47,7 +52,10 @@ function readFiles(panel, talk, sketch, seen) {
     seen.file = file;
     find("#picture-sample").value = "";
     clearOverlay();
-    await paintFile(sketch, file).catch(() => sketch.clear()); // the service says what it is not
+    seen.isPainted = await paintFile(sketch, file).then(
+      () => true,
+      () => (sketch.clear(), false), // the service says what it is not
+    );
     talk.ask();
   };
   find("#picture-file", panel).addEventListener("change", ({ target }) => {
@@ -108,13 +116,12 @@ function lay({ prediction, assets }) {
     head === "mean" ? attention[0].map((_, patch) => d3.mean(attention, (row) => row[patch])) : attention[Number(head)];
   const columns = assets.width / assets.patch;
   const side = Math.floor(MOST_SIDE / columns);
-  const most = Math.max(...weights);
   const canvas = find("#overlay");
   Object.assign(canvas, { width: side * columns, height: side * (assets.height / assets.patch) });
   const pen = canvas.getContext("2d");
   weights.forEach((weight, patch) => {
     const [x, y] = [(patch % columns) * side, Math.floor(patch / columns) * side];
-    pen.fillStyle = `rgb(255 150 0 / ${(0.62 * weight) / most})`;
+    pen.fillStyle = `rgb(255 150 0 / ${0.9 * emphasis(weight, weights.length)})`;
     pen.fillRect(x, y, side, side);
     pen.strokeStyle = "rgb(255 200 120 / 0.25)";
     pen.strokeRect(x + 0.5, y + 0.5, side - 1, side - 1);

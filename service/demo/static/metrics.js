@@ -40,19 +40,16 @@ function add(figures, name, labels, value) {
 export const rate = (then, now, seconds) => Math.max(0, now.requests - then.requests) / seconds;
 
 /**
- * The 99th percentile in seconds of what was answered between two readings, as Prometheus's `histogram_quantile` has it:
- * linear within a bucket. `null` when nothing was answered.
+ * The bucket that holds the 99th percentile of what was answered between two readings: `[above, upTo]` in seconds, which
+ * is all that a histogram knows of it. `null` when nothing was answered.
  */
 export function p99(then, now) {
   const bounds = [...now.buckets.keys()].sort((a, b) => a - b);
-  const counts = bounds.map((bound) => now.buckets.get(bound) - (then?.buckets.get(bound) ?? 0));
+  const counts = bounds.map((bound) => now.buckets.get(bound) - (then.buckets.get(bound) ?? 0));
   const total = counts.at(-1) ?? 0;
   if (!(total > 0)) return null;
-  const rank = 0.99 * total;
-  const place = counts.findIndex((count) => count >= rank);
-  if (bounds[place] === Infinity) return bounds[place - 1];
-  const [below, from] = place ? [counts[place - 1], bounds[place - 1]] : [0, 0];
-  return from + ((bounds[place] - from) * (rank - below)) / (counts[place] - below);
+  const place = counts.findIndex((count) => count >= 0.99 * total);
+  return [place ? bounds[place - 1] : 0, bounds[place]];
 }
 
 /** How far a model's inputs and answers are from what it learned from, in words. */
@@ -60,5 +57,6 @@ export function drift({ drift: features, window }) {
   if (!features.size) return { text: "not watched", isAlarm: false };
   if (window < INSTANCES_NEEDED) return { text: `${Math.round(window)} of ${INSTANCES_NEEDED} seen`, isAlarm: false };
   const [name, { index, limit }] = [...features].sort(([, a], [, b]) => b.index / b.limit - a.index / a.limit)[0];
-  return { text: `${name} ${index.toFixed(2)} of ${limit.toFixed(2)}`, isAlarm: index > limit };
+  const isAlarm = index > limit;
+  return { text: `${name} ${index.toFixed(2)}, ${isAlarm ? "above" : "below"} ${limit.toFixed(2)}`, isAlarm };
 }

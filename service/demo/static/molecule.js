@@ -4,6 +4,7 @@ import { calmly, el, fill, fillBars, fillTable, find } from "./dom.js";
 import { Board } from "./board.js";
 import { Conversation, Mistake } from "./conversation.js";
 import { headChoices, headMean } from "./heads.js";
+import { emphasis } from "./heat.js";
 import { jsonRequest } from "./request.js";
 
 const RING = [
@@ -32,6 +33,9 @@ const SAMPLES = {
     ],
   ],
 };
+
+// Most bonds that an atom has in a stable compound without its hydrogens, charged atoms included.
+const MOST_BONDS = { H: 1, B: 4, C: 4, N: 4, O: 3, F: 1, Si: 4, P: 5, S: 6, Cl: 4, Br: 4, I: 5 };
 
 const BUTTONS = {
   "add-atom": "addAtom",
@@ -86,6 +90,7 @@ export async function open(panel, models) {
       fillBars(find("#molecule-classes"), assets.classes, prediction.scores);
       headChoices(find("#molecule-head"), assets.heads);
       colour(board, seen);
+      return overbonded(board);
     },
     place: (loc) => placeOf(loc, board),
     mark: (faults) => board.mark(faults),
@@ -94,6 +99,22 @@ export async function open(panel, models) {
   listen(panel, talk, board, fields, seen);
   fields.sample.dispatchEvent(new Event("change"));
   return talk;
+}
+
+/** Atoms with more bonds than chemistry allows; the model answers all the same. */
+function overbonded({ atoms, bonds }) {
+  const counts = d3.rollup(
+    bonds.flat(),
+    (all) => all.length,
+    (atom) => atom,
+  );
+  return atoms.flatMap((symbol, atom) => {
+    const [count, most] = [counts.get(atom) ?? 0, MOST_BONDS[symbol] ?? Infinity];
+    if (count <= most) return [];
+    return [
+      `Atom ${atom}, ${symbol}, has ${count} bonds; ${symbol} has ${most} at most. The label is of no real molecule.`,
+    ];
+  });
 }
 
 function placeOf([field, number], { atoms, bonds }) {
@@ -148,8 +169,13 @@ function colour(board, { prediction, heads }) {
   const { edges, weights } = prediction.attention;
   const rows = headMean(weights, heads, find("#molecule-head").value);
   const ways = new Map(edges.map(([from, to], place) => [`${from}-${to}`, rows[place]]));
-  const shares = board.bonds.map(([u, v]) => ((ways.get(`${u}-${v}`) ?? 0) + (ways.get(`${v}-${u}`) ?? 0)) / 2);
-  board.colour(shares);
+  const into = d3.rollup(
+    edges,
+    (all) => all.length,
+    ([, to]) => to,
+  );
+  const stress = (from, to) => emphasis(ways.get(`${from}-${to}`) ?? 0, into.get(to));
+  board.colour(board.bonds.map(([u, v]) => (stress(u, v) + stress(v, u)) / 2));
   const name = (atom) => `${board.atoms[atom]} ${atom}`;
   const percent = (from, to) => `${(100 * (ways.get(`${from}-${to}`) ?? 0)).toFixed(0)} %`;
   fillTable(find("#bond-table"), [

@@ -26,6 +26,16 @@ export async function fileRequest(file, explain) {
   return { ...request, file, value: undefined };
 }
 
+/** The same request without its explanation; `null` where none is asked for. */
+export function withoutExplanation(request) {
+  if (request.mediaType !== JSON_TYPE) return null;
+  const { explain, ...value } = JSON.parse(request.body);
+  if (!explain) return null;
+  if (request.file)
+    return { mediaType: request.file.type || "application/octet-stream", body: request.file, file: request.file };
+  return { ...request, body: JSON.stringify(value), value };
+}
+
 /** The request as a line for a shell. */
 export function curl(model, request) {
   const keyed = hasKey() ? ` \\\n  -H "x-api-key: $LECTERN_KEY"` : "";

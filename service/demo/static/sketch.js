@@ -19,6 +19,13 @@ export class Sketch {
     this.pen.fillRect(0, 0, this.canvas.width, this.canvas.height);
   }
 
+  /** Whether every point has the same colour. */
+  isPlain() {
+    const { width, height } = this.canvas;
+    const points = new Uint32Array(this.pen.getImageData(0, 0, width, height).data.buffer);
+    return points.every((point) => point === points[0]);
+  }
+
   /** A drawing by `paint(pen)`, on black. */
   take(paint) {
     this.clear();

@@ -8,7 +8,7 @@ const PAUSE_MS = 2000;
 // Figures are of the last minute.
 const KEPT = 30;
 const scored = d3.format(",.4~r");
-const brief = d3.format(",.3~r");
+const brief = d3.format(",.2~r");
 const small = d3.format(".2~g");
 
 /** Shows the models, then asks for the metrics every two seconds while the page is seen; returns how to begin anew. */
@@ -26,7 +26,7 @@ export function watch() {
       const now = { at: performance.now(), models: read(await getText("metrics")) };
       readings = [...readings.slice(-KEPT), now];
       for (const [name, box] of boxes) showFigures(box, readings, name);
-      say("Figures of the last minute, from its own metrics.", "on");
+      say(span(readings), "on");
     } catch (error) {
       say(
         error.status === 403 ? "This key may not read the metrics; it lacks the role “metrics”." : error.message,
@@ -41,6 +41,12 @@ export function watch() {
     find("#models").replaceChildren(...[...boxes.values()].map(({ whole }) => whole));
     await look();
   };
+}
+
+/** Which time all figures are of: as far back as was looked, one minute at most. */
+function span(readings) {
+  const seconds = Math.round((readings.at(-1).at - readings[0].at) / 1000);
+  return `${seconds < 2 ? "Figures follow" : `Figures of the last ${seconds} seconds`}, from its own metrics.`;
 }
 
 export function say(sentence, pulse) {
@@ -98,15 +104,21 @@ function showFigures({ figures, drifting }, readings, name) {
   const then = readings[0];
   const [current, earlier] = [now.models.get(name), then.models.get(name)];
   if (!current) return;
-  const before = readings.at(-2);
-  const live = before ? rate(before.models.get(name) ?? current, current, (now.at - before.at) / 1000) : 0;
-  const seconds = p99(readings.length > 1 ? earlier : null, current) ?? p99(null, current);
-  const late = seconds === null ? "–" : `${brief(1000 * seconds)} ms`;
+  const seconds = (now.at - then.at) / 1000;
+  const perSecond = earlier && seconds ? brief(rate(earlier, current, seconds)) : "–";
   figures.replaceChildren(
-    el("span", {}, el("b", {}, live.toFixed(1)), " req/s"),
-    el("span", {}, "p99 ", el("b", {}, late)),
+    el("span", {}, el("b", {}, perSecond), " req/s"),
+    el("span", {}, "p99 ", el("b", {}, bucket(earlier && p99(earlier, current)))),
   );
   const { text, isAlarm } = drift(current);
-  drifting.textContent = `drift: ${text}`;
+  drifting.textContent = isAlarm ? `⚠ unlike its training data: ${text}` : `drift: ${text}`;
   drifting.className = isAlarm ? "alarm" : "";
+}
+
+/** A histogram's bucket in milliseconds. */
+function bucket(found) {
+  if (!found) return "–";
+  const [above, upTo] = found.map((seconds) => brief(1000 * seconds));
+  if (found[1] === Infinity) return `over ${above} ms`;
+  return found[0] ? `${above}–${upTo} ms` : `under ${upTo} ms`;
 }

@@ -2,7 +2,7 @@
 
 import { calmly, el, fill, find } from "./dom.js";
 import { Conversation, Mistake } from "./conversation.js";
-import { heat, onTurn } from "./heat.js";
+import { emphasis, heat, onTurn } from "./heat.js";
 import { jsonRequest } from "./request.js";
 
 // Weights grow with the square of the words: of 80 they are half a megabyte.
@@ -88,7 +88,7 @@ function show(seen) {
   find("#attention-card").hidden = !attention && tokens.length <= MOST_EXPLAINED;
   find(".attention").hidden = !attention || !tokens.length;
   hint.textContent = attention
-    ? "Each row is a word, each column a word it may look at; the redder, the more. Choose a head, or a word above."
+    ? "Each row is a word, each column a word it may look at; the redder, the more than an even share. Choose a head, or a word above."
     : `Shown for sentences of up to ${MOST_EXPLAINED} words.`;
   find("#attention-readout").textContent = "";
   if (!attention || !tokens.length) return;
@@ -104,8 +104,7 @@ function showWords(seen) {
   const words = tokens.map((token, place) => {
     const title = `${NAMES[tags[place]] ?? tags[place]}, ${(100 * scores[place]).toFixed(1)} %`;
     const look = () => choose(seen, seen.word === place ? null : place);
-    const bar =
-      weights && el("span", { class: "looked", style: { opacity: Math.sqrt(weights[place] / Math.max(...weights)) } });
+    const bar = weights && el("span", { class: "looked", style: { opacity: emphasis(weights[place], tokens.length) } });
     return el(
       "li",
       {},

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Route
 
 from service.keys import line_of
 from tests.e2e.conftest import free_port
@@ -207,7 +207,7 @@ def test_keys(look: Any, launch: Any) -> None:
     assert '-H "x-api-key: $LECTERN_KEY"' in page.inner_text("#viewcount .request pre")
     assert KEY not in page.content()
     page.fill("#key", LOOKER)
-    page.wait_for_selector("text=Figures of the last minute")
+    page.wait_for_selector("text=/Figures of the last \\d+ seconds/")
     page.click("#tab-tagging")
     assert page.inner_text("#tagging .fault") == "The service has no model of this kind."
     assert not page.is_visible("#sentence")
@@ -230,15 +230,63 @@ def test_the_page_is_announced(demo: Any, run: Any) -> None:
 
 
 def test_percentile(visit: Any) -> None:
-    """The 99th percentile of counts known by heart: of what came between two readings, linear within a bucket."""
+    """The 99th percentile of counts known by heart: the bucket of what came between two readings, and no nearer."""
     page = visit.open("viewcount")
     script = """async ([then, now]) => {
         const { p99 } = await import('/demo/metrics.js');
-        const read = pairs => pairs && { buckets: new Map(pairs.map(([bound, count]) => [bound ?? Infinity, count])) };
-        return p99(read(then), read(now));
+        const read = pairs => ({ buckets: new Map(pairs.map(([bound, count]) => [bound ?? Infinity, count])) });
+        return p99(read(then), read(now))?.map(bound => bound === Infinity ? null : bound) ?? null;
     }"""
     now = [[0.1, 50], [0.2, 100], [None, 100]]
-    assert page.evaluate(script, [None, now]) == pytest.approx(0.198)
-    assert page.evaluate(script, [[[0.1, 50], [0.2, 50], [None, 50]], now]) == pytest.approx(0.199)
+    none = [[0.1, 0], [0.2, 0], [None, 0]]
+    assert page.evaluate(script, [none, now]) == [0.1, 0.2]
+    assert page.evaluate(script, [[[0.1, 0], [0.2, 50], [None, 50]], now]) == [0, 0.1]
     assert page.evaluate(script, [now, now]) is None
-    assert page.evaluate(script, [None, [[0.1, 5], [None, 100]]]) == pytest.approx(0.1)
+    assert page.evaluate(script, [none, [[0.1, 5], [None, 100]]]) == [0.1, None]
+
+
+def fulfil(route: Route, **answer: Any) -> None:
+    """Answer in the service's place."""
+    route.fulfill(**answer)
+
+
+ALARM = """lectern_feature_stability_index{feature="level",model="viewcount"} 0.81
+lectern_feature_stability_limit{feature="level",model="viewcount"} 0.25
+lectern_feature_window_instances{model="viewcount"} 2000
+"""
+
+
+def test_alarms_look_like_alarms(visit: Any) -> None:
+    """Drift above its limit is told in words and in the colour of faults; below it, it is not."""
+    page = visit.page
+    for index, is_alarm in (("0.81", True), ("0.11", False)):
+        page.route("**/metrics", partial(fulfil, body=ALARM.replace("0.81", index)))
+        page = visit.open("viewcount")
+        told = page.wait_for_selector(f".one[data-model=viewcount] p >> text=level {index}")
+        assert told.inner_text().startswith("⚠ unlike its training data") is is_alarm
+        colour, wanted = (page.evaluate(f"() => {script}") for script in COLOURS)
+        assert (colour == wanted) is is_alarm
+        page.unroute("**/metrics")
+
+
+COLOURS = (
+    "getComputedStyle(document.querySelector('.one[data-model=viewcount] .figures + p')).color",
+    "(() => { const one = document.createElement('p'); one.style.color = 'var(--bad)'; document.body.append(one);"
+    " return getComputedStyle(one).color; })()",
+)
+
+
+def test_a_wrong_key_is_asked_for_again(look: Any, launch: Any) -> None:
+    """The field is marked while the service wants another key, also for one that no header can hold."""
+    locked = launch(LECTERN_DEMO="true", LECTERN_KEYS=line_of(KEY, "caller", ["predict"]), LECTERN_MODELS="viewcount")
+    visit = look(url=locked.url)
+    page = visit.page
+    page.goto(f"{locked.url}/demo/")
+    page.wait_for_selector("#key[aria-invalid=true]")
+    assert page.evaluate("() => document.activeElement.id") == "key"
+    page.fill("#key", "schlüssel ☃")
+    page.wait_for_selector("#viewcount .fault >> text=The service does not know this key.")
+    page.fill("#key", KEY)
+    visit.settle("viewcount")
+    page.wait_for_selector("#key[aria-invalid=false]")
+    assert not visit.complaints
