@@ -89,6 +89,9 @@ e2e: $(DEV_READY) ## Run the tests that start real servers
 browser: ## Install Debian's Chromium for the tests of the page (as root)
 	@command -v chromium > /dev/null || { apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends chromium; }
 
+data: $(DEV_READY) ## Download the public datasets, for training and for the tests that need them
+	$(DEV) -m models.download
+
 train: $(DEV_READY) ## Train: make train MODEL=image (own data: python -m models.train --help)
 	@:$(call need,MODEL,make train MODEL=image)
 	$(DEV) -m models.train --model "$$MODEL"

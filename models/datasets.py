@@ -1,8 +1,9 @@
 """Where data comes from: a local folder, else a checked download. Torch-free.
 
-A dataset's files are looked for in ``LECTERN_DATA`` (or ``../shared/data`` beside the checkout), plain or gzipped,
-and otherwise downloaded once from their canonical address into the user's cache. The sha256 of the *unpacked* content
-is checked every time, wherever the bytes come from.
+A dataset's files are looked for in the data folder (``LECTERN_DATA``, else ``data`` below ``LECTERN_HOME``, else below
+the platform's folder for caches), plain, gzipped or in the archive they are published in, and otherwise downloaded into
+it once from their canonical address. The sha256 of the *unpacked* content is checked every time, wherever the bytes
+come from.
 """
 
 import gzip
@@ -134,8 +135,16 @@ class Data(Protocol):
 
 
 def data_root() -> Path:
-    """The folder datasets are looked for in; the one place ``LECTERN_DATA`` is read."""
-    return Path(os.environ.get("LECTERN_DATA") or REPOSITORY.parent / "shared" / "data")
+    """The data folder; the one place where ``LECTERN_DATA`` and ``LECTERN_HOME`` are read."""
+    if named := os.environ.get("LECTERN_DATA"):
+        return Path(named)
+    return Path(os.environ.get("LECTERN_HOME") or _cache_folder()) / "data"
+
+
+def _cache_folder() -> Path:
+    import platformdirs  # only training needs it; serving installs without
+
+    return platformdirs.user_cache_path("lectern")
 
 
 def read(dataset: Dataset, name: str, *, progress: bool = True) -> bytes:
@@ -154,9 +163,10 @@ def read(dataset: Dataset, name: str, *, progress: bool = True) -> bytes:
 
 
 def find_local(dataset: Dataset, name: str) -> Path | None:
-    """The file, plain or gzipped, below the data root, if it is there."""
-    plain = data_root() / dataset.folder / name
-    return next((path for path in (plain, plain.with_name(f"{name}.gz")) if path.is_file()), None)
+    """The file, plain, gzipped or in the archive it is published in, below the data folder, if it is there."""
+    folder = data_root() / dataset.folder
+    names = (name, f"{name}.gz", _published_name(dataset, name))
+    return next((path for path in (folder / one for one in names) if path.is_file()), None)
 
 
 def is_local(dataset: Dataset) -> bool:
@@ -207,22 +217,28 @@ def unpack(path: Path, member: str | None = None) -> bytes:
 def _download(dataset: Dataset, name: str, *, progress: bool) -> Path:
     import pooch  # only training needs it; serving installs without
 
-    remote = dataset.files[name]
-    suffix = next((s for s in (".zip", ".gz") if remote.url.endswith(s)), "")
-    target = remote.url.rsplit("/", 1)[-1] if suffix == ".zip" else name.removesuffix(suffix) + suffix
+    url, folder = dataset.files[name].url, data_root() / dataset.folder
     try:
         return Path(
             pooch.retrieve(
-                remote.url,
+                url,
                 known_hash=None,  # the unpacked content's is checked by ``read``
-                fname=target,
-                path=pooch.os_cache("lectern") / dataset.folder,
+                fname=_published_name(dataset, name),
+                path=folder,
                 progressbar=progress,
             )
         )
     except (OSError, ValueError) as error:
         raise DataError(
-            data_root() / dataset.folder / name,
-            found="no such file, and its download failed",
-            expected=f"the file, or a connection to {remote.url}; LECTERN_DATA names another folder",
+            folder / name,
+            found=f"no such file, and its download failed ({type(error).__name__})",
+            expected=f"the file, or a connection to {url}; LECTERN_DATA names another folder",
         ) from error
+
+
+def _published_name(dataset: Dataset, name: str) -> str:
+    """What a download is called: the archive's own name, or the file's with the ending of what packs it."""
+    published = dataset.files[name].url.rsplit("/", 1)[-1]
+    if published.endswith(".zip"):
+        return published
+    return f"{name.removesuffix('.gz')}.gz" if published.endswith(".gz") else name

@@ -79,6 +79,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="Comma-separated `name` or `name:version`; empty: every model in the repository."),
     ] = ""
     data: Annotated[str, Meta(description="Folder of datasets, for training and tests; serving ignores it.")] = ""
+    home: Annotated[
+        str, Meta(description="Folder of what is downloaded, where `LECTERN_DATA` names none; serving ignores it.")
+    ] = ""
     threads: Annotated[
         Annotated[int, Meta(ge=1, le=256)] | None,
         Meta(description="Micro-batches computed at once per process; empty: its share of the cores."),

@@ -7,12 +7,33 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.datasets import REPOSITORY
+from models.datasets import REPOSITORY, Dataset, data_root, is_local
 from models.predictor import Predictor, open_predictor
 from models.session import Session, open_artifact
 
 # Two threads that wait for each other on a busy machine take twenty times as long.
 torch.set_num_threads(1)
+
+
+def skip_without(dataset: Dataset) -> None:
+    """Skip the test where a dataset would have to be downloaded, and say how to get it."""
+    if not is_local(dataset):
+        pytest.skip(
+            f"{dataset.name} is not in {data_root()}: make data downloads it, LECTERN_DATA names another folder"
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test marked ``data`` runs where all of its datasets are."""
+    for dataset in (one for marker in item.iter_markers("data") for one in marker.args):
+        skip_without(dataset)
+
+
+@pytest.fixture(scope="session")
+def need_data() -> Callable[[Dataset], None]:
+    """What a test calls that learns only as it runs which dataset it needs."""
+    return skip_without
 
 
 @pytest.fixture(scope="session")

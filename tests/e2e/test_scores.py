@@ -11,8 +11,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from models.datasets import data_root, is_local
-
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 CHUNK = 256
@@ -39,12 +37,11 @@ def as_arrays(prediction: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_the_served_score_is_the_certificate_s(server: Any, model: str) -> None:
+def test_the_served_score_is_the_certificate_s(server: Any, model: str, need_data: Any) -> None:
     """Every test instance over HTTP, judged as training judges, gives the manifest's score, and the bar is met."""
     module, dataset, loader = SOURCES[model]
     source = importlib.import_module(module)
-    if not is_local(getattr(source, dataset)):
-        pytest.skip(f"{dataset} is not in {data_root()}: set LECTERN_DATA, or train once, which downloads it")
+    need_data(getattr(source, dataset))
     data = getattr(source, loader)()
     examples = iter(data.examples("test"))
     chunks = list(iter(lambda: list(islice(examples, CHUNK)), []))

@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from export.__main__ import main
 from export.profile import WINDOW, count_independent, find_edges, find_limit, make_feature
 from export.signing import make_key, read_private, sign
-from models.datasets import is_local
 from models.errors import ArtifactMismatch, ArtifactUntrusted
 from models.family import Trait
 from models.graph.molecule_data import MUTAG
@@ -118,7 +117,7 @@ def test_artifacts_without_a_profile_keep_their_bytes(folder: Path, tmp_path: Pa
         read_artifact(folder)
 
 
-@pytest.mark.skipif(not is_local(MUTAG), reason="needs MUTAG")
+@pytest.mark.data(MUTAG)
 def test_profile_again(folder: Path) -> None:
     """The shipped profile comes out again, bit by bit, and nothing else of the artifact changes."""
     whole, model = (folder / MANIFEST_FILE).read_bytes(), (folder / MODEL_FILE).read_bytes()
@@ -131,7 +130,7 @@ def test_profile_again(folder: Path) -> None:
     assert (folder / MODEL_FILE).read_bytes() == model
 
 
-@pytest.mark.skipif(not is_local(MUTAG), reason="needs MUTAG")
+@pytest.mark.data(MUTAG)
 def test_other_data_are_refused(folder: Path) -> None:
     """A profile of data that the model was not trained on is none of its."""
     manifest, _ = read_artifact(folder)

@@ -2,7 +2,10 @@
 
 import gzip
 import hashlib
+import importlib
 import io
+import re
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +13,11 @@ from typing import Any
 
 import pooch
 import pytest
+from click.testing import CliRunner
 
-from models import datasets
 from models.datasets import (
     ACCURACY,
+    REPOSITORY,
     Dataset,
     RemoteFile,
     data_root,
@@ -23,10 +27,11 @@ from models.datasets import (
     provenance,
     read,
 )
+from models.download import DATASETS, main
 from models.errors import DataError
-from models.registry import FAMILIES
-from models.viewcount.data import ERROR, OTEXTS
+from models.viewcount.data import ERROR
 
+SOURCES = sorted(path for path in REPOSITORY.glob("models/*/*.py") if re.search(r"\bDataset\(", path.read_text()))
 CONTENT = b"three\nlines\nof data\n"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
@@ -66,8 +71,9 @@ def online(monkeypatch: pytest.MonkeyPatch, folder: Path, content: bytes) -> lis
     asked: list[Any] = []
 
     def retrieve(url: str, **options: Any) -> str:
+        assert options["path"] == folder / "text/lines"
         asked.append((url, options["known_hash"], options["fname"], options["progressbar"]))
-        path = folder / str(options["fname"])
+        path = folder / "text/lines" / str(options["fname"])
         path.write_bytes(content)
         return str(path)
 
@@ -125,7 +131,8 @@ def test_offline(error: Exception, root: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(DataError) as caught:
         read(one_file(), "lines.txt")
     assert str(caught.value) == (
-        f"{root}/text/lines/lines.txt: found no such file, and its download failed, expected the file, "
+        f"{root}/text/lines/lines.txt: found no such file, and its download failed ({type(error).__name__}), "
+        "expected the file, "
         "or a connection to https://example.org/lines.txt; LECTERN_DATA names another folder"
     )
 
@@ -150,6 +157,9 @@ def test_download(
     asked = online(monkeypatch, root, content)
     assert read(one_file(url, member), "lines.txt", progress=False) == CONTENT
     assert asked == [(url, None, name, False)]
+    assert is_local(one_file(url, member))
+    assert read(one_file(url, member), "lines.txt") == CONTENT
+    assert len(asked) == 1
 
 
 def test_download_of_something_else(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,13 +181,22 @@ def test_damaged_archive(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             read(dataset, "lines.txt")
 
 
-def test_data_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``LECTERN_DATA`` rules; empty or unset it is the shared folder beside the checkout."""
-    monkeypatch.setenv("LECTERN_DATA", "/somewhere")
-    assert data_root() == Path("/somewhere")
-    for unset in (lambda: monkeypatch.setenv("LECTERN_DATA", ""), lambda: monkeypatch.delenv("LECTERN_DATA")):
-        unset()
-        assert data_root() == datasets.REPOSITORY.parent / "shared" / "data"
+@pytest.mark.parametrize(
+    ("data", "home", "expected"),
+    [
+        ("/somewhere", "/home", "/somewhere"),
+        ("", "/home", "/home/data"),
+        (None, "/home", "/home/data"),
+        (None, "", "/cache/lectern/data"),
+        ("", None, "/cache/lectern/data"),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "darwin", reason="a Mac's cache folder is not said by a variable")
+def test_data_root(data: str | None, home: str | None, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``LECTERN_DATA`` rules, then ``LECTERN_HOME``; else it is in the user's cache, not beside the checkout."""
+    for name, value in {"LECTERN_DATA": data, "LECTERN_HOME": home, "XDG_CACHE_HOME": "/cache"}.items():
+        monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(name, raising=False)
+    assert data_root() == Path(expected)
 
 
 def test_provenance(tmp_path: Path) -> None:
@@ -203,11 +222,27 @@ def test_metrics() -> None:
     assert ERROR.is_better(1e9, ERROR.worst)
 
 
-def test_public_datasets_are_described() -> None:
+@pytest.mark.parametrize("dataset", DATASETS, ids=lambda dataset: dataset.name)
+def test_public_datasets_are_described(dataset: Dataset) -> None:
     """The families' public data name a licence, who made them, secure digests and where to get them."""
-    assert len(FAMILIES) == 4
-    for remote in OTEXTS.files.values():
+    for remote in dataset.files.values():
         assert len(bytes.fromhex(remote.sha256)) == 32
-        assert remote.url.startswith("https://")
-    assert OTEXTS.licence
-    assert OTEXTS.attribution
+        assert remote.url.startswith(("https://", "http://fashion-mnist."))  # whose publisher has no other
+    assert dataset.licence
+    assert dataset.attribution
+
+
+def test_every_dataset_is_downloaded() -> None:
+    """``make data`` forgets no dataset that a family's code describes."""
+    modules = [importlib.import_module(f"models.{path.parent.name}.{path.stem}") for path in SOURCES]
+    described = {id(value) for module in modules for value in vars(module).values() if isinstance(value, Dataset)}
+    assert described == {id(dataset) for dataset in DATASETS}
+
+
+def test_a_download_that_fails_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``make data`` without a network says what it wanted, and from where."""
+    offline(monkeypatch, ConnectionError("no route to host"))
+    done = CliRunner().invoke(main, [])
+    assert done.exit_code == 1
+    assert done.output.startswith(f"Error: {root}/{DATASETS[0].folder}/")
+    assert "its download failed (ConnectionError), expected the file, or a connection to https://" in done.output

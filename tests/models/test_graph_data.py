@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.datasets import data_root, is_local
+from models.datasets import data_root
 from models.errors import DataError
 from models.graph.citation_data import CITESEER, CORA, load_citation, load_public
 from models.graph.molecule_data import FOLDS, MUTAG, fold_of_each, load_molecules, read_numbers
 from models.graph.pickles import SparseRows, read_pickle
 
-has_planetoid = pytest.mark.skipif(
-    not (is_local(CORA) and is_local(CITESEER)), reason="the Planetoid files are not below LECTERN_DATA"
-)
-has_mutag = pytest.mark.skipif(not is_local(MUTAG), reason="MUTAG is not below LECTERN_DATA")
+has_planetoid = pytest.mark.data(CORA, CITESEER)
+has_mutag = pytest.mark.data(MUTAG)
 
 
 class Attack:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.datasets import is_local
 from models.errors import Fault
 from models.family import AnyCard
 from models.graph import LABEL_GRAPH, LABEL_NODES, citation_codec
@@ -33,10 +32,8 @@ FAR_CHEMISTRY = MoleculeAssets(classes=["no", "yes"], atoms=["C", "N", "O"], hea
 Dense = NDArray[np.float64]
 RECIPES = [rung.recipe for rung in LADDER.rungs]
 
-has_planetoid = pytest.mark.skipif(
-    not (is_local(CORA) and is_local(CITESEER)), reason="the Planetoid files are not below LECTERN_DATA"
-)
-has_mutag = pytest.mark.skipif(not is_local(MUTAG), reason="MUTAG is not below LECTERN_DATA")
+has_planetoid = pytest.mark.data(CORA, CITESEER)
+has_mutag = pytest.mark.data(MUTAG)
 
 
 @pytest.fixture(autouse=True)

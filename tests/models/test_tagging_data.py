@@ -2,7 +2,6 @@
 
 import pytest
 
-from models.datasets import is_local
 from models.errors import DataError
 from models.tagging.data import EWT, Sentence, load, read_conllu
 
@@ -57,7 +56,7 @@ def test_conllu_faults(content: bytes, message: str) -> None:
     assert str(caught.value) == message
 
 
-@pytest.mark.skipif(not is_local(EWT), reason="UD English EWT is not on this machine")
+@pytest.mark.data(EWT)
 def test_ewt_is_the_published_one() -> None:
     """Counts are those of the release's own statistics."""
     data = load()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.datasets import Provenance, is_local
+from models.datasets import Provenance
 from models.rung import Outcome, Trial
 from models.training import fit
 from models.viewcount import companions, reference, rolling
@@ -281,7 +281,7 @@ def test_rungs_learn(rung: object) -> None:
     )
 
 
-@pytest.mark.skipif(not is_local(OTEXTS), reason="the OTexts series is not below LECTERN_DATA")
+@pytest.mark.data(OTEXTS)
 def test_rolling_origin_is_reported(tmp_path: Path) -> None:
     """The net that has seen all days before the test reports the error at each origin; of other seeds, none."""
     recipe = replace(LADDER.rungs[0].recipe, plan=replace(LADDER.rungs[0].recipe.plan, epochs=1))

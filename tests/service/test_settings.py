@@ -24,6 +24,7 @@ EVERY = {
     "workers": ("4", 4),
     "models": ("image, tagging:1.0.0,", "image, tagging:1.0.0,"),
     "data": ("/data", "/data"),
+    "home": ("/home", "/home"),
     "threads": ("8", 8),
     "wire": ("false", False),
     "max_body_bytes": ("2048", 2048),

@@ -7,13 +7,12 @@ from click.testing import CliRunner, Result
 
 from loadtests.mlperf.command import mlperf
 from loadtests.mlperf.served import Address
-from models.datasets import is_local
 from models.viewcount.data import OTEXTS, load
 from tests.loadtests.mlperf.stub import Stub
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not is_local(OTEXTS), reason="OTexts' page views are not below LECTERN_DATA"),
+    pytest.mark.data(OTEXTS),
 ]
 Start = Callable[[Stub], Address]
 

@@ -15,7 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from models.datasets import read
 from models.errors import DataError, InputChanged
+from models.graph.molecule_data import MUTAG, PARTS, load_molecules
+from models.tagging.data import EWT, read_conllu
 from service.scoring.sources import conllu
 
 Run = Callable[..., Any]
@@ -212,10 +215,9 @@ def test_conllu_at_once(lines: list[str]) -> None:
     assert conllu.plain_words("\n".join(numbered)) == conllu.words(numbered)
 
 
+@pytest.mark.data(EWT)
 def test_conllu_as_in_training(run: Run, alone: Any, prediction: Any, shipped: Any) -> None:
     """The treebank's test part: the same sentences as the reader of training data finds."""
-    from models.tagging.data import EWT, read, read_conllu
-
     content = b"\n\n".join(read(EWT, "en_ewt-ud-test.conllu").split(b"\n\n")[:300]) + b"\n\n"
     job = run("tagging", "in.conllu", content, part_rows=64)
     sentences = read_conllu(content, "test")
@@ -223,10 +225,9 @@ def test_conllu_as_in_training(run: Run, alone: Any, prediction: Any, shipped: A
     assert [prediction(line) for line in job.output.splitlines()] == alone("tagging", instances)
 
 
+@pytest.mark.data(MUTAG)
 def test_tu_as_in_training(run: Run, alone: Any, prediction: Any, tmp_path: Path) -> None:
     """MUTAG's files: the same molecules as the reader of training data finds."""
-    from models.graph.molecule_data import MUTAG, PARTS, load_molecules, read
-
     for part in PARTS:
         (tmp_path / f"MUTAG_{part}.txt").write_bytes(read(MUTAG, f"MUTAG_{part}.txt"))
     job = run("molecule", tmp_path, part_rows=50)
