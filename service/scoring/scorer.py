@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from models.device import Device
-from models.errors import ArtifactMismatch, HttpError, RunnerFailed
+from models.errors import ArtifactMismatch, DataError, HttpError, RunnerFailed
 from models.family import Array
 from models.predictor import Predictor, open_predictor
 from models.session import open_artifact
@@ -73,8 +73,9 @@ class Scorer:
 
         Raises:
             InputChanged: If the input is no longer what was cut.
+            DataError: If the rows take more memory than there is.
         """
-        rows = self.source.read(cut)
+        rows = self._read(cut)
         single: dict[int, Any] = dict(known or {})
         if alone:
             for row in [row for row in range(rows.count) if row not in single]:
@@ -93,6 +94,13 @@ class Scorer:
             single |= self._answers(rows, [row for row in missing if row not in single])
             answers = Answers(count=rows.count, single=single, places=places, many=many)
         return Scored(spec=self.spec, cut=cut, source=rows, layout=self.layout, answers=answers)
+
+    def _read(self, cut: Cut) -> Rows:
+        try:
+            return self.source.read(cut)
+        except MemoryError as error:
+            found = f"rows {cut.first_row} to {cut.first_row + cut.rows - 1} that take more memory than there is"
+            raise DataError(self.spec.source, found=found, expected="smaller pieces, or fewer --part-rows") from error
 
     def _many(self, rows: Rows, known: Mapping[int, Any]) -> tuple[Places | None, dict[str, Array] | None]:
         """The answers of all rows that are plain numbers and have no fault, in micro-batches in order."""

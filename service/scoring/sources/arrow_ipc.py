@@ -8,6 +8,7 @@ import pyarrow as pa
 from models.errors import DataError, InputChanged
 from service.scoring.blocks import CheckedFile, block_digests, digest_of
 from service.scoring.source import Cut
+from service.scoring.sources.bounds import check_depth
 from service.scoring.sources.table_rows import TableReader, TableRows
 from service.scoring.spec import Spec
 from service.scoring.storage import Pass
@@ -37,6 +38,7 @@ class ArrowSource:
         except (pa.ArrowException, OSError) as error:
             raise self._torn() from error
         self.schema: pa.Schema = self._opened.schema.remove_metadata()
+        check_depth(self.schema, spec.source)
         self._reader = TableReader(spec, self.schema)
         self._is_checked = False
 
@@ -101,6 +103,8 @@ class ArrowSource:
             self._file.touched = set()
             try:
                 batch = self._batch(number)
+            except MemoryError:
+                raise
             except (pa.ArrowException, OSError) as error:
                 raise self._torn() from error
             if batch is None:
@@ -130,6 +134,8 @@ class ArrowSource:
                 self._open()
                 self._is_checked = True
             batches = [self._piece(_Piece(*piece)) for piece in cut.place["pieces"]]
+        except MemoryError:
+            raise
         except (pa.ArrowException, OSError, InputChanged) as error:
             raise self._file.reason(cut.first_row, cut.rows) from error
         return self._reader.rows(pa.Table.from_batches(batches, self.schema), cut.first_row)

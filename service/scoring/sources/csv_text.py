@@ -89,7 +89,8 @@ class CsvSource:
             yield from cutter.add(block, ends)
             rest = block[int(ends[-1]) :] if len(ends) else rest + block
             if len(rest) > MAX_ROW_BYTES:
-                reason = f"more than {MAX_ROW_BYTES} bytes (is a quote never closed?)"
+                what = "(is a quote never closed?)" if rest.strip(b"\r\n") else "of blank lines"
+                reason = f"more than {MAX_ROW_BYTES} bytes {what}"
                 raise DataError(self._spec.source, row=row + 1, found=reason, expected="shorter rows")
         last = rest.strip(b"\r\n")
         if b"\n" in last and self._quotes.is_open(last):

@@ -1,7 +1,8 @@
 """Parquet: parts are rows, whatever the row groups."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -10,12 +11,11 @@ import pyarrow.parquet as pq
 from models.errors import DataError, InputChanged
 from service.scoring.blocks import CheckedFile, block_digests, blocks_between, digest_of
 from service.scoring.source import Cut
+from service.scoring.sources.bounds import check_depth, check_part, most_part_bytes, row_bytes
+from service.scoring.sources.parquet_decoding import Decoding, plan_decoding
 from service.scoring.sources.table_rows import TableReader, TableRows
 from service.scoring.spec import Spec
 from service.scoring.storage import BLOCK_BYTES, Pass
-
-# Rows decoded at once.
-BATCH_ROWS = 1024
 
 
 class ParquetSource:
@@ -31,15 +31,20 @@ class ParquetSource:
         except (pa.ArrowException, OSError) as error:
             raise DataError(spec.source, found="no Parquet, or a torn end", expected="a whole Parquet file") from error
         self.schema: pa.Schema = self._parquet.schema_arrow.remove_metadata()
+        check_depth(self.schema, spec.source)
         self._reader = TableReader(spec, self.schema)
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._rest: pa.RecordBatch | None = None
         self._row = -1
 
-    def _open(self) -> pq.ParquetFile:
+    def _open(self, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
         self._file.seek(0)
         # Pages are read as they are needed, column by column, never a whole row group.
-        return pq.ParquetFile(self._file, buffer_size=BLOCK_BYTES, pre_buffer=False)
+        return pq.ParquetFile(self._file, buffer_size=BLOCK_BYTES, pre_buffer=False, read_dictionary=[*dictionaries])
+
+    @cached_property
+    def _decoding(self) -> Decoding:
+        return plan_decoding(self._parquet.metadata, self.schema, self._spec.source)
 
     @property
     def digest(self) -> str:
@@ -48,6 +53,7 @@ class ParquetSource:
 
     def cuts(self) -> Iterator[Cut]:
         """Parts of equally many rows, by the file's average row."""
+        assert self._decoding, "rows that are too large are refused first of all"
         digests = block_digests(self._pass)
         meta, options = self._parquet.metadata, self._spec.options
         groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
@@ -70,10 +76,21 @@ class ParquetSource:
         """The rows of a part; asked for in order, the file is decoded once."""
         self._file.expected = cut.place["blocks"]
         try:
-            pieces = [*self._take(cut.first_row, cut.rows)]
+            pieces = self._pieces(cut)
+        except MemoryError:
+            raise
         except (pa.ArrowException, OSError, InputChanged) as error:
             raise self._file.reason(cut.first_row, cut.rows) from error
         return self._reader.rows(pa.Table.from_batches(pieces, self.schema), cut.first_row)
+
+    def _pieces(self, cut: Cut) -> list[pa.RecordBatch]:
+        """The rows of a part, if all of them may be unpacked together."""
+        pieces, size, rows = [], 0, range(cut.first_row, cut.first_row + cut.rows)
+        for piece in self._take(cut.first_row, cut.rows):
+            size += int(row_bytes(piece).sum())
+            check_part(size, most_part_bytes(self._spec.options), self._spec.source, rows)
+            pieces.append(piece.cast(self.schema) if self._decoding.dictionaries else piece)
+        return pieces
 
     def _take(self, first: int, rows: int) -> Iterator[pa.RecordBatch]:
         if self._row < 0 or first < self._row:
@@ -91,13 +108,13 @@ class ParquetSource:
 
     def _begin(self, first: int) -> None:
         """Go to the row group with a row."""
-        self._parquet = self._open()
+        self._parquet = self._open(self._decoding.dictionaries)
         meta, group, self._row = self._parquet.metadata, 0, 0
         while group < meta.num_row_groups and self._row + meta.row_group(group).num_rows <= first:
             self._row += meta.row_group(group).num_rows
             group += 1
         numbers = [*range(group, meta.num_row_groups)]
-        self._batches = self._parquet.iter_batches(BATCH_ROWS, row_groups=numbers, use_threads=False)
+        self._batches = self._parquet.iter_batches(self._decoding.batch_rows, row_groups=numbers, use_threads=False)
         self._rest = None
 
 

@@ -35,10 +35,9 @@ class Quotes:
 
     def ends_after(self, rest: bytes, block: bytes) -> Places:
         """The same in a block after the beginning of a row, which the block goes on with."""
+        rest = rest.lstrip(b"\r\n")  # blank lines belong to no row, however many there are
         if b'"' in block or b'"' in rest:
             return self.ends(rest + block) - len(rest)
-        if not rest.strip(b"\r\n"):
-            return _without_blanks(rest + block, line_ends(rest + block), 0) - len(rest)
         return _without_blanks(block, line_ends(block), -len(rest))
 
     def _outside(self, text: bytes, units: NDArray[np.uint8], ends: Places) -> Places:

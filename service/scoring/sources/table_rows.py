@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import MalformedRequest
+from models.errors import BodyTooLarge, DataError, HttpError, MalformedRequest
 from models.registry import find_card
+from service.scoring.sources.bounds import MAX_ROW_BYTES, bounded
 from service.scoring.sources.checking import check
 from service.scoring.sources.columns import Field, document, resolve
 from service.scoring.sources.jsonl import Document
@@ -29,21 +30,23 @@ class TableReader:
         are_numbers = [pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in schema.types]
         card = find_card(spec.family, spec.task)
         self.fields: list[Field] = resolve(schema.names, are_numbers, card, spec.options, spec.source)
-        self.document, self._address = Document(spec), spec.source
+        self.document, self._address, self._options = Document(spec), spec.source, spec.options
 
     def rows(self, table: "pa.Table", first_row: int) -> "TableRows":
         """The rows of a piece.
 
         Raises:
-            DataError: If it is damaged.
+            DataError: If it is damaged, or takes too much unpacked.
         """
-        return TableRows(self, *check(table, self._address, first_row))
+        table, unreadable = check(table, self._address, first_row)
+        table, large = bounded(table, self._options, self._address, first_row)
+        faults: dict[int, HttpError] = {row: MalformedRequest(reason) for row, reason in unreadable.items()}
+        faults |= dict.fromkeys(large, BodyTooLarge(f"the row is larger than {MAX_ROW_BYTES} bytes"))
+        return TableRows(self, table, faults)
 
 
 def check_names(spec: Spec, schema: "pa.Schema") -> None:
     """Two columns of one name cannot be told apart."""
-    from models.errors import DataError
-
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
         raise DataError(spec.source, found=f"two columns {twice[0]!r}", expected="each name once")
@@ -52,7 +55,7 @@ def check_names(spec: Spec, schema: "pa.Schema") -> None:
 class TableRows:
     """A piece of a table."""
 
-    def __init__(self, reader: TableReader, table: "pa.Table", faults: Mapping[int, str]) -> None:
+    def __init__(self, reader: TableReader, table: "pa.Table", faults: Mapping[int, HttpError]) -> None:
         self._reader, self._table, self.count, self._faults = reader, table, table.num_rows, faults
         self._columns: dict[int, list[Any]] = {}
 
@@ -64,7 +67,7 @@ class TableRows:
     def instance(self, row: int) -> Any:
         """What the row's cells ask."""
         if row in self._faults:
-            raise MalformedRequest(self._faults[row])
+            raise self._faults[row]
         cells = {place: self._cells(place)[row] for field in self._reader.fields for place in field.columns}
         return self._reader.document.read(document(self._reader.fields, cells))
 
