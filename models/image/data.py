@@ -1,6 +1,5 @@
 """Pictures to learn from: Fashion-MNIST, IDX files like it, or a folder with one subfolder per class. Torch-free."""
 
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from models.datasets import (
 from models.errors import DataError
 from models.family import Prediction
 from models.image.container import UnreadablePicture
+from models.image.idx import read_head
 from models.image.picture import open_picture, to_pixels
 from models.image.schema import Assets, Instance
 
@@ -100,10 +100,7 @@ def read_idx(content: bytes, name: str, axes: int) -> NDArray[np.uint8]:
     Raises:
         DataError: If the header or the length is not an unsigned-byte IDX file's.
     """
-    header = 4 + 4 * axes
-    if len(content) < header or content[:4] != bytes((0, 0, 8, axes)):
-        raise DataError(name, found=f"header {content[:4].hex()}", expected=f"0000080{axes}")
-    shape = struct.unpack(f">{axes}I", content[4:header])
+    shape, header = read_head(content, name, axes), 4 + 4 * axes
     if len(content) - header != np.prod(shape):
         raise DataError(name, found=f"{len(content) - header} bytes", expected=f"{shape} values")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy()

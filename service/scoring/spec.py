@@ -15,12 +15,13 @@ INPUTS = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv",
     ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow", ".arrows": "arrow",
     ".conllu": "conllu", ".tar": "tar", ".tgz": "tar", ".zip": "zip", ".txt": "series",
+    "idx3-ubyte": "idx",
 }  # fmt: skip
 OUTPUTS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
 FOLDERS = ("folder", "tu")
 COMPRESSIONS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 # Formats that may stand compressed: they are read from the beginning to the end.
-STREAMED = frozenset({"jsonl", "csv", "conllu", "tar", "series"})
+STREAMED = frozenset({"jsonl", "csv", "conllu", "tar", "series", "idx"})
 
 # About a second's work on one core; the smaller, the evener the shares of several.
 ROWS, WORD_ROWS, BULK_ROWS = 2**10, 2**11, 2**14
@@ -144,11 +145,12 @@ def _folder_format(source: str) -> str:
 
 
 def _format(name: str, known: Mapping[str, str]) -> str:
-    suffix = PurePosixPath(name).suffix.lower()
-    if suffix not in known:
+    found = next((known[ending] for ending in known if name.lower().endswith(ending)), None)
+    if found is None:
+        suffix = PurePosixPath(name).suffix.lower()
         expected = f"a name that ends with one of {' '.join(known)}, or the format said"
         raise DataError(name, found=f"the ending {suffix!r}", expected=expected)
-    return known[suffix]
+    return found
 
 
 def to_bytes(value: Any) -> bytes:

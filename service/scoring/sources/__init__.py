@@ -8,6 +8,7 @@ from service.scoring.sources.arrow_ipc import ArrowSource
 from service.scoring.sources.conllu import ConlluSource
 from service.scoring.sources.csv_text import CsvSource
 from service.scoring.sources.folder import FolderSource
+from service.scoring.sources.idx import IdxSource
 from service.scoring.sources.jsonl import JsonlSource
 from service.scoring.sources.parquet_file import ParquetSource
 from service.scoring.sources.series import SeriesSource
@@ -24,5 +25,6 @@ SOURCES: Mapping[str, Callable[[Spec], Source]] = {
     "tar": TarSource,
     "zip": ZipSource,
     "tu": TuSource,
+    "idx": IdxSource,
     "series": SeriesSource,
 }
