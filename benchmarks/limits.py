@@ -10,6 +10,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any, TypeVar
 
+import click
 import msgspec
 
 from benchmarks.envelopes import JSON
@@ -122,6 +123,7 @@ def _median_ms(step: Callable[[], Any]) -> float:
     return median(times)
 
 
+@click.command(help=__doc__)
 def main() -> None:
     """Do the task on standard input (MessagePack), and write the limit (JSON)."""
     task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Task)

@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from time import perf_counter, process_time
 
+import click
 import msgspec
 
 RECEIVE_BYTES, SEND_BUFFER_BYTES = 262_144, 1_048_576
@@ -139,6 +140,7 @@ class Drive:
         return wire
 
 
+@click.command(help=__doc__)
 def main() -> None:
     """Run the plan on standard input (MessagePack) and write one tally per repeat (JSON)."""
     drive = Drive(msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Plan))

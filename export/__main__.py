@@ -54,7 +54,11 @@ def install(folders: tuple[Path, ...]) -> None:
     from export.store import shipped_folders
 
     for folder in folders or shipped_folders():
-        manifest, is_new = install_artifact(folder)
+        try:
+            manifest, is_new = install_artifact(folder)
+        except OSError as error:  # BentoML makes its home when it is first asked for something
+            reason = "BENTOML_HOME must be a folder that this user can write"
+            raise click.ClickException(f"{reason}, got {error.filename}: {error.strerror}") from error
         click.echo(f"{'installed' if is_new else 'in store '}  {manifest.tag:<20} {manifest.digest[:12]}")
 
 

@@ -79,15 +79,15 @@ class Predictor:
         """Collect the first faults; nothing is looked at behind too many, or behind too much that was decoded."""
         card, assets, budget, units = self.card, self.assets, self.card.file_budget, 0
         for place, instance in enumerate(instances):
-            for fault in islice(card.validate(instance, assets), MAX_FAULTS - len(faults)):
+            for fault in card.validate(instance, assets):
                 faults.append(fault.inside("instances", place))
+                if len(faults) == MAX_FAULTS:
+                    return
             if budget is not None:
                 units += budget.cost(instance)
-                if (fault_of_all := budget.fault(place, units)) is not None:
-                    faults.append(fault_of_all)
+                if (too_much := budget.fault(place, units)) is not None:
+                    faults.append(too_much)
                     return
-            if len(faults) == MAX_FAULTS:
-                return
             yield
 
     def bound_explanation(self, samples: Sequence[Any]) -> None:

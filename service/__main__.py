@@ -2,39 +2,69 @@
 
 import fcntl
 import os
-import socket
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+
+import click
 
 from models.datasets import REPOSITORY
 from models.errors import LecternError, SettingsError
 from service.access import Access
+from service.address import find_address
 from service.jobs.place import open_place
 from service.logs import last_words
-from service.settings import Settings, bentoml_environment, settings
+from service.settings import PREFIX, Settings, bentoml_environment, settings
 from service.tls import tls_arguments
+from service.variables import describe
 
 GRACE_SECONDS = 30
 
 
+class ServeCommand(click.Command):
+    """A command whose help lists the settings: it has no options."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each setting with what it means and its default."""
+        with formatter.section("Settings, as environment variables"):
+            formatter.write_dl([*describe(Settings, PREFIX)])
+
+
+@click.command(cls=ServeCommand, help="Serve every model of the model store, until Ctrl-C.")
 def main() -> None:
     """Check what can be checked cheaply, then become ``bentoml serve`` with a watchdog."""
     try:
         current = settings()
         environment = bentoml_environment()
-        _lock(Path(environment["BENTOML_HOME"]))
-        _check_port(current)
-        Access(current)
-        if current.jobs_root:
-            open_place(current)
-        tls = tls_arguments(current)
+        _check_all(current, Path(environment["BENTOML_HOME"]))
+        host, tls = find_address(current), tls_arguments(current)
     except LecternError as error:
         sys.exit(last_words(error))
-    arguments = ["serve", "service.app:Gateway", "--host", current.host, "--port", str(current.port)]
+    arguments = ["serve", "service.app:Gateway", "--host", host, "--port", str(current.port)]
     arguments += tls
     arguments += ["--timeout-graceful-shutdown", str(GRACE_SECONDS)]
     os.chdir(REPOSITORY)
     os.execve(sys.executable, [sys.executable, "-m", "service.parent", *arguments], environment)
+
+
+def _check_all(current: Settings, home: Path) -> None:
+    """Raise ``SettingsError`` with everything that is wrong, or return holding the lock on the home."""
+    checks: list[Callable[[], object]] = [partial(_lock, home), partial(find_address, current)]
+    checks += [partial(Access, current), partial(tls_arguments, current)]
+    if current.jobs_root:
+        checks.append(partial(open_place, current))
+    faults = [*_faults(checks)]
+    if faults:
+        raise SettingsError("; ".join(faults))
+
+
+def _faults(checks: list[Callable[[], object]]) -> Iterator[str]:
+    for check in checks:
+        try:
+            check()
+        except LecternError as error:
+            yield str(error)
 
 
 def _lock(home: Path) -> None:
@@ -42,8 +72,12 @@ def _lock(home: Path) -> None:
 
     A second server on the same home would delete the first one's metrics while it runs.
     """
-    home.mkdir(parents=True, exist_ok=True)
-    lock = os.open(home / "lectern.lock", os.O_CREAT | os.O_RDWR)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = os.open(home / "lectern.lock", os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        reason = f"BENTOML_HOME must be a folder that this user can write, got {home}: {error.strerror}"
+        raise SettingsError(reason) from error
     os.set_inheritable(lock, True)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,15 +85,6 @@ def _lock(home: Path) -> None:
         raise SettingsError(
             f"another server uses {home}; stop it, or give this one a BENTOML_HOME of its own"
         ) from error
-
-
-def _check_port(current: Settings) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((current.host, current.port))
-        except OSError as error:
-            raise SettingsError(f"cannot listen on {current.host}:{current.port}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

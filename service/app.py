@@ -137,7 +137,9 @@ class GatewayCore:
             manifest = endpoint.manifest
             show_model(manifest, endpoint.provider, is_live=True, installed=installed_at(manifest.tag))
         settle()
-        self.tasks = [asyncio.create_task(work) for work in (beat(worker_name()), self.versions.follow())]
+        self.tasks = [
+            asyncio.create_task(work) for work in (beat(worker_name(), len(endpoints)), self.versions.follow())
+        ]
         if self.jobs is not None:
             self.jobs.begin()
         for endpoint in endpoints:

@@ -196,6 +196,12 @@ def write_event(event: Document) -> None:
     _to_stderr(as_line(event))
 
 
+def announce(message: str, **fields: int | str) -> None:
+    """Write an event that somebody waits for: to people its message says all, machines get its fields too."""
+    head = {"time": _time(datetime.now(UTC)), "level": "INFO", "logger": "lectern", "pid": os.getpid()}
+    write_event({**head, "message": message, **(fields if log_form() is LogForm.JSON else {})})
+
+
 def _uncaught(message: str, error: BaseException | None) -> None:
     _logger.critical(message, exc_info=error)
 

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from service.settings import parent_pid, visible_devices
-from service.watchdog import living
+from service.watchdog import WORKER, living
 
 SUPERVISOR = "supervisor"
 LABELS = ("process",)
@@ -29,7 +29,7 @@ class Processes(Collector):
         seconds = CounterMetricFamily(
             "lectern_process_cpu_seconds_total", "Time that the process has computed.", labels=LABELS
         )
-        for pid, name in {parent_pid(): SUPERVISOR, **living()}.items():
+        for pid, name in {parent_pid(): SUPERVISOR, **{pid: one.name for pid, one in living().items()}}.items():
             with suppress(psutil.Error):
                 process = psutil.Process(pid)
                 with process.oneshot():
@@ -91,7 +91,7 @@ def count_devices() -> int:
 
 def worker_name() -> str:
     """What this gateway process is called; whoever takes its place is called the same."""
-    return f"worker-{server_context.worker_index or 1}"
+    return f"{WORKER}{server_context.worker_index or 1}"
 
 
 def collectors(*, uses_cuda: bool) -> list[Collector]:

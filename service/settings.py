@@ -236,8 +236,18 @@ def settings() -> Settings:
 
 
 def home() -> Path:
-    """``BENTOML_HOME``, or where BentoML would put it."""
-    return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
+    """``BENTOML_HOME``, or where BentoML would put it.
+
+    Raises:
+        SettingsError: If nobody says where that is.
+    """
+    named = os.environ.get("BENTOML_HOME")
+    if named:
+        return Path(named)
+    try:
+        return Path.home() / "bentoml"
+    except RuntimeError:
+        raise SettingsError("this user has no home directory; set BENTOML_HOME to a folder it can write") from None
 
 
 def metrics_place() -> Path | None:

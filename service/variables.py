@@ -1,7 +1,7 @@
 """Read environment variables into the fields of a struct, and say in plain words whatever does not fit, all at once."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -45,6 +45,15 @@ def read_variables(
         except msgspec.ValidationError:
             faults.append(f"{variable} must be {_allowed(inspect.type_info(field.type))}, got {value!r}")
     return fields, faults
+
+
+def describe(struct: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, str]]:
+    """Yield each variable's name, and what it means with its default."""
+    for field in msgspec.structs.fields(struct):
+        kind = inspect.type_info(field.type)
+        meaning = (kind.extra_json_schema or {})["description"] if isinstance(kind, inspect.Metadata) else ""
+        default = "empty" if field.default in (None, "") else str(field.default).lower()
+        yield prefix + field.name.upper(), f"{meaning}  [{default}]"
 
 
 def _unknown(variable: str, prefix: str, known: list[str]) -> str:

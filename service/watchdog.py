@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from service.settings import home, parent_pid
 
@@ -23,7 +23,17 @@ BEAT_SECONDS = 1.0
 SILENT_SECONDS = 10.0
 # BentoML looks for dead workers every ten seconds.
 LOOK_SECONDS = 0.5
+WORKER = "worker-"  # what the names of gateways begin like
 _TIME = struct.Struct("d")
+# When it last said so, how many models answer there, and what follows is its name.
+_BEAT = struct.Struct("dI")
+
+
+class Living(NamedTuple):
+    """What a process that lives is for, and how many models answer there."""
+
+    name: str
+    models: int
 
 
 def beat_file(pid: int) -> Path:
@@ -31,18 +41,19 @@ def beat_file(pid: int) -> Path:
     return home() / "lectern-beats" / str(pid)
 
 
-async def beat(name: str) -> None:
+async def beat(name: str, models: int = 0) -> None:
     """Say that this process's event loop turns, for ever; end when the parent is no more.
 
     Args:
         name: What the process is for, e.g. ``worker-1``.
+        models: How many models it answers for, now that it is ready.
     """
     file, parent = beat_file(os.getpid()), parent_pid()
     file.parent.mkdir(parents=True, exist_ok=True)
     place = os.open(file, os.O_CREAT | os.O_WRONLY)
     try:
         with suppress(OSError):
-            os.pwrite(place, name.encode(), _TIME.size)
+            os.pwrite(place, _BEAT.pack(monotonic(), models) + name.encode(), 0)
         while True:
             with suppress(OSError):  # a full disk must not end it; eight bytes that are there are overwritten
                 os.pwrite(place, _TIME.pack(monotonic()), 0)
@@ -55,14 +66,16 @@ async def beat(name: str) -> None:
         file.unlink(missing_ok=True)
 
 
-def living() -> dict[int, str]:
+def living() -> dict[int, Living]:
     """The processes that say they live, and what each is for."""
     found = {}
     with suppress(FileNotFoundError):
         for file in beat_file(0).parent.iterdir():
-            with suppress(OSError, ValueError):
-                found[int(file.name)] = file.read_bytes()[_TIME.size :].decode()
-    return {pid: name for pid, name in found.items() if name}
+            with suppress(OSError, ValueError, struct.error):
+                said = file.read_bytes()
+                _, models = _BEAT.unpack_from(said)
+                found[int(file.name)] = Living(said[_BEAT.size :].decode(), models)
+    return {pid: process for pid, process in found.items() if process.name}
 
 
 def kill_silent(pids: Collection[int]) -> None:
@@ -81,16 +94,26 @@ def kill_silent(pids: Collection[int]) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def watched(create_arbiter: Callable[..., Any]) -> Callable[..., Any]:
-    """BentoML's way to make its parent, with one that looks twice a second for dead and for silent workers."""
+def watched(create_arbiter: Callable[..., Any], greet: Callable[[Collection[Living]], bool]) -> Callable[..., Any]:
+    """BentoML's way to make its parent, with one that looks twice a second for dead and for silent workers.
+
+    Args:
+        create_arbiter: BentoML's own way.
+        greet: Asked with its processes until it says that nobody need ask it again.
+    """
 
     @wraps(create_arbiter)
     def create(watchers: list[Any], **arguments: Any) -> Any:
         arbiter = create_arbiter(watchers, **{"check_delay": LOOK_SECONDS, **arguments})
         manage = arbiter.manage_watchers
 
+        has_greeted = False
+
         def look() -> Any:
-            kill_silent([pid for watcher in arbiter.iter_watchers() for pid in watcher.processes])
+            nonlocal has_greeted
+            pids = [pid for watcher in arbiter.iter_watchers() for pid in watcher.processes]
+            kill_silent(pids)
+            has_greeted = has_greeted or greet([one for pid, one in living().items() if pid in pids])
             return manage()
 
         arbiter.manage_watchers = look

@@ -6,13 +6,13 @@ the clock and of computing. Nothing is copied to another process, checked, or ke
 
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, NamedTuple, TypeAlias
 
+import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pc
@@ -120,9 +120,12 @@ def _batches(predictor: Predictor, samples: list[Any], scale: float) -> list[lis
     return found
 
 
-def main() -> None:
+@click.command(help=__doc__)
+@click.argument("model")
+@click.argument("source")
+@click.argument("target")
+def main(model: str, source: str, target: str) -> None:
     """The command line."""
-    model, source, target = sys.argv[1:]
     (served,) = find_models([model])
     predictor = open_predictor(open_artifact(served.folder))
     if source.endswith(".csv"):

@@ -5,11 +5,11 @@ Run as ``python -m benchmarks.batch.plain MODEL INPUT OUTPUT``. No row is checke
 
 import io
 import json
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import onnxruntime as ort
 import pandas as pd
@@ -73,9 +73,12 @@ def instances(session: Any, source: str, card: Any, assets: Any) -> pd.DataFrame
     return pd.DataFrame(rows)
 
 
-def main() -> None:
+@click.command(help=__doc__)
+@click.argument("model")
+@click.argument("source")
+@click.argument("target")
+def main(model: str, source: str, target: str) -> None:
     """The command line."""
-    model, source, target = sys.argv[1:]
     (served,) = find_models([model])
     session = ort.InferenceSession(str(served.folder / "model.onnx"), providers=["CPUExecutionProvider"])
     card = find_card(served.manifest.family, served.manifest.task)

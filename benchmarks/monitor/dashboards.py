@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
@@ -262,7 +263,9 @@ def _text(page: Any) -> str:
     return json.dumps(page, cls=JSONEncoder, indent=1, sort_keys=True) + "\n"
 
 
-def main(folder: Path = FOLDER) -> None:
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path(path_type=Path), default=FOLDER)
+def main(folder: Path) -> None:
     """Write them."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from models.datasets import REPOSITORY
 
 FOLDER = REPOSITORY / ".prometheus"
@@ -131,15 +133,14 @@ def _unpack(packages: Sequence[Path], root: Path) -> Path:
     return root
 
 
-def main() -> int:
+@click.command(help=__doc__)
+def main() -> None:
     """Say where Prometheus is, fetching it first if need be; 1 and a sentence where it cannot be had."""
     try:
         sys.stdout.write(f"{obtain().prometheus}\n")
     except NotToBeHad as error:
-        sys.stderr.write(f"lectern: {error}\n")
-        return 1
-    return 0
+        sys.exit(f"lectern: {error}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from time import perf_counter, process_time
 
+import click
 import msgspec
 
 from benchmarks.load import CLOSED, LENGTH, RECEIVE_BYTES
@@ -226,6 +227,7 @@ def _group(values: "array[float]") -> Group:
     )
 
 
+@click.command(help=__doc__)
 def main() -> None:
     """Run the plan on standard input (MessagePack) and write the report (JSON)."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

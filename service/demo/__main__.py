@@ -12,19 +12,20 @@ import urllib.error
 import urllib.request
 import webbrowser
 
+import click
+
 from models.errors import LecternError
+from service.address import find_url
 from service.demo.pages import ROUTE
 from service.settings import Settings, has_display, settings
 
 PATIENCE_SECONDS = 120.0
 PAUSE_SECONDS = 0.2
-ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what is listened on, not what is bound here
 
 
 def address(current: Settings) -> str:
     """Where a browser on this machine finds the page."""
-    scheme = "https" if current.tls_certificate else "http"
-    return f"{scheme}://{ANY_HOST.get(current.host, current.host)}:{current.port}{ROUTE}/"
+    return f"{find_url(current)}{ROUTE}/"
 
 
 def is_there(url: str) -> bool:
@@ -37,13 +38,14 @@ def is_there(url: str) -> bool:
         return False
 
 
-def main() -> None:
+@click.command(help=__doc__)
+@click.argument("service", type=int, metavar="[PID]", default=os.getppid)
+def main(service: int) -> None:
     """Return when the page was shown, or when there will be none."""
     try:
         url = address(settings())
     except LecternError:
         return  # the service says it
-    service = int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid()
     end = time.monotonic() + PATIENCE_SECONDS
     while not is_there(url):
         if os.getppid() != service or time.monotonic() > end:

@@ -11,21 +11,26 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import click
+
 # prctl(2)
 SET_DEATH_SIGNAL = 1
 SELF = Path("/proc/self")
 
 
-def main() -> None:
+@click.command(help=__doc__, context_settings={"allow_interspersed_args": False})
+@click.argument("parent", type=int)
+@click.argument("lock", type=int)
+@click.argument("program", nargs=-1, required=True)
+def main(parent: int, lock: int, program: tuple[str, ...]) -> None:
     """Give way, then become the program."""
-    parent, lock, *program = sys.argv[1:]
     # To be ended as one; and a terminal's Ctrl-C is not meant for it. Not a session of its own: see ``give_way``.
     os.setpgid(0, 0)
-    keep_only(int(lock))
+    keep_only(lock)
     give_way()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGTERM)
-    if os.getppid() != int(parent):  # it died before it could be watched
+    if os.getppid() != parent:  # it died before it could be watched
         sys.exit("whoever started this job is gone")
     os.execv(program[0], program)
 

@@ -132,6 +132,28 @@ def test_an_empty_model_store_is_one_line(refusal: Refusal, tmp_path: Path) -> N
     assert "python -m export install" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("named", ["/proc/nobody/home", "/dev/null/home"])
+def test_a_home_that_cannot_be_made_is_one_line(refusal: Refusal, run: Any, named: str) -> None:
+    """The service and what fills its store name the variable, and say what it must be."""
+    assert f"BENTOML_HOME must be a folder that this user can write, got {named}" in refusal(Path(named))
+    done = run("-m", "export", "install", home=Path(named))
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert "BENTOML_HOME must be a folder that this user can write" in done.stderr
+
+
+def test_the_last_line_says_where_it_is(launch: Any) -> None:
+    """When all workers are ready one line says so, once, whatever Kubernetes says of a Service of our name."""
+    links = {"LECTERN_PREDICTOR_SERVICE_HOST": "10.0.0.1", "LECTERN_PREDICTOR_PORT": "tcp://10.0.0.1:80"}
+    server = launch(LECTERN_WORKERS="2", LECTERN_MODELS="viewcount,molecule", **links)
+    deadline = time.monotonic() + 10
+    while (last := json.loads(server.log.read_text().splitlines()[-1])).get("event") != "serving":
+        assert time.monotonic() < deadline, last
+        time.sleep(0.05)
+    assert {name: last[name] for name in ("models", "workers", "url")} == {"models": 2, "workers": 2, "url": server.url}
+    assert f"curl {server.url}/v1/models; documentation: {server.url}/; stop: Ctrl-C" in last["message"]
+    assert server.log.read_text().count('"serving"') == 1
+
+
 def test_a_used_port_is_one_line(refusal: Refusal, unused_port: int) -> None:
     """The line names the address."""
     with socket.socket() as other:
