@@ -16,7 +16,8 @@ from models.datasets import find_local, is_local, read
 from models.graph.molecule_data import MUTAG, load_molecules
 from models.image.data import FASHION_MNIST
 from models.image.schema import Instance as Picture
-from models.tagging.data import EWT, read_conllu
+from models.tagging.conllu import read_conllu
+from models.tagging.data import EWT
 from models.tagging.schema import Instance as Sentence
 
 SEED = 7

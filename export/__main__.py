@@ -193,10 +193,10 @@ def _describe(folder: Path) -> None:
     click.echo(f"  batch invariance  {same.requests} requests, {same.companies} companies, bits {same.bit_identical}")
     if ended := manifest.training.report.get("ended"):
         click.echo("  ended             after {epochs} of {of} epochs {half}".format(**ended))
-    score = proof.score
-    click.echo(
-        f"  {score.metric:<16}  torch {score.torch} onnx {score.onnx} {score.unit}, {score.label_changes} changes"
-    )
+    for score in (proof.score, *(proof.other_scores or ())):
+        asked = f", by {score.measured_on}" if score.measured_on else ""
+        found = f"torch {score.torch} onnx {score.onnx} {score.unit}, {score.label_changes} changes"
+        click.echo(f"  {score.metric:<16}  {found}{asked}")
     click.echo(f"  nodes             {dict(_operators(content))}")
     _describe_device(manifest.device or UNMEASURED)
     for feature in [] if manifest.profile is None else manifest.profile.features:

@@ -12,13 +12,14 @@ import msgspec
 import onnx
 import onnxruntime as ort
 import torch
+from msgspec import UNSET
 from torch import nn
 
 from export import checks
 from export.convert import OPSET, run_torch, to_onnx
 from export.operators import check_operators
 from export.profile import make_profile
-from models.datasets import REPOSITORY, Data
+from models.datasets import REPOSITORY, Data, Rewritable
 from models.device import CPU_PROVIDER, has_cuda
 from models.device_proof import UNMEASURED, DeviceChoice
 from models.errors import CertificateError, LecternError
@@ -40,7 +41,7 @@ from models.train import RUNS, as_trained, finishing, read_run, recipes
 from models.training import CHECKPOINT, FINAL_WEIGHTS, REPORT, Learner, Recipe, seed_everything
 
 THREADS = 1
-REPORTED = ("ended", "interval", "cross_validation", "unknown_words")
+REPORTED = ("ended", "interval", "cross_validation", "unknown_words", "cut_words")
 
 
 def artifact_folder(family: str, model: str) -> Path:
@@ -86,12 +87,15 @@ def certify_model(
         return dict(zip(names, engine.run(names, feeds), strict=True))
 
     predictor = Predictor(card=card, assets=data.assets, outputs=outputs, run=run)
+    before = torch_predictor(net, card, data)
+    others = data.rewritten() if isinstance(data, Rewritable) else {}
     return Certificate(
         parity=checks.check_parity(net, predictor),
         batch_norm=checks.check_batch_norm(net, card, data.assets),
         batch_invariance=checks.check_batch_invariance(predictor),
         operators=operators,
-        score=checks.check_score(data, torch_predictor(net, card, data), predictor),
+        score=checks.check_score(data, before, predictor),
+        other_scores=[checks.check_score(other, before, predictor) for other in others.values()] or UNSET,
     )
 
 

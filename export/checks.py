@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
+import msgspec
 import numpy as np
+from msgspec import structs
 from torch import nn
 
 from export.convert import example_feeds, run_torch
@@ -157,7 +159,14 @@ def check_score(data: Data, torch_predictor: Predictor, onnx_predictor: Predicto
         torch=round(scores[0], 4),
         onnx=round(scores[1], 4),
         label_changes=changes,
+        measured_on=", ".join(_given(requests[0])),
     )
+
+
+def _given(instance: msgspec.Struct) -> list[str]:
+    """The fields of a request that say what is asked about."""
+    defaults = {field.name: field.default for field in structs.fields(instance)}
+    return [name for name, default in defaults.items() if getattr(instance, name) is not default]
 
 
 def _judge(data: Data, predictions: Sequence[Prediction], truths: Sequence[Any]) -> float:

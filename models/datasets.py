@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from models.errors import DataError
 from models.family import Assets, Prediction
@@ -66,7 +66,7 @@ class Provenance:
         licence: SPDX identifier or a sentence.
         attribution: Who made it.
         sha256: Of each file's content, by name.
-        notes: What was passed over or filled in when it was read, a line each.
+        notes: What was passed over, filled in or found out when it was read, a line each.
     """
 
     name: str
@@ -131,6 +131,15 @@ class Data(Protocol):
 
     def judge(self, predictions: Sequence[Prediction], truths: Sequence[Any]) -> float:
         """The metric over served predictions and true answers."""
+        ...
+
+
+@runtime_checkable
+class Rewritable(Protocol):
+    """Data of which a request can ask in more than one field, with other answers."""
+
+    def rewritten(self) -> Mapping[str, Data]:
+        """The same data asked for by other fields, by field; each has its own metric."""
         ...
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from models.errors import Fault
 from models.files import FileBudget
+from models.narrowing import Narrowing, narrow_nothing
 from models.tensors import Tensors
 
 Array: TypeAlias = NDArray[Any]
@@ -270,6 +271,7 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
             together, in place, where zeros would not do.
         tensors: Its samples as tensors, for who sends those.
         series: Its instances as windows of a file that is one series, where people have such files.
+        narrow: What a model's assets say of its own requests and answers: classes, sizes, fields it does not take.
     """
 
     family: str
@@ -298,6 +300,7 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
     connect: Callable[[Feeds, Mapping[str, int], Mapping[str, int]], None] | None = None
     tensors: Tensors[AssetsT, SampleT] | None = None
     series: SeriesReader | None = None
+    narrow: Callable[[AssetsT], Narrowing] = narrow_nothing
 
 
 AnyCard: TypeAlias = Card[Any, Any, Any]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from models.device_proof import DeviceChoice
 from models.errors import ArtifactMismatch, ArtifactMissing, CardMismatch, printable
@@ -70,7 +71,11 @@ class BatchInvariance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The test set through torch and through the artifact, by the same codec."""
+    """The test set through torch and through the artifact, by the same codec.
+
+    Attributes:
+        measured_on: The fields of the requests that were sent; unset in artifacts from before it was written down.
+    """
 
     metric: str
     unit: str
@@ -78,16 +83,22 @@ class Score(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     torch: float
     onnx: float
     label_changes: int
+    measured_on: str | UnsetType = UNSET
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything export proved."""
+    """Everything export proved.
+
+    Attributes:
+        other_scores: Of the same test set asked for by other fields, where the model takes them and does otherwise.
+    """
 
     parity: Parity
     batch_norm: BatchNorm
     batch_invariance: BatchInvariance
     operators: list[str]
     score: Score
+    other_scores: list[Score] | UnsetType = UNSET
 
 
 class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

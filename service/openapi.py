@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from models.predictor import Predictor
 from service.access import OPEN_ROUTES, Access
 from service.endpoint import Endpoint
 from service.gateway import Desk
@@ -93,6 +94,34 @@ def _array_schema(kind: type) -> dict[str, Any]:
     return {"type": "array", "items": {"type": ["number", "array"]}}
 
 
+def schemas(
+    request: type, predictor: Predictor, template: str
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, dict[str, Any]]]:
+    """A model's own request and prediction, and their parts by name, with its classes, sizes and fields.
+
+    Args:
+        request: The type of its bodies.
+        predictor: The model's.
+        template: How one part refers to another by ``{name}``.
+    """
+    card = predictor.card
+    (asked, answered), parts = msgspec.json.schema_components(
+        [request, card.prediction], schema_hook=_array_schema, ref_template=template
+    )
+    narrowing = card.narrow(predictor.assets)
+    for kind, fields in ((card.instance, narrowing.instance), (card.prediction, narrowing.prediction)):
+        properties = parts[kind.__name__]["properties"]
+        for name, keywords in fields.items():
+            properties[name] = None if keywords is None else properties[name] | keywords
+        parts[kind.__name__]["properties"] = {name: told for name, told in properties.items() if told is not None}
+    return asked, answered, parts
+
+
+def _alone(found: dict[str, Any], parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A schema that holds its parts."""
+    return found | {"$defs": parts}
+
+
 def example_request(endpoint: Endpoint) -> dict[str, Any]:
     """A body that works, as plain JSON values."""
     instance = endpoint.predictor.card.example(endpoint.predictor.assets)
@@ -114,6 +143,7 @@ def summary(endpoint: Endpoint) -> dict[str, Any]:
             "unit": score.unit,
             "test": score.onnx,
             "instances": score.instances,
+            "measured_on": score.measured_on or None,
         },
         "data": manifest.training.data["name"],
         "digest": manifest.digest,
@@ -128,15 +158,16 @@ def index(desk: Desk) -> dict[str, Any]:
 
 def card_page(endpoint: Endpoint) -> dict[str, Any]:
     """``GET /v1/models/{model}``: schema, example, score, certificate."""
-    manifest, card = endpoint.manifest, endpoint.predictor.card
+    manifest = endpoint.manifest
     proof = manifest.certificate
+    request, prediction, parts = schemas(endpoint.bodies.request, endpoint.predictor, "#/$defs/{name}")
     return summary(endpoint) | {
         "explains": endpoint.predictor.attends,
         "media_types": list(endpoint.bodies.media_types),
         "example": {"request": example_request(endpoint), "response": endpoint.example},
         "schema": {
-            "request": msgspec.json.schema(endpoint.bodies.request),
-            "prediction": msgspec.json.schema(card.prediction, schema_hook=_array_schema),
+            "request": _alone(request, parts),
+            "prediction": _alone(prediction, parts),
         },
         "tensors": {
             "inputs": msgspec.to_builtins(manifest.inputs),
@@ -149,6 +180,7 @@ def card_page(endpoint: Endpoint) -> dict[str, Any]:
             "batch_norm": msgspec.to_builtins(proof.batch_norm),
             "batch_invariance": msgspec.to_builtins(proof.batch_invariance),
             "score": msgspec.to_builtins(proof.score),
+            "other_scores": msgspec.to_builtins(proof.other_scores or []),
         },
         "profile": msgspec.to_builtins(manifest.profile),
         "licence": {key: manifest.training.data[key] for key in ("licence", "attribution")},
@@ -163,15 +195,11 @@ def assets_page(endpoint: Endpoint) -> dict[str, Any]:
 
 def openapi(desk: Desk, *, has_jobs: bool = False) -> dict[str, Any]:
     """An OpenAPI 3.1 document with a schema and a working example per route."""
-    types: list[Any] = []
+    paths, components = dict[str, Any](), dict[str, Any]()
     for endpoint in desk.endpoints.values():
-        types += [endpoint.bodies.request, endpoint.predictor.card.prediction]
-    schemas, components = msgspec.json.schema_components(
-        types, schema_hook=_array_schema, ref_template="#/components/schemas/{name}"
-    )
-    paths = {}
-    for number, endpoint in enumerate(desk.endpoints.values()):
-        request, prediction = list(schemas)[2 * number : 2 * number + 2]
+        template = f"#/components/schemas/{endpoint.name}.{{name}}"
+        request, prediction, parts = schemas(endpoint.bodies.request, endpoint.predictor, template)
+        components |= {f"{endpoint.name}.{name}": part for name, part in parts.items()}
         paths[f"/v1/models/{endpoint.name}/predict"] = {"post": _operation(endpoint, request, prediction)}
         paths[f"/v1/models/{endpoint.name}"] = {
             "get": _get("models", f"{endpoint.name}: schema, example, score and certificate")

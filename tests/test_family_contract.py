@@ -1,20 +1,24 @@
 """The promises of every card, over every shipped artifact: a new model is tested by existing."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import jsonschema
 import msgspec
 import numpy as np
 import pytest
 
 from export.checks import prediction_difference
+from models.bodies import request_type, to_json
 from models.datasets import REPOSITORY
 from models.errors import CardMismatch, Fault, InvalidRequest, RunnerFailed
 from models.family import Budget, TensorSpec
 from models.predictor import Predictor, warm_up
 from models.registry import CARDS, FAMILIES, find_card
 from models.tensors import cut, join
+from service.openapi import schemas
 
 NAMES = sorted(path.parent.name for path in (REPOSITORY / "models").glob("*/trained/*/manifest.json"))
 Open = Callable[[str], Predictor]
@@ -104,6 +108,35 @@ def test_random_requests(name: str, shipped: Open) -> None:
         assert again == instance == draw(predictor, 1, seed)[0]
         bodies.append(msgspec.json.encode(instance))
     assert len(set(bodies)) > 40
+
+
+def holder_of(predictor: Predictor, kind: int) -> Any:
+    """A checker of what a model's own schema says of its request (0) or prediction (1)."""
+    found = schemas(request_type(predictor.card, 128), predictor, "#/$defs/{name}")
+    return jsonschema.Draft202012Validator(found[kind] | {"$defs": found[2]})
+
+
+@every_model
+def test_own_schema(name: str, shipped: Open) -> None:
+    """A model's own schema, with its classes and sizes, holds for all it takes and gives, and names its classes."""
+    predictor = shipped(name)
+    instances = [*draw(predictor, 30), predictor.card.example(predictor.assets)]
+    request, prediction = holder_of(predictor, 0), holder_of(predictor, 1)
+    request.validate({"instances": json.loads(msgspec.json.encode(instances))})
+    answers = json.loads(to_json(predictor.predict(instances)))
+    for answer in answers:
+        prediction.validate(answer)
+    classes = find_classes(predictor)
+    assert json.dumps(classes)[1:-1] in json.dumps(prediction.schema)
+    for label in ("label", "labels", "tags"):
+        if label in answers[0]:
+            other = ["no class"] if isinstance(answers[0][label], list) else "no class"
+            assert not prediction.is_valid(answers[0] | {label: other})
+
+
+def find_classes(predictor: Predictor) -> list[str]:
+    tensors = predictor.card.tensors
+    return [*tensors.classes(predictor.assets)] if tensors is not None and tensors.classes else []
 
 
 @every_model

@@ -50,6 +50,7 @@ LABEL_NODES = Card(
     spare_axes=frozenset(("nodes",)),
     connect=connect,
     tensors=tensors.OF_PAPERS,
+    narrow=citation_schema.narrow,
 )
 
 LABEL_GRAPH = Card(
@@ -78,6 +79,7 @@ LABEL_GRAPH = Card(
     spare_axes=frozenset(("nodes", "graphs")),
     connect=connect,
     tensors=tensors.OF_MOLECULES,
+    narrow=molecule_schema.narrow,
 )
 
 FAMILY = Family(name="graph", title="Graph", cards=(LABEL_NODES, LABEL_GRAPH))

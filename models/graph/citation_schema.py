@@ -12,6 +12,7 @@ from propcache.api import cached_property
 from models.errors import Fault
 from models.family import Array
 from models.graph.edges import Ints, Neighbours, by_target, canonical, count_walks
+from models.narrowing import Narrowing
 
 MAX_NODES = 4096
 MAX_EDGES = 65_536
@@ -198,6 +199,22 @@ def _outside(ids: Sequence[int], bound: int, what: str, *place: str | int) -> It
     for number, found in enumerate(ids):
         if not 0 <= found < bound:
             yield Fault((*place, number), f"expected {what} below {bound}, found {found}")
+
+
+def narrow(assets: Assets) -> Narrowing:
+    """Its classes and its numbers of words and nodes; without a resident graph only graphs of one's own."""
+    words = {"type": "array", "maxItems": MAX_WORDS, "items": _below(assets.words)}
+    instance: dict[str, dict[str, Any] | None] = {"words": {"items": words}}
+    if assets.papers:
+        instance["node_ids"] = {"items": _below(len(assets.papers))}
+    else:
+        instance |= {"new": None, "node_ids": None}
+    classes = {"type": "string", "enum": assets.classes}
+    return Narrowing(instance, {"labels": {"items": classes}, "class_ids": {"items": _below(len(assets.classes))}})
+
+
+def _below(count: int) -> dict[str, Any]:
+    return {"type": "integer", "minimum": 0, "maximum": count - 1}
 
 
 def example(assets: Assets) -> Instance:

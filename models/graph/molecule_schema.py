@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import chain, islice
-from typing import Annotated, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 import numpy as np
@@ -12,6 +12,7 @@ from propcache.api import cached_property
 from models.errors import Fault
 from models.family import Array
 from models.graph.citation_schema import MAX_FAULTS, Id, outside_links
+from models.narrowing import Narrowing
 
 MAX_ATOMS = 256
 MAX_BONDS = 1024
@@ -92,6 +93,14 @@ def validate(instance: Instance, assets: Assets) -> Iterator[Fault]:
         if symbol not in assets.symbol_ids
     )
     yield from islice(chain(unknown, outside_links(instance.bonds, len(instance.atoms), "bonds")), MAX_FAULTS)
+
+
+def narrow(assets: Assets) -> Narrowing:
+    """Its atoms and classes."""
+    atoms = {"description": "Symbols of atoms.", "items": {"type": "string", "enum": assets.atoms}}
+    ids = {"minimum": 0, "maximum": len(assets.classes) - 1}
+    answer: dict[str, dict[str, Any]] = {"label": {"enum": assets.classes}, "class_id": ids}
+    return Narrowing({"atoms": atoms}, answer)
 
 
 def example(assets: Assets) -> Instance:

@@ -41,6 +41,7 @@ CLASSIFY = Card(
     file_budget=FileBudget(unit="pixels", request=104_000_000, field="image", cost=schema.decoded_pixels),
     traits=TRAITS,
     tensors=TENSORS,
+    narrow=schema.narrow,
 )
 
 FAMILY = Family(name="image", title="Image", cards=(CLASSIFY,))

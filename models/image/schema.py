@@ -14,8 +14,10 @@ from models.errors import Fault, InvalidRequest
 from models.family import Array
 from models.image.container import UnreadablePicture, find_format
 from models.image.picture import open_picture, to_pixels
+from models.narrowing import Narrowing
 from models.npy import read_array
 
+_GREY = {"minimum": 0, "maximum": 255}
 Pixels = Annotated[
     list[list[Annotated[int, Meta(ge=0, le=255)]]],
     Meta(max_length=4096, description="Rows of grey values, 0 black to 255 white, in the model's own size."),
@@ -135,8 +137,22 @@ def _file_bytes(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def narrow(assets: Assets) -> Narrowing:
+    """Its classes and its size; a model of colour pictures takes no ``pixels`` in JSON."""
+    height, width = assets.height, assets.width
+    row = {"type": "array", "minItems": width, "maxItems": width, "items": {"type": "integer"} | _GREY}
+    size = f"{height} rows of {width} grey values each, 0 black to 255 white."
+    pixels = {"description": size, "minItems": height, "maxItems": height, "items": row}
+    ids = {"minimum": 0, "maximum": len(assets.classes) - 1}
+    answer: dict[str, dict[str, Any]] = {"label": {"enum": assets.classes}, "class_id": ids}
+    return Narrowing({"pixels": pixels if assets.channels == 1 else None}, answer)
+
+
 def example(assets: Assets) -> Instance:
-    """A grey T-shirt, drawn by hand, as a PNG file."""
+    """A grey T-shirt, drawn by hand, as a PNG file; of a model that knows none, a ramp of its own size."""
+    if "T-shirt/top" not in assets.classes:
+        ramp = np.linspace(0, 255, assets.height * assets.width).reshape(assets.height, assets.width)
+        return Instance(image=_file_bytes(ramp.astype(np.uint8)))
     pixels = np.zeros((28, 28), np.uint8)
     pixels[4:24, 9:19] = 180
     pixels[5:12, 4:24] = 180

@@ -56,6 +56,7 @@ TAG = Card(
         batch=1024,
     ),
     connect=codec.connect,
+    narrow=schema.narrow,
 )
 
 FAMILY = Family(name="tagging", title="Tagging", cards=(TAG,))

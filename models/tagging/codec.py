@@ -20,10 +20,11 @@ class Sample(NamedTuple):
 
 def encode(instance: Instance, assets: Assets) -> Sample:
     """The words with their feature ids, each in ``0 <= id < assets.rows``."""
-    content = bytearray().join(map(assets.features, instance.words))
+    words = instance.cut(assets)
+    content = bytearray().join(map(assets.features, words))
     features = np.frombuffer(content, np.int64).reshape(-1, spelling.FEATURES)  # (T, F)
     features[:1, spelling.PLACE] = spelling.FIRST
-    return Sample(instance.words, features)
+    return Sample(words, features)
 
 
 def collate(samples: Sequence[Sample]) -> Feeds:

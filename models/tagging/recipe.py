@@ -16,7 +16,8 @@ from torch.nn.functional import cross_entropy
 from models import pictures
 from models.tagging import TAG, spelling
 from models.tagging.codec import Sample, collate, encode
-from models.tagging.data import Sentence, TaggingData, load
+from models.tagging.conllu import Sentence
+from models.tagging.data import TaggingData, load
 from models.tagging.net import TaggerConfig, TaggerNet
 from models.tagging.schema import Assets, Instance
 from models.training import Plan, Recipe
@@ -128,7 +129,8 @@ class TaggingLearner:
         is_unknown = np.array([word not in known for word in words["test"]])
         hits = (self._classes("test") == self._truth("test"))[is_unknown]
         accuracy = 100 * float(hits.mean()) if len(hits) else None
-        return {"unknown_words": {"share": 100 * float(is_unknown.mean()), "accuracy": accuracy}}
+        report = {"unknown_words": {"share": 100 * float(is_unknown.mean()), "accuracy": accuracy}}
+        return report if self.data.word_f1 is None else report | {"cut_words": {"validation_f1": self.data.word_f1}}
 
     def pooled(self) -> None:
         """Not wanted: the validation sentences are a small share of many alike."""
@@ -143,7 +145,7 @@ def prepare(sentences: Iterable[Sentence], assets: Assets, fine_tags: Sequence[s
     """Sentences encoded, with their tags as places in ``assets.tags`` and ``fine_tags``."""
     places = {tag: place for place, tag in enumerate(assets.tags)}
     fine_places = {tag: place for place, tag in enumerate(fine_tags)}
-    for words, tags, fine in sentences:
+    for words, tags, fine, _ in sentences:
         yield Lesson(
             encode(Instance(tokens=words), assets),
             np.array([places[tag] for tag in tags], np.int64),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
-from typing import Annotated, NamedTuple, NotRequired, TypedDict
+from typing import Annotated, Any, NamedTuple, NotRequired, TypedDict
 
 import msgspec
 import numpy as np
@@ -13,7 +13,9 @@ from propcache.api import cached_property
 
 from models.errors import Fault
 from models.family import Array
+from models.narrowing import Narrowing
 from models.tagging import spelling
+from models.tagging.cutter import Cutter
 from models.tagging.tokeniser import split_words
 
 MAX_CHARACTERS = 20_000
@@ -25,7 +27,9 @@ MAX_FAULTS = 8
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _CONTROL_IN_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
-Text = Annotated[str, Meta(max_length=MAX_CHARACTERS, description="Running text in English, of at most 512 words.")]
+Text = Annotated[
+    str, Meta(max_length=MAX_CHARACTERS, description="Running text in the model's language, of at most 512 words.")
+]
 Tokens = Annotated[
     list[str],
     Meta(
@@ -44,12 +48,16 @@ class Instance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
     text: Text | UnsetType = UNSET
     tokens: Tokens | UnsetType = UNSET
 
-    @cached_property
-    def words(self) -> list[str]:
+    def cut(self, assets: "Assets") -> list[str]:
         """The words to tag; ``text`` is cut once, and never into more than one word too many."""
-        if isinstance(self.text, str):
-            return list(islice(split_words(self.text), MAX_TOKENS + 1))
-        return self.tokens if isinstance(self.tokens, list) else []
+        if isinstance(self.tokens, list):
+            return self.tokens
+        memory = vars(self)
+        if "words" not in memory:
+            text = self.text if isinstance(self.text, str) else ""
+            memory["words"] = list(islice(assets.split(text), MAX_TOKENS + 1))
+        words: list[str] = memory["words"]
+        return words
 
 
 class Prediction(TypedDict):
@@ -74,6 +82,8 @@ class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         tags: Tag names in the order of the scores.
         layers: Attention layers.
         heads: Attention heads in a layer.
+        cutter: How ``text`` is cut into words; ``None``: it is refused; unset: as English is.
+        example: A text or its words for the documentation; unset: an English one.
     """
 
     words: list[str]
@@ -81,6 +91,15 @@ class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
     tags: list[str]
     layers: int = 2
     heads: int = 8
+    # Unset fields are not written: artifacts from before there were such things keep their bytes.
+    cutter: Cutter | UnsetType | None = UNSET
+    example: str | list[str] | UnsetType = UNSET
+
+    def split(self, text: str) -> Iterator[str]:
+        """The words of a running text, one after the other."""
+        if isinstance(self.cutter, Cutter):
+            return self.cutter.split(text)
+        return iter(()) if self.cutter is None else split_words(text)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -118,7 +137,7 @@ def validate(instance: Instance, assets: Assets) -> Iterator[Fault]:
     if isinstance(instance.text, UnsetType) == isinstance(instance.tokens, UnsetType):
         yield Fault((), "expected exactly one of 'text' and 'tokens'")
     elif isinstance(instance.tokens, UnsetType):
-        yield from _find_text_fault(instance)
+        yield from _find_text_faults(instance, assets)
     elif len(instance.tokens) > MAX_TOKENS:
         yield Fault(("tokens",), f"expected at most {MAX_TOKENS} tokens, found {len(instance.tokens)}")
     elif any(map(find_flaw, instance.tokens)):
@@ -127,13 +146,16 @@ def validate(instance: Instance, assets: Assets) -> Iterator[Fault]:
         yield from islice(faults, MAX_FAULTS)
 
 
-def _find_text_fault(instance: Instance) -> Iterator[Fault]:
-    flaw = None
+def _find_text_faults(instance: Instance, assets: Assets) -> Iterator[Fault]:
+    if assets.cutter is None:
+        yield Fault(("text",), "this model takes tokens only: it has not learned to cut text into words")
+        return
+    flaw, words = None, instance.cut(assets)
     if isinstance(instance.text, str):
         flaw = _find_control(_CONTROL_IN_TEXT, instance.text)
-    if flaw is None and len(instance.words) > MAX_TOKENS:
+    if flaw is None and len(words) > MAX_TOKENS:
         flaw = Flaw(f"at most {MAX_TOKENS} words", "more")
-    flaw = flaw or next(filter(None, map(find_flaw, instance.words)), None)
+    flaw = flaw or next(filter(None, map(find_flaw, words)), None)
     if flaw is not None:
         yield Fault(("text",), flaw.reason)
 
@@ -176,17 +198,30 @@ def _find_control(pattern: re.Pattern[str], text: str) -> Flaw | None:
     return Flaw("no control characters", f"U+{ord(found[0]):04X} at position {found.start()}")
 
 
+def narrow(assets: Assets) -> Narrowing:
+    """Its tags, and whether and of what language it takes ``text``."""
+    text: dict[str, Any] | None = {}
+    if assets.cutter is None:
+        text = None
+    elif isinstance(assets.cutter, UnsetType):
+        text = {"description": f"Running text in English, of at most {MAX_TOKENS} words."}
+    return Narrowing({"text": text}, {"tags": {"items": {"type": "string", "enum": assets.tags}}})
+
+
 def example(assets: Assets) -> Instance:
-    """A sentence in which the same word is a verb and a noun."""
-    return Instance(text="I saw a saw")
+    """A sentence of the model's own training data; of English, one in which the same word is a verb and a noun."""
+    if isinstance(assets.example, list):
+        return Instance(tokens=assets.example)
+    return Instance(text=assets.example if isinstance(assets.example, str) else "I saw a saw")
 
 
 def random_request(rng: np.random.Generator, assets: Assets) -> Instance:
-    """One to 60 words, now and then 120: known words and random strings, sometimes as running text."""
+    """One to 60 words, now and then 120: known words and random strings, sometimes as text where that is taken."""
     kind = rng.random()
     count = 1 if kind < 0.1 else 120 if kind > 0.9 else int(rng.integers(1, 61))
     tokens = [_random_word(rng, assets) for _ in range(count)]
-    return Instance(text=" ".join(tokens)) if rng.random() < 0.25 else Instance(tokens=tokens)
+    is_text = rng.random() < 0.25 and assets.cutter is not None
+    return Instance(text=" ".join(tokens)) if is_text else Instance(tokens=tokens)
 
 
 def _random_word(rng: np.random.Generator, assets: Assets) -> str:

@@ -57,9 +57,12 @@ class Signature:
         specs = [spec for spec in card.outputs if spec.name in predictor.outputs] if tensors is not None else []
         self.tensors = tuple(_port(spec, sizes) for spec in card.inputs) if tensors is not None else ()
         self.is_batched = all(spec.axes[0] == "batch" for spec in (*card.inputs, *specs))
-        names = [*(tensors.payloads if tensors is not None else ()), INSTANCE]
+        absent = {name for name, told in card.narrow(predictor.assets).instance.items() if told is None}
+        names = [*({*tensors.payloads} - absent if tensors is not None else ()), INSTANCE]
         self.payloads = {name: self._string(name) for name in names}
         listed = tensors.listed if tensors is not None else INSTANCE
+        if listed in absent:
+            listed = INSTANCE
         self.inputs = self.tensors if listed is None else (self.payloads[listed],)
         self.attention = tuple(_port(spec, sizes) for spec in specs if spec.is_attention)
         plain = [_port(spec, sizes) for spec in specs if not spec.is_attention]

@@ -13,7 +13,8 @@ from models.tagging import attention as tagging_attention
 from models.tagging import spelling
 from models.tagging.attention import AttentionConfig, WordAttention
 from models.tagging.codec import Sample, collate, encode
-from models.tagging.data import Sentence, load
+from models.tagging.conllu import Sentence
+from models.tagging.data import load
 from models.tagging.net import TaggerConfig, TaggerNet
 from models.tagging.recipe import RECIPES, TaggingLearner, cut_by_words, hide, hiding_chances, prepare
 from models.tagging.schema import Assets, Instance
