@@ -41,17 +41,21 @@ class ViewData:
         views: ``(D,)`` float32, one value per consecutive day.
         first_day: Date of ``views[0]``.
         bounds: First validation day, first test day, first day after the test, as indices.
+        is_own: Whether it is a user's.
     """
 
     provenance: Provenance
     views: NDArray[np.float32]
     first_day: date
     bounds: tuple[int, int, int]
+    is_own: bool = False
 
     @property
     def assets(self) -> Assets:
-        """The family's usual window and horizon."""
-        return Assets()
+        """The family's usual window and horizon; of a user's own series also its level, before the test."""
+        if not self.is_own:
+            return Assets()
+        return Assets(level=float(f"{self.views[: self.bounds[1]].mean():.2g}"))
 
     @property
     def metric(self) -> Metric:
@@ -125,4 +129,5 @@ def _own(path: Path, series: Series) -> ViewData:
         views=series.views,
         first_day=series.first_day,
         bounds=(test - (count - WINDOW_DAYS) // 5, test, count),
+        is_own=True,
     )

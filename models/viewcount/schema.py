@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypedDict, cast
 
 import msgspec
 import numpy as np
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 from propcache.api import cached_property
 
@@ -58,11 +58,13 @@ class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
         window: Days the network looks back.
         horizon: Days the network forecasts.
         coverage: Nominal coverage of the interval.
+        level: Usual views per day of a user's own series, to two digits, for the example; not there for the public one.
     """
 
     window: int = WINDOW_DAYS
     horizon: int = MAX_HORIZON_DAYS
     coverage: float = 0.9
+    level: float | UnsetType = UNSET
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -124,8 +126,11 @@ EXAMPLE_VIEWS = (
 
 
 def example(assets: Assets) -> Instance:
-    """Eight weeks of a growing channel."""
-    return Instance(views=[float(v) for v in EXAMPLE_VIEWS], horizon=7)
+    """Eight weeks of a growing channel, at the level of the model's own."""
+    views = np.array(EXAMPLE_VIEWS, np.float64)
+    if not isinstance(assets.level, UnsetType):
+        views = np.minimum(np.rint(views * assets.level / views.mean()), MAX_VIEWS_PER_DAY)
+    return Instance(views=views.tolist(), horizon=HORIZON_DAYS)
 
 
 def random_request(rng: np.random.Generator, assets: Assets) -> Instance:

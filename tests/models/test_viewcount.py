@@ -122,6 +122,20 @@ def test_example_is_weekly() -> None:
     assert (np.diff(weeks) > 0).all()
 
 
+def test_example_of_an_own_model(tmp_path: Path) -> None:
+    """A model of a user's own series shows an example at that series' level; the public one's assets stay."""
+    rows = [f"{date(2024, 1, 1) + timedelta(days=day)},{44 + day % 2}" for day in range(256)]
+    own = load(write(tmp_path / "views.csv", rows)).assets
+    assert own.level == 44.0
+    views = np.asarray(example(own).views)
+    assert views.mean() == pytest.approx(44, rel=0.02)
+    assert list(validate(example(own), own)) == []
+    assert msgspec.json.decode(msgspec.json.encode(own), type=Assets) == own
+    assert msgspec.json.encode(ASSETS) == b'{"window":56,"horizon":28,"coverage":0.9}'
+    assert max(example(Assets(level=1e9)).views) == 1e9
+    assert set(example(Assets(level=0.0)).views) == {0.0}
+
+
 def estimate(net: DenseNet, views: list[float]) -> list[float]:
     with torch.inference_mode():
         return net.estimate(torch.tensor([views]))[0].tolist()
