@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.errors import ArtifactUntrusted, DataError
+from models.small_files import read_small_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -74,8 +75,7 @@ def _key_in(file: Path) -> bytes | None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
-        with file.open("rb") as opened:
-            text = opened.read(_MOST_BYTES)
+        text, _ = read_small_file(file, _MOST_BYTES)
         if raw := _raw_key(text):
             return raw
         found = serialization.load_pem_public_key(text)

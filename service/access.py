@@ -16,6 +16,7 @@ from time import sleep
 from typing import TypeAlias
 
 from models.errors import Forbidden, HttpError, RateLimited, SettingsError, Unauthenticated
+from models.small_files import read_small_file
 from service.admission import MAX_DIGITS, Header
 from service.keys import ADMIN, JOBS, METRICS, PREDICT, Key, check_unique, environment_keys, parse_keys
 from service.limits import Addresses, Bucket
@@ -34,6 +35,8 @@ LOOK_SECONDS = 1.0
 # Ours have 51; nobody shall have megabytes hashed.
 MOST_KEY_BYTES = 512
 MOST_SEEN = 4096
+# Ten thousand keys.
+MOST_FILE_BYTES = 2**20
 NO_KEY = "present one known key, as Authorization: Bearer KEY or as x-api-key: KEY"
 
 
@@ -290,9 +293,8 @@ def _read(file: str) -> tuple[str, Stamp]:
         SettingsError: If it cannot be read.
     """
     try:
-        with open(file, "rb") as opened:
-            stamp = _stamp(os.fstat(opened.fileno()))
-            return opened.read().decode(), stamp
+        content, status = read_small_file(file, MOST_FILE_BYTES)
+        return content.decode("utf-8-sig"), _stamp(status)  # editors may put a byte order mark before it
     except OSError as error:
         raise SettingsError(f"LECTERN_KEYS_FILE: {file}: {error.strerror}") from None
     except UnicodeDecodeError:

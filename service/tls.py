@@ -4,10 +4,13 @@ import os
 import ssl
 
 from models.errors import SettingsError
+from models.small_files import read_small_file
 from service.settings import Settings
 
 # Forward secrecy and authenticated encryption: suites that TLS 1.2 and 1.3 have and no older version.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+# A chain of certificates has some thousand.
+MOST_BYTES = 2**20
 
 
 def tls_arguments(settings: Settings) -> list[str]:
@@ -21,8 +24,7 @@ def tls_arguments(settings: Settings) -> list[str]:
         return []
     for name, file in (("LECTERN_TLS_CERTIFICATE", certificate), ("LECTERN_TLS_KEY", key)):
         try:
-            with open(file, "rb") as opened:
-                opened.read(1)
+            read_small_file(file, MOST_BYTES)
         except OSError as error:
             raise SettingsError(f"{name}: {file}: {error.strerror}") from None
     _check(certificate, key)

@@ -335,6 +335,59 @@ def test_broken(broken: bytes | None, file: Path, caplog: pytest.LogCaptureFixtu
     assert (may(access, ALICE), may(access, BOB)) == (False, True)
 
 
+def make_pipe(file: Path) -> None:
+    os.mkfifo(file)
+
+
+def make_device(file: Path) -> None:
+    file.symlink_to("/dev/zero")
+
+
+def make_folder(file: Path) -> None:
+    file.mkdir()
+
+
+def make_huge(file: Path) -> None:
+    file.touch()
+    os.truncate(file, 2**40)
+
+
+STRANGE = {
+    "a pipe": (make_pipe, "expected a regular file, found a pipe"),
+    "a device": (make_device, "expected a regular file, found a device"),
+    "a folder": (make_folder, "Is a directory"),
+    "a terabyte": (make_huge, "expected at most 1048576 bytes, found more"),
+}
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("what", STRANGE)
+def test_no_file_for_a_moment(what: str, file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is not a short file is never waited for: it is complained of once, the old keys hold, the next file too."""
+    make, reason = STRANGE[what]
+    access = Access(Settings(keys_file=str(file)))
+    file.unlink()
+    make(file)
+    assert [access.reload() for _ in range(3)] == [False] * 3
+    (record,) = caplog.records
+    assert record.message == f"LECTERN_KEYS_FILE: {file}: {reason}; the keys read before stay"
+    assert (may(access, ALICE), may(access, BOB)) == (True, False)
+    with pytest.raises(SettingsError, match=reason):
+        Access(Settings(keys_file=str(file)))
+    if file.is_dir():
+        file.rmdir()
+    replace(file, OF_BOB)
+    assert access.reload()
+    assert (may(access, ALICE), may(access, BOB)) == (False, True)
+
+
+def test_byte_order_mark(file: Path) -> None:
+    """A file that Notepad saved has a mark before its first key, and other ends of lines."""
+    file.write_bytes(f"{OF_ALICE}\r\n{OF_BOB}\r\n".encode("utf-8-sig"))
+    access = Access(Settings(keys_file=str(file)))
+    assert (may(access, ALICE), may(access, BOB)) == (True, True)
+
+
 @pytest.mark.parametrize("content", [None, b"alice", b"\xff"], ids=str)
 def test_broken_at_start(content: bytes | None, file: Path) -> None:
     """At start there are no old keys: it is an error, and nobody is let in."""

@@ -1,5 +1,6 @@
 """What the service is told about TLS before it starts."""
 
+import os
 import ssl
 from pathlib import Path
 
@@ -54,6 +55,15 @@ def test_missing(pair: tuple[str, str], tmp_path: Path) -> None:
     assert refusal(tmp_path / "no", pair[1]) == f"LECTERN_TLS_CERTIFICATE: {tmp_path / 'no'}: No such file or directory"
     assert refusal(pair[0], tmp_path / "no") == f"LECTERN_TLS_KEY: {tmp_path / 'no'}: No such file or directory"
     assert refusal(pair[0], tmp_path).startswith("LECTERN_TLS_KEY: ")
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe(pair: tuple[str, str], tmp_path: Path) -> None:
+    """Nobody is waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    reason = f"{tmp_path / 'pipe'}: expected a regular file, found a pipe"
+    assert refusal(tmp_path / "pipe", pair[1]) == f"LECTERN_TLS_CERTIFICATE: {reason}"
+    assert refusal(pair[0], tmp_path / "pipe") == f"LECTERN_TLS_KEY: {reason}"
 
 
 def test_another_key(pair: tuple[str, str], tmp_path: Path) -> None:
