@@ -1,15 +1,20 @@
 """The Makefile: values arrive as typed, misspelt ones are refused, half an installation is never taken for one."""
 
+import json
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
+import httpx
 import pytest
 
 from models.datasets import REPOSITORY
@@ -166,3 +171,58 @@ def test_half_an_installation_is_done_again(tmp_path: Path) -> None:
     install(first)
     assert [version(one) for one in checkouts] == ["2.0", "1.0"]
     assert interpreter.stat().st_mtime_ns == touched
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what serves, in a path with blanks, with the environment of this checkout."""
+    for name in (".venv-serve", ".venv"):
+        if (REPOSITORY / name / ".installed").exists():
+            break
+    else:
+        pytest.skip("this checkout has no environment that make installed: make setup")
+    copy = tmp_path / "a (second) checkout"
+    for room in ("models", "export", "service", "requirements"):
+        shutil.copytree(REPOSITORY / room, copy / room, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPOSITORY / "Makefile", copy)
+    (copy / ".venv-serve").symlink_to(REPOSITORY / name)
+    os.utime(copy / "requirements/serve.txt", (0, 0))
+    return copy
+
+
+@pytest.mark.e2e
+def test_score_and_serve_where_paths_have_blanks(checkout: Path, tmp_path: Path) -> None:
+    """The commands of the README as typed, on file names that a browser gives, with the environment that serves."""
+    (checkout / "a (1).jsonl").write_text('{"text": "I saw a saw"}\n')
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LECTERN_", "BENTOML_"))}
+    # An environment that is not whole is not to be made anew here: it is this checkout's.
+    kept["PYTHON"] = "false"
+    command = ["make", "score", "MODEL=tagging", "IN=a (1).jsonl", "OUT=b $x.jsonl"]
+    done = subprocess.run(command, cwd=checkout, env=kept, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (row,) = (json.loads(line) for line in (checkout / "b $x.jsonl").read_text().splitlines())
+    assert row["prediction"]["tags"] == ["PRON", "VERB", "DET", "NOUN"]
+    log = (tmp_path / "log").open("wb")
+    serve = ["make", "serve", f"LECTERN_PORT={port}"]
+    with subprocess.Popen(serve, cwd=checkout, env=kept, stdout=log, stderr=log, start_new_session=True) as process:
+        try:
+            url, until = f"http://127.0.0.1:{port}", time.monotonic() + 60
+            while not is_ready(url):
+                is_well = time.monotonic() < until and process.poll() is None
+                assert is_well, (tmp_path / "log").read_text()[-3000:]
+                time.sleep(0.05)
+            answer = httpx.post(f"{url}/v1/models/tagging/predict", json={"instances": [{"text": "I saw a saw"}]})
+            assert answer.json()["predictions"][0]["tags"] == row["prediction"]["tags"]
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+
+
+def is_ready(url: str) -> bool:
+    """Whether the service there takes requests."""
+    try:
+        return httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
