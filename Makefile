@@ -34,8 +34,10 @@ NEAREST = import difflib, sys; print(*[f"did you mean {one}?" for one in difflib
 ifneq ($(STRANGE),)
 $(error make $(MAKECMDGOALS) takes no $(STRANGE): $(or $(shell $(PYTHON) -c '$(NEAREST)' '$(STRANGE)' $(TAKEN) PYTHON LECTERN_PORT),it takes $(or $(TAKEN),none)))
 endif
-# A value reaches its command through the environment, as it was typed: blanks, brackets and dollars stay what they are.
-$(foreach name,$(TAKEN),$(if $(filter-out undefined,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
+# A value reaches its command through the environment, as it was typed: blanks, brackets and dollars stay what they are;
+# only ~/ at its beginning, which not every shell expands there, is the home folder.
+from_home = $(subst <start>,,$(subst <start>~/,$(HOME)/,<start>$(1)))
+$(foreach name,$(TAKEN),$(if $(filter-out undefined,$(origin $(name))),$(eval override $(name) := $$(call from_home,$$(value $(name))))$(eval export $(name))))
 
 # $(call need,NAME,example): stop with a sentence when a variable is missing.
 need = $(if $($(1)),,$(error $(1) is missing: $(2)))

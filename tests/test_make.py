@@ -55,9 +55,9 @@ def make(tmp_path: Path) -> Make:
     return run
 
 
-def asked(make: Make, tmp_path: Path, *arguments: str) -> list[str]:
+def asked(make: Make, tmp_path: Path, *arguments: str, **environment: str) -> list[str]:
     """What the interpreters of that checkout were asked, all in one."""
-    done = make(*arguments)
+    done = make(*arguments, **environment)
     assert done.returncode == 0, done.stderr
     return (tmp_path / "a checkout" / "record").read_text().split("\0")
 
@@ -74,6 +74,12 @@ def test_options_are_words_of_the_shell(make: Make, tmp_path: Path) -> None:
     """Several options fit in one value, and quotes in it keep a blank; they stand before what could look like one."""
     found = asked(make, tmp_path, "score", "MODEL=m", "IN=-i.csv", "OUT=o", "OPTIONS=--delimiter ';' --work 'a b'")
     assert found[-10:] == ["run", "--delimiter", ";", "--work", "a b", "--", "m", "-i.csv", "o", ""]
+
+
+def test_the_home_folder_is_meant(make: Make, tmp_path: Path) -> None:
+    """``IN=~/views.csv`` works in shells that leave it to the command; elsewhere a tilde is a letter."""
+    found = asked(make, tmp_path, "score", "MODEL=m", "IN=~/my ~/views.csv", "OUT=a~b", HOME="/home/me")
+    assert found[-4:] == ["m", "/home/me/my ~/views.csv", "a~b", ""]
 
 
 def test_the_table_says_what_recipes_read() -> None:
