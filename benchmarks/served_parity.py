@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from export.certify import read_finished_run, torch_predictor
+from models.checkpoint import FINAL_WEIGHTS
 from models.train import RUNS
-from models.training import FINAL_WEIGHTS
 
 
 def ask(url: str, model: str, instances: list[Any]) -> list[dict[str, Any]]:

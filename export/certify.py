@@ -19,6 +19,7 @@ from export import checks
 from export.convert import OPSET, run_torch, to_onnx
 from export.operators import check_operators
 from export.profile import make_profile
+from models.checkpoint import CHECKPOINT, FINAL_WEIGHTS, REPORT
 from models.datasets import REPOSITORY, Data, Rewritable
 from models.device import CPU_PROVIDER, has_cuda
 from models.device_proof import UNMEASURED, DeviceChoice
@@ -38,7 +39,7 @@ from models.manifest import (
 from models.predictor import Predictor, open_predictor
 from models.session import describe, open_model
 from models.train import RUNS, as_trained, finishing, read_run, recipes
-from models.training import CHECKPOINT, FINAL_WEIGHTS, REPORT, Learner, Recipe, seed_everything
+from models.training import Learner, Recipe, seed_everything
 
 THREADS = 1
 REPORTED = ("ended", "interval", "cross_validation", "unknown_words", "cut_words")

@@ -71,8 +71,9 @@ def train(
     """Train one model into ``runs/<model>``; the report is also ``result.json`` there."""
     seed_everything(seed)
     learner = recipe.learner(recipe, data, seed)
-    for note in learner.data.provenance.notes:
-        click.echo(note, err=True)
+    origin = learner.data.provenance
+    for note in origin.notes:
+        click.echo(f"{origin.name}: {note}", err=True)
     start_run(runs / model, recipe, data, seed)
     return fit(learner, recipe, seed=seed, directory=runs / model, quiet=quiet, ending=ending)
 

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models import pictures
+from models import checkpoint, pictures
+from models.checkpoint import Progress, TrainingState
 from models.datasets import Data
 from models.ending import GO_ON, Ending, time_left
 from models.errors import TrainingError
 from models.family import AnyCard
 
-# A fifth of fewer steps is no warm-up, and torch divides by zero.
-MIN_CYCLE_STEPS = 10
+MIN_CYCLE_STEPS = 10  # a fifth of fewer is no warm-up, and torch divides by zero
 OptimizerName = Literal["adamw", "adam", "rmsprop", "momentum", "sgd"]
 # Gradient descent, with momentum (Sutskever et al. 2013), RMSProp (Hinton 2012, lecture 6e), Adam (Kingma & Ba 2015),
 # AdamW (Loshchilov & Hutter 2019).
@@ -31,7 +31,6 @@ OPTIMIZERS: Mapping[OptimizerName, Callable[..., torch.optim.Optimizer]] = {
     "momentum": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
     "sgd": torch.optim.SGD,
 }
-FINAL_WEIGHTS, BEST_WEIGHTS, CHECKPOINT, REPORT = "final.pt", "best.pt", "checkpoint.pt", "result.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,35 +64,28 @@ class Learner(Protocol):
     @property
     def net(self) -> nn.Module:
         """What learns; the pooled net once there is one."""
-        ...
 
     @property
     def data(self) -> Data:
         """What it learns from."""
-        ...
 
     def batch_count(self) -> int:
         """Steps in one epoch."""
-        ...
 
     def batches(self, rng: np.random.Generator) -> Iterator[Any]:
         """One epoch of training batches, in an order drawn from ``rng``."""
-        ...
 
     def loss(self, batch: Any) -> Tensor:
         """Mean loss of one batch, a scalar."""
-        ...
 
     def score(self, split: str) -> float:
         """The metric on ``"train"``, ``"validation"`` or ``"test"``; the net is in evaluation mode."""
-        ...
 
     def finish(self) -> dict[str, Any]:
         """Calibrate with the best weights loaded, and return what the report should say more.
 
         Called once more on the pooled learner, which keeps the calibration and measures itself.
         """
-        ...
 
     def pooled(self) -> "Learner | None":
         """After ``finish``: a fresh learner on train and validation together, calibration kept; ``None``: not wanted.
@@ -101,11 +93,9 @@ class Learner(Protocol):
         Worth it where the newest data are the validation data. Everything was chosen by then, so nothing is chosen on
         what the pooled net has seen.
         """
-        ...
 
     def draw(self, directory: Path) -> None:
         """Write the pictures one would want."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,25 +129,12 @@ class Recipe:
         return settings | ({"reading": dict(self.reading)} if self.reading else {})
 
 
-@dataclass(slots=True, kw_only=True)
-class Progress:
-    """Where a run stands after a whole epoch; what a checkpoint holds beside weights and optimiser."""
-
-    epoch: int = 0
-    best: float = 0.0
-    best_epoch: int = 0
-    seconds: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
 @dataclass(frozen=True, slots=True)
 class _Run:
     learner: Learner
     plan: Plan
     seed: int
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler | None
-    directory: Path
+    state: TrainingState
     is_pooled: bool = False
 
 
@@ -193,19 +170,15 @@ def fit(
     run = _start(learner, recipe.plan, seed, directory)
     progress = _loop(run, ending, quiet=quiet)
     _take_best(run, progress)
-    more = learner.finish()
-    if not _is_complete(run, progress):
-        return _report(run, recipe, progress, more | _ended(run, progress))
-    pooled = learner.pooled()
+    more = learner.finish() | _ended(run, progress)
+    pooled = None if "ended" in more else learner.pooled()
     if pooled is None:
         return _report(run, recipe, progress, more)
     again = _start(pooled, recipe.plan, seed, directory / "pooled", is_pooled=True)
-    if not quiet:
-        tqdm.write("once more, on training and validation data together: about as long again")
     second = _loop(again, ending, quiet=quiet)
-    if not _is_complete(again, second):
+    if ended := _ended(again, second):
         # Half learned it is worse than the one that is whole.
-        return _report(run, recipe, progress, more | _ended(again, second))
+        return _report(run, recipe, progress, more | ended)
     _take_best(again, second)
     return _report(replace(run, learner=pooled), recipe, progress, more | pooled.finish())
 
@@ -222,15 +195,17 @@ def _start(learner: Learner, plan: Plan, seed: int, directory: Path, *, is_poole
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, plan.learning_rate, total_steps=steps, pct_start=0.2, cycle_momentum=plan.optimizer != "rmsprop"
         )
-    return _Run(learner, plan, seed, optimizer, schedule, directory, is_pooled)
+    return _Run(learner, plan, seed, TrainingState(learner.net, optimizer, schedule, directory), is_pooled)
 
 
 def _loop(run: _Run, ending: Ending, *, quiet: bool) -> Progress:
     """Epochs until the plan ends, or patience, or it is ended."""
-    progress = _restore(run) or Progress(best=run.learner.data.metric.worst)
+    progress = checkpoint.read(run.state) or Progress(best=run.learner.data.metric.worst)
+    if run.is_pooled and not quiet:
+        tqdm.write("once more, on training and validation data together: about as long again")
     while not _is_complete(run, progress) and not ending.is_now(may_begin=not (progress.epoch or run.is_pooled)):
         _epoch(run, progress, quiet=quiet)
-        _checkpoint(run, progress)
+        checkpoint.write(run.state, progress)
     return progress
 
 
@@ -239,6 +214,9 @@ def _is_complete(run: _Run, progress: Progress) -> bool:
 
 
 def _ended(run: _Run, progress: Progress) -> dict[str, Any]:
+    """What the report says of a run that ended before its time: nothing of any other."""
+    if _is_complete(run, progress):
+        return {}
     half = "on training and validation data together" if run.is_pooled else "on training data"
     return {"ended": {"epochs": progress.epoch, "of": run.plan.epochs, "half": half}}
 
@@ -247,9 +225,9 @@ def _take_best(run: _Run, progress: Progress) -> None:
     """Load the best weights (pooled: the last)."""
     if not progress.epoch:
         raise TrainingError("no epoch is whole yet, so there is nothing to finish with")
-    if not (run.directory / BEST_WEIGHTS).exists():
+    if not (run.state.directory / checkpoint.BEST_WEIGHTS).exists():
         raise TrainingError(f"no epoch of {progress.epoch} had a finite validation score; lower the learning rate")
-    run.learner.net.load_state_dict(torch.load(run.directory / BEST_WEIGHTS, weights_only=True))
+    run.learner.net.load_state_dict(torch.load(run.state.directory / checkpoint.BEST_WEIGHTS, weights_only=True))
     run.learner.net.eval()
 
 
@@ -272,7 +250,7 @@ def _epoch(run: _Run, progress: Progress, *, quiet: bool) -> None:
     progress.history.append({"loss": total / max(count, 1), "validation": score})
     if run.is_pooled or learner.data.metric.is_better(score, progress.best):
         progress.best, progress.best_epoch = score, progress.epoch
-        _save(net.state_dict(), run.directory / BEST_WEIGHTS)
+        checkpoint.save(net.state_dict(), run.state.directory / checkpoint.BEST_WEIGHTS)
     if not quiet:
         metric = learner.data.metric
         # The pooled net has learned from these data: a figure to watch, not to believe.
@@ -282,51 +260,20 @@ def _epoch(run: _Run, progress: Progress, *, quiet: bool) -> None:
 
 
 def _step(run: _Run, batch: Any) -> float:
-    run.optimizer.zero_grad(set_to_none=True)
+    run.state.optimizer.zero_grad(set_to_none=True)
     loss = run.learner.loss(batch)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(run.learner.net.parameters(), run.plan.clip_norm)
-    run.optimizer.step()
-    if run.schedule is not None:
-        run.schedule.step()
+    run.state.optimizer.step()
+    if run.state.schedule is not None:
+        run.state.schedule.step()
     return loss.item()
 
 
-def _checkpoint(run: _Run, progress: Progress) -> None:
-    state = {
-        "net": run.learner.net.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "schedule": run.schedule.state_dict() if run.schedule else None,
-        "rng": torch.get_rng_state(),
-        "progress": asdict(progress),
-    }
-    _save(state, run.directory / CHECKPOINT)
-
-
-def _save(state: Mapping[str, Any], path: Path) -> None:
-    """Write aside and rename, so that Ctrl-C never leaves half a file."""
-    aside = path.with_suffix(".tmp")
-    torch.save(state, aside)
-    aside.replace(path)
-
-
-def _restore(run: _Run) -> Progress | None:
-    path = run.directory / CHECKPOINT
-    if not path.exists():
-        return None
-    state = torch.load(path, weights_only=True)
-    run.learner.net.load_state_dict(state["net"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    if run.schedule is not None:
-        run.schedule.load_state_dict(state["schedule"])
-    torch.set_rng_state(state["rng"])
-    return Progress(**state["progress"])
-
-
 def _report(run: _Run, recipe: Recipe, progress: Progress, more: dict[str, Any]) -> dict[str, Any]:
-    learner = run.learner
+    learner, directory = run.learner, run.state.directory
     # ``finish`` may set calibrated buffers: they belong to the weights that are exported.
-    _save(learner.net.state_dict(), run.directory / FINAL_WEIGHTS)
+    checkpoint.save(learner.net.state_dict(), directory / checkpoint.FINAL_WEIGHTS)
     report = {
         "recipe": recipe.settings(),
         "seed": run.seed,
@@ -346,7 +293,7 @@ def _report(run: _Run, recipe: Recipe, progress: Progress, more: dict[str, Any])
         "history": progress.history,
         **more,
     }
-    pictures.curves(run.directory / "curves.png", progress.history, learner.data.metric.name)
-    (run.directory / REPORT).write_text(json.dumps(report, indent=1) + "\n")
-    learner.draw(run.directory)
+    pictures.curves(directory / "curves.png", progress.history, learner.data.metric.name)
+    (directory / checkpoint.REPORT).write_text(json.dumps(report, indent=1) + "\n")
+    learner.draw(directory)
     return report

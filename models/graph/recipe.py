@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from models import pictures
+from models.checkpoint import FINAL_WEIGHTS
 from models.family import Feeds
 from models.graph import LABEL_GRAPH, LABEL_NODES, citation_codec, molecule_codec
 from models.graph.citation_data import CITESEER, CORA, load_citation, load_public
 from models.graph.edges import Ints
 from models.graph.molecule_data import FOLDS, load_molecules
 from models.graph.net import AttentionConfig, GraphAttentionNet
-from models.training import FINAL_WEIGHTS, Plan, Recipe, fit, seed_everything
+from models.training import Plan, Recipe, fit, seed_everything
 
 # A thousandth of the loss, in %: among epochs with the same accuracy the more certain one is the better.
 TIE = 1e-3

@@ -194,11 +194,11 @@ def _read(table: Table, file: str, options: SeriesOptions) -> Series:
     for name in names:
         if name and names.count(name) > 1:
             raise DataError(file, row=table.header.number, found=f"two columns {name!r}", expected="each name once")
-    notes = [] if names[columns.views] in VIEWS else [f"{file}: the views are {table.header.cells[columns.views]!r}"]
+    notes = [] if names[columns.views] in VIEWS else [f"the views are {table.header.cells[columns.views]!r}"]
     rows = _days_alone(table, columns, file, notes)
     counted = _by_day(_dated(rows, columns, table, file, options), file, options)
     if [*counted] != sorted(counted):
-        notes.append(f"{file}: the days are not in order; they were sorted")
+        notes.append("the days are not in order; they were sorted")
     return _consecutive(counted, file, options, notes)
 
 
@@ -209,7 +209,7 @@ def _days_alone(table: Table, columns: Columns, file: str, notes: list[str]) -> 
     rows, wanted = [*table.rows], len(table.header.cells)
     for end in (0, -1):
         if rows and not any(letter.isdigit() for cell in rows[end].cells[columns.date :][:1] for letter in cell):
-            notes.append(f"{file}, row {rows.pop(end).number}: a row of totals, passed over")
+            notes.append(f"row {rows.pop(end).number}: a row of totals, passed over")
     for row in rows:
         if len(row.cells) != wanted:
             raise DataError(file, row=row.number, found=f"{len(row.cells)} cells", expected=str(wanted))
@@ -307,7 +307,7 @@ def _consecutive(counted: dict[date, int | None], file: str, options: SeriesOpti
     first, last = min(known), max(known)
     outside = sum(not first <= day <= last for day in counted)
     if outside:
-        notes.append(f"{file}: {outside} days without views at the beginning or the end, left out")
+        notes.append(f"{outside} days without views at the beginning or the end, left out")
     length = (last - first).days + 1
     if length > MAX_DAYS:
         raise DataError(file, found=f"days from {first} to {last}", expected=f"at most {MAX_DAYS} days")
@@ -322,7 +322,7 @@ def _consecutive(counted: dict[date, int | None], file: str, options: SeriesOpti
             expected = "every day between the first and the last, or --gaps zero or --gaps interpolate"
             raise DataError(file, found=found, expected=expected)
         views[missing] = 0 if options.gaps == "zero" else _between(views, missing)
-        notes.append(f"{file}: {len(missing)} of {length} days were missing, the first {gap}; --gaps {options.gaps}")
+        notes.append(f"{len(missing)} of {length} days were missing, the first {gap}; --gaps {options.gaps}")
     return Series(views.astype(np.float32), first, tuple(notes))
 
 

@@ -14,16 +14,13 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 from models import train as train_module
+from models.checkpoint import BEST_WEIGHTS, CHECKPOINT, FINAL_WEIGHTS, REPORT
 from models.datasets import ACCURACY, Metric, Provenance
 from models.ending import GO_ON, Ending, time_left
 from models.errors import DataError, LecternError
 from models.train import choose_recipe, main, read_run, recipes, start_run, train
 from models.training import (
-    BEST_WEIGHTS,
-    CHECKPOINT,
-    FINAL_WEIGHTS,
     OPTIMIZERS,
-    REPORT,
     Learner,
     OptimizerName,
     Plan,

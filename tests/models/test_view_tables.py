@@ -53,9 +53,9 @@ def test_the_option_that_helps(write: Callable[[int], bytes], helps: str) -> Non
     ("name", "notes"),
     [
         ("Totals.csv", []),
-        ("Table data.csv", ["views.csv, row 2: a row of totals, passed over"]),
-        ("pageviews.csv", ["views.csv: the views are 'Cat (animal)'"]),
-        ("Book1.txt", ["views.csv: the days are not in order; they were sorted"]),
+        ("Table data.csv", ["row 2: a row of totals, passed over"]),
+        ("pageviews.csv", ["the views are 'Cat (animal)'"]),
+        ("Book1.txt", ["the days are not in order; they were sorted"]),
     ],
 )
 def test_notes(name: str, notes: list[str]) -> None:
@@ -65,12 +65,10 @@ def test_notes(name: str, notes: list[str]) -> None:
 
 
 def test_notes_are_kept(tmp_path: Path) -> None:
-    """The notes stand in what the report and the certificate say of the data; without notes nothing is added."""
+    """Report and certificate keep the notes, without a path of this machine; without notes nothing is added."""
     for name, write in (("a.csv", made.youtube_table), ("b.csv", made.youtube_totals)):
         (tmp_path / name).write_bytes(write(250))
-    assert load(tmp_path / "a.csv").provenance.record()["notes"] == (
-        f"{tmp_path / 'a.csv'}, row 2: a row of totals, passed over",
-    )
+    assert load(tmp_path / "a.csv").provenance.record()["notes"] == ("row 2: a row of totals, passed over",)
     assert "notes" not in load(tmp_path / "b.csv").provenance.record()
 
 
@@ -88,14 +86,14 @@ def test_gaps(gaps: str, expected: list[int]) -> None:
         read(GAP)
     found = read(GAP, gaps=gaps)
     assert found.views.tolist() == expected
-    assert found.notes == (f"views.csv: 2 of 4 days were missing, the first 2024-01-02; --gaps {gaps}",)
+    assert found.notes == (f"2 of 4 days were missing, the first 2024-01-02; --gaps {gaps}",)
 
 
 def test_days_not_yet_counted() -> None:
     """Days without a number before the first and after the last one are no gap; they are left out, and told."""
     found = read("date,views\n2024-01-01,\n2024-01-02,5\n2024-01-03,6\n2024-01-04,\n")
     assert (found.views.tolist(), found.first_day) == ([5, 6], date(2024, 1, 2))
-    assert found.notes == ("views.csv: 2 days without views at the beginning or the end, left out",)
+    assert found.notes == ("2 days without views at the beginning or the end, left out",)
 
 
 @pytest.mark.parametrize(
