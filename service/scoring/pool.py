@@ -118,7 +118,7 @@ class Pool:
                 report = READ_REPORT.decode(worker.pipe.recv_bytes())
                 worker.heard()
                 if isinstance(report, Broke):
-                    yield from self._lose(worker, DIED)
+                    yield from self._lose(worker, DIED, report.reason)
                     return
                 if isinstance(report, Done):
                     self._hand_out()
@@ -146,9 +146,10 @@ class Pool:
                     self._slowest = max(self._slowest, report.seconds / max(1, report.rows))
                 yield report
 
-    def _lose(self, worker: Worker, code: str) -> Iterator[Blame]:
+    def _lose(self, worker: Worker, code: str, cause: str = "") -> Iterator[Blame]:
         """End a worker, begin another, and decide about the part it was at; those it had not begun go to others."""
         worker.end()
+        cause = cause or (f"exit code {worker.process.exitcode}" if code == DIED else "no answer in time")
         if not worker.is_ready:
             self._stillborn += 1
             if self._stillborn >= MOST_STILLBORN:
@@ -157,7 +158,7 @@ class Pool:
         trial = worker.orders.popleft() if worker.orders else None
         self._again.extendleft(reversed(worker.orders))
         if trial is not None and worker.is_ready:
-            yield from self._judge(trial, worker.row, code)
+            yield from self._judge(msgspec.structs.replace(trial, cause=cause), worker.row, code)
         elif trial is not None:
             self._again.appendleft(trial)
 
@@ -174,9 +175,8 @@ class Pool:
 
     def _retry(self, trial: Trial) -> None:
         if trial.fruitless > MOST_FRUITLESS:
-            raise JobError(
-                f"the workers ended {trial.fruitless} times at part {trial.cut.index}, and no row is to blame"
-            )
+            times = f"the workers ended {trial.fruitless} times at part {trial.cut.index}"
+            raise JobError(f"{times}, and no row is to blame; the last time: {trial.cause}")
         self._again.appendleft(trial)
 
     def _hand_out(self) -> None:

@@ -17,6 +17,7 @@ class Trial(msgspec.Struct, kw_only=True):
 
     Attributes:
         fruitless: Tries in a row that ended without telling anything.
+        cause: What ended the last one.
         suspect: The row at which the last one ended.
     """
 
@@ -25,6 +26,7 @@ class Trial(msgspec.Struct, kw_only=True):
     alone: bool = False
     suspect: int | None = None
     fruitless: int = 0
+    cause: str = ""
 
 
 class _Times(NamedTuple):

@@ -7,6 +7,7 @@ doing.
 import ctypes
 import os
 import signal
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -103,6 +104,9 @@ def _serve(assignment: Assignment, pipe: Connection) -> None:
     except (LecternError, OSError) as error:
         say(stopped(error))
         return
+    except Exception as error:  # the border of a process: whoever waits is told
+        say(Stopped(kind=JobError.code, reason=f"a worker cannot begin: {told(error)}"))
+        return
     say(Ready())
     while True:
         order = READ_ORDER.decode(pipe.recv_bytes())
@@ -117,16 +121,21 @@ def score(scorer: Scorer, order: Order, disk: Disk, begin: Callable[[int], None]
         del known[order.only]
     try:
         scored = scorer.score(order.cut, known=known, alone=order.alone, begin=begin if order.alone else None)
-        if order.only is not None:
-            return Survived()
-        aside = Path(order.aside)
+    except (LecternError, OSError) as error:
+        return stopped(error)
+    except Exception as error:  # the border of a row: it is tried again, and in the end the row is to blame
+        return Broke(reason=told(error))
+    if order.only is not None:
+        return Survived()
+    aside = Path(order.aside)
+    try:
         digest, size = _write(scored, aside, disk)
         place = whole(aside, scored.errors, digest)
         disk.rename(aside, place)
     except (LecternError, OSError) as error:
         return stopped(error)
-    except Exception as error:  # the border of a row: it is tried again, and in the end the row is to blame
-        return Broke(reason=f"{type(error).__name__}: {error}")
+    except Exception as error:  # every row has its answer: none is to blame, and no other try helps
+        return Stopped(kind=JobError.code, reason=f"part {order.cut.index} cannot be written: {told(error)}")
     return Done(
         number=order.cut.index,
         name=place.name,
@@ -145,6 +154,12 @@ def _write(scored: Scored, path: Path, disk: Disk) -> tuple[str, int]:
         return file.finish()
     finally:
         file.abandon()
+
+
+def told(error: Exception) -> str:
+    """Return an unforeseen error's type and where it was raised: its message may quote a row."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"
 
 
 def stopped(error: LecternError | OSError) -> Stopped:

@@ -21,7 +21,7 @@ from service.scoring.output import Manifest, Output
 from service.scoring.pool import Pool
 from service.scoring.progress import Progress
 from service.scoring.workspace import Workspace, default_folder
-from tests.service.scoring.stand_in import Doubling, write_rows
+from tests.service.scoring.stand_in import Answers, Doubling, write_rows
 
 ROWS = 400
 
@@ -120,6 +120,25 @@ class Broken(Doubling):
         raise DataError("model", found="nothing", expected="a model")
 
 
+class Stumbling(Doubling):
+    def scorer(self) -> Scorer:
+        raise ValueError("a row's own words")
+
+
+class Unwritable(Doubling):
+    def scorer(self) -> Scorer:
+        lines = super().scorer()
+        lines.score = lambda *_, **__: Answers(["1\n", None], 0)  # type: ignore[list-item, method-assign]
+        return lines
+
+
+class Gone(Doubling):
+    def scorer(self) -> Scorer:
+        lines = super().scorer()
+        lines.score = lambda *_, **__: os._exit(7)  # type: ignore[method-assign]
+        return lines
+
+
 class Stillborn(Doubling):
     def scorer(self) -> Scorer:
         os._exit(3)
@@ -130,17 +149,29 @@ def test_a_model_that_does_not_open(tmp_path: Path) -> None:
     write_rows(tmp_path / "in", ROWS)
     with pytest.raises(JobError, match="found nothing, expected a model"):
         run(Broken(tmp_path / "in"), tmp_path)
+    with pytest.raises(JobError, match=r"a worker cannot begin: ValueError in test_pool.py, line \d+$"):
+        run(Stumbling(tmp_path / "in"), tmp_path)
     with pytest.raises(JobError, match="3 workers ended before they were ready"):
         run(Stillborn(tmp_path / "in"), tmp_path)
     assert not children()
 
 
 def test_no_row_to_blame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A part at which workers end before any row ends the job, after some tries."""
+    """A part at which workers end before any row ends the job, after some tries, and what ended them is told."""
     monkeypatch.setattr(pools, "MOST_FRUITLESS", 2)
     write_rows(tmp_path / "in", 50)
-    with pytest.raises(JobError, match="no row is to blame"):
+    with pytest.raises(JobError, match=r"no row is to blame; the last time: ValueError in \w+.py, line \d+$"):
         run(Doubling(tmp_path / "in", log=Path("/nowhere\0")), tmp_path)
+    with pytest.raises(JobError, match="no row is to blame; the last time: exit code 7"):
+        run(Gone(tmp_path / "in"), tmp_path)
+
+
+def test_answers_that_cannot_be_written(tmp_path: Path) -> None:
+    """An error after every row has its answer ends the job at once: trying it again tells nothing."""
+    write_rows(tmp_path / "in", 50)
+    reason = r"part 0 cannot be written: AttributeError in stand_in.py, line \d+$"
+    with pytest.raises(JobError, match=reason):
+        run(Unwritable(tmp_path / "in"), tmp_path)
 
 
 def test_parts_in_flight_are_bounded(tmp_path: Path) -> None:
