@@ -342,9 +342,14 @@ class DeviceError(LecternError):
 
 
 class DataError(LecternError):
-    """A dataset or a user's file cannot be used."""
+    """A dataset or a user's file cannot be used.
+
+    Attributes:
+        expected: What could be.
+    """
 
     def __init__(self, file: Path | str, *, found: str, expected: str, row: int | None = None) -> None:
+        self.expected = expected
         place = f"{file}, row {row}" if row is not None else f"{file}"
         super().__init__(printable(f"{place}: found {found}, expected {expected}"))
 

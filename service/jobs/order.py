@@ -1,7 +1,7 @@
 """What a caller may ask of a job: typed, bounded, and turned into the arguments of ``python -m service.scoring``."""
 
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -53,6 +53,13 @@ class UploadFormat(StrEnum):
     TAR_ZST = "tar.zst"
 
 
+DECIMAL = "Before the fraction in a CSV file's numbers."
+ENCODING = "Of a CSV file, such as `latin-1`; UTF-8 by default."
+HEADER = "Whether a CSV file's first row names its columns."
+# The options that a query can hold.
+IN_QUERY = ("id_column", "delimiter", "decimal", "encoding", "header", "max_errors")
+
+
 class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How to read and to score; each means what the command line's does."""
 
@@ -66,6 +73,9 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         None
     )
     delimiter: Annotated[Delimiter | None, Meta(description="Between the cells of a CSV file.")] = None
+    decimal: Annotated[Literal[".", ","] | None, Meta(description=DECIMAL)] = None
+    encoding: Annotated[Name | None, Meta(description=ENCODING)] = None
+    header: Annotated[bool | None, Meta(description=HEADER)] = None
     part_rows: Annotated[Annotated[int, Meta(ge=1, le=10**7)] | None, Meta(description="Most rows of a part.")] = None
     part_bytes: Annotated[Annotated[int, Meta(ge=1024, le=2**31)] | None, Meta(description="Most bytes of a part.")] = (
         None
@@ -80,7 +90,9 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         given += [f"--keep={key}" for key in self.keep]
         single = {"id-column": self.id_column, "delimiter": self.delimiter, "part-rows": self.part_rows}
         single |= {"part-bytes": self.part_bytes, "max-errors": self.max_errors}
-        return given + [f"--{name}={value}" for name, value in single.items() if value is not None]
+        single |= {"decimal": self.decimal, "encoding": self.encoding}
+        given += [f"--{name}={value}" for name, value in single.items() if value is not None]
+        return given if self.header is None else [*given, "--header" if self.header else "--no-header"]
 
 
 class Order(Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,12 +114,15 @@ class UploadOrder(Struct, frozen=True, forbid_unknown_fields=True):
     output_format: OutputFormat = OutputFormat.JSONL
     id_column: Annotated[Name | None, Meta(description="The column that names each row.")] = None
     delimiter: Annotated[Delimiter | None, Meta(description="Between the cells of a CSV file.")] = None
+    decimal: Annotated[Literal[".", ","] | None, Meta(description=DECIMAL)] = None
+    encoding: Annotated[Name | None, Meta(description=ENCODING)] = None
+    header: Annotated[bool | None, Meta(description=HEADER)] = None
     max_errors: Annotated[int, Meta(ge=0)] | None = None
 
     @property
     def options(self) -> Options:
         """Those that a query can hold."""
-        return Options(id_column=self.id_column, delimiter=self.delimiter, max_errors=self.max_errors)
+        return Options(**{name: getattr(self, name) for name in IN_QUERY})
 
 
 def read_order(body: bytes) -> Order:

@@ -18,7 +18,7 @@ from service.scoring.storage import is_local, local_path, remote_mark, unreadabl
 from service.settings import settings
 
 # How parts are written, counted up when that changes: those of two ways do not go together into one output.
-PARTS = "2"
+PARTS = "3"
 # The distributions whose versions decide bytes.
 STACK = ("onnxruntime", "onnxruntime-gpu", "numpy", "pyarrow", "pillow")
 

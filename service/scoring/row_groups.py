@@ -28,11 +28,12 @@ class What(Enum):
     NUMBER = "the row group's number"
     ROWS = "how many rows there are"
     GROUPS = "the row groups"
+    KEY = "how a column is encrypted"
 
 
 Shape: TypeAlias = Mapping[int, Any]
 _COLUMN: Shape = {9: What.PLACE, 10: What.PLACE, 11: What.PLACE, 14: What.PLACE}
-_CHUNK: Shape = {2: What.PLACE, 3: _COLUMN, 4: What.PLACE, 6: What.PLACE}
+_CHUNK: Shape = {2: What.PLACE, 3: _COLUMN, 4: What.PLACE, 6: What.PLACE, 8: What.KEY}
 _GROUP: Shape = {1: _CHUNK, 5: What.PLACE, 7: What.NUMBER}
 _FILE: Shape = {3: What.ROWS, 4: What.GROUPS}
 
@@ -82,8 +83,11 @@ class _Footer:
 
     def _note(self, what: What, kind: int) -> None:
         start = self.place
+        value = 0
         if what is What.GROUPS:
             value = self._list(_GROUP)
+        elif what is What.KEY:
+            self._value(kind, {})
         else:
             assert kind in _INTEGERS, "as the format has it"
             value = self.integer()
@@ -110,6 +114,13 @@ class _Footer:
         for _ in range(count):
             self._value(_BYTE if kind in _BOOLS else kind, shape)
         return count
+
+
+def has_encrypted_columns(footer: bytes) -> bool:
+    """Whether a footer, itself plain, has columns that are not; Arrow ends the process when it is asked about one."""
+    walk = _Footer(footer)
+    walk.struct(_FILE)
+    return any(one.what is What.KEY for one in walk.found)
 
 
 def _varint(value: int) -> bytes:

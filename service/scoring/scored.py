@@ -2,8 +2,9 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, BinaryIO, TypeAlias
 
 import msgspec
@@ -14,6 +15,7 @@ from models.bodies import to_json
 from service.scoring.answers import Answers
 from service.scoring.layout import Layout
 from service.scoring.parquet import are_groups, open_writer
+from service.scoring.rendering import csv_texts, json_values
 from service.scoring.source import Cut, RowError, Rows
 from service.scoring.spec import Spec
 
@@ -74,9 +76,11 @@ def _write_parquet(part: Scored, file: BinaryIO) -> None:
 
 
 def _write_jsonl(part: Scored, file: BinaryIO) -> None:
-    lines = part.source.lines() if part.spec.input_format == "jsonl" else None
+    lines = part.source.lines()
     if lines is None:
-        lines = [to_json(_plain(row)) for row in part.source.table().to_pylist()]
+        table = part.source.table()
+        names, columns = table.column_names, [json_values(column) for column in table.columns]
+        lines = [to_json(dict(zip(names, row, strict=True))) for row in _side_by_side(columns, part.rows)]
     layout, out = part.layout, []
     code, reason, place = (orjson.dumps(name) for name in layout.errors)
     whole = orjson.dumps(layout.whole)
@@ -117,13 +121,19 @@ def _write_csv(part: Scored, file: BinaryIO) -> None:
 
     if part.cut.index == 0:
         out.append(line(part.layout.schema.names))
-    lines = part.source.lines() if part.spec.input_format == "csv" else None
+    lines = part.source.lines()
     if lines is None:
-        rows = part.source.table().to_pylist()
-        lines = [line([*map(_cell, row.values())]).removesuffix(b"\n") for row in rows]
-    for begin, answer in zip(lines, part.answers, strict=True):
-        out.append(begin + delimiter.encode() + line(_result(part.layout, answer)))
+        rows = _side_by_side([csv_texts(column) for column in part.source.table().columns], part.rows)
+        out += [line([*row, *_result(part.layout, answer)]) for row, answer in zip(rows, part.answers, strict=True)]
+    else:
+        for begin, answer in zip(lines, part.answers, strict=True):
+            out.append(begin + delimiter.encode() + line(_result(part.layout, answer)))
     file.write(b"".join(out))
+
+
+def _side_by_side(columns: list[list[Any]], rows: int) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of columns; of no columns, as many rows of nothing."""
+    return zip(*columns, strict=True) if columns else repeat((), rows)
 
 
 def _result(layout: Layout, answer: Any) -> list[Any]:
@@ -136,18 +146,7 @@ def _cell(value: Any) -> str:
     """Text as it is, all else as JSON."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else to_json(_plain(value)).decode()
-
-
-def _plain(value: Any) -> Any:
-    """Values of a table as JSON has them: bytes and times as text."""
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    if isinstance(value, bytes):
-        return value.hex()
-    return value if value is None or isinstance(value, str | int | float) or hasattr(value, "dtype") else str(value)
+    return value if isinstance(value, str) else to_json(value).decode()
 
 
 Writer: TypeAlias = Callable[[Scored, BinaryIO], None]

@@ -88,7 +88,7 @@ class Rows(Protocol):
         ...
 
     def lines(self) -> list[bytes] | None:
-        """The rows as they stand in the input, where each can be written again as it is; else ``None``."""
+        """The rows as the output's format writes them, where the source has them so; else ``None``."""
         ...
 
 
@@ -147,7 +147,7 @@ def _sentence(fault: Fault) -> str:
 
 
 def complete(spec: Spec) -> Spec:
-    """The spec with what only the input can say: that it is a series, the keys of JSON lines.
+    """The spec with what only the input can say: that it is a series, JSON lines' keys, what divides CSV's cells.
 
     Raises:
         DataError: If the input cannot be read.
@@ -156,6 +156,11 @@ def complete(spec: Spec) -> Spec:
 
     if is_series(spec):
         return msgspec.structs.replace(spec, input_format="series")
+    if spec.input_format == "csv":
+        from service.scoring.sources.csv_text import find_delimiter
+
+        options = msgspec.structs.replace(spec.options, delimiter=find_delimiter(spec))
+        return msgspec.structs.replace(spec, options=options)
     if spec.input_format != "jsonl":
         return spec
     from service.scoring.sources.jsonl import find_columns

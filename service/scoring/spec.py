@@ -35,7 +35,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             one.
         keep: Keys of a JSON line that are not the model's, even if they look like a field of its misspelt.
         id: One more of them, which the output shows as a column of its own.
-        delimiter: What stands between the cells of a CSV file; empty: a tab for ``.tsv``, else a comma.
+        delimiter: What stands between the cells of a CSV file; empty: as the file says, else a comma.
+        decimal: What stands before the fraction in a CSV file's numbers: a point or a comma.
+        encoding: Of a CSV file; empty: UTF-8.
+        has_header: Whether a CSV file's first row names the columns; ``None``: it should, and is looked at.
         series: What is said of a table that is one series, by the card's names (``Card.series``).
         every_day: Whether each window of a series is a row, and not the last alone.
         part_rows: Most rows in a part; none: as the model's card has it.
@@ -46,6 +49,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     keep: tuple[str, ...] = ()
     id: str | None = None
     delimiter: str = ""
+    decimal: str = "."
+    encoding: str = ""
+    has_header: bool | None = None
     series: Mapping[str, str] = {}
     every_day: bool = False
     part_rows: int | None = None

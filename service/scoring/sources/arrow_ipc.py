@@ -1,6 +1,7 @@
 """Arrow IPC, the file format and the stream format: parts are made of whole batches, or pieces of one."""
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from service.scoring.blocks import CheckedFile, block_digests, digest_of
 from service.scoring.source import Cut
 from service.scoring.sources.bounds import check_depth
 from service.scoring.sources.table_rows import TableReader, TableRows
+from service.scoring.sources.travelling import inner_types
 from service.scoring.spec import Spec
 from service.scoring.storage import Pass
 
@@ -37,9 +39,12 @@ class ArrowSource:
             self._open()
         except (pa.ArrowException, OSError) as error:
             raise self._torn() from error
-        self.schema: pa.Schema = self._opened.schema.remove_metadata()
-        check_depth(self.schema, spec.source)
-        self._reader = TableReader(spec, self.schema)
+        self._columns: pa.Schema = self._opened.schema.remove_metadata()
+        check_depth(self._columns, spec.source)
+        self._reader = TableReader(spec, self._columns, is_one_dictionary=self._is_file)
+        self.schema = self._reader.schema
+        kinds = chain.from_iterable(map(inner_types, self._columns.types))
+        self._has_dictionary = any(map(pa.types.is_dictionary, kinds))
         self._is_checked = False
 
     def _torn(self) -> DataError:
@@ -110,9 +115,7 @@ class ArrowSource:
             if batch is None:
                 return
             self._touched[number] = self._file.touched
-            if any(
-                map(pa.types.is_dictionary, self.schema.types)
-            ):  # which stand before the first batch that needs them
+            if self._has_dictionary:  # which stands before the first batch that needs it
                 self._always |= self._file.touched
             yield batch
             number += 1
@@ -138,7 +141,7 @@ class ArrowSource:
             raise
         except (pa.ArrowException, OSError, InputChanged) as error:
             raise self._file.reason(cut.first_row, cut.rows) from error
-        return self._reader.rows(pa.Table.from_batches(batches, self.schema), cut.first_row)
+        return self._reader.rows(pa.Table.from_batches(batches, self._columns), cut.first_row)
 
     def _piece(self, piece: _Piece) -> pa.RecordBatch:
         batch = self._batch(piece.batch)

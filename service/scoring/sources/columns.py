@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from enum import Enum
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,6 +17,8 @@ from service.scoring.spec import Options
 
 # As Python's ``float`` and Arrow read them, without their names for what is no number.
 NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_SWAPPED = str.maketrans(".,", ",.")
+LARGEST = 2**63 - 1
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBERED = re.compile(r"(.+?)[_.\- \[]?([0-9]+)\]?")
 
@@ -135,33 +138,55 @@ def _expected(wanted: str, kind: Kind, least: int) -> str:
     return f"a column {wanted!r} with lists, {wanted}_1 and so on, or exactly {least} columns of numbers"
 
 
-def document(fields: Sequence[Field], cells: Cells) -> bytes:
+def document(fields: Sequence[Field], cells: Cells, decimal: str = "") -> bytes:
     """The instance that a row's cells make, as JSON; an empty cell leaves its field out.
 
+    Args:
+        fields: What the columns are to the model.
+        cells: The row's.
+        decimal: What stands before a fraction in numbers of text, if that can be chosen.
+
     Raises:
-        InvalidRequest: If a cell of text is not what its field needs.
+        InvalidRequest: If cells of text are not what their field needs.
     """
     members = []
     for field in fields:
         if field.is_vector:
-            values = [_number(cells[column], field.name, place) for place, column in enumerate(field.columns)]
-            text = b"[%b]" % b",".join(values)
+            text = _vector([cells[column] for column in field.columns], field.name, decimal)
         else:
             cell = cells[field.columns[0]]
             if cell is None or (cell == "" and field.kind is not Kind.TEXT):
                 continue
-            text = _value(cell, field)
+            text = _value(cell, field, decimal)
         members.append(b"%b:%b" % (orjson.dumps(field.name), text))
     return b"{%b}" % b",".join(members)
 
 
-def _value(cell: Any, field: Field) -> bytes:
+def _vector(cells: Sequence[Any], name: str, decimal: str) -> bytes:
+    """The numbers of several cells; every one that is none is told."""
+    values: list[bytes] = []
+    faults: list[Fault] = []
+    for place, cell in enumerate(cells):
+        try:
+            values.append(_number(cell, decimal, name, place))
+        except InvalidRequest as error:
+            faults += error.faults
+    if faults:
+        raise InvalidRequest("a value makes no sense", faults)
+    return b"[%b]" % b",".join(values)
+
+
+def _value(cell: Any, field: Field, decimal: str) -> bytes:
+    if field.kind is Kind.FILE and isinstance(cell, dict):
+        cell = cell.get("bytes")  # as Hugging Face's data sets hold a picture, beside its path
+        if cell is None:
+            raise _refusal("expected the file's content under 'bytes', found none", field.name)
     if isinstance(cell, bytes):
         return orjson.dumps(base64.b64encode(cell).decode())
     if not isinstance(cell, str):
         return _plain(cell, field.name)
     if field.kind is Kind.NUMBER:
-        return _number(cell, field.name)
+        return _number(cell, decimal, field.name)
     if field.kind in (Kind.TEXT, Kind.FILE):
         return msgspec.json.encode(cell)
     try:
@@ -173,21 +198,36 @@ def _value(cell: Any, field: Field) -> bytes:
 
 def _plain(cell: Any, *place: str | int) -> bytes:
     try:
-        return orjson.dumps(cell)
+        return orjson.dumps(cell, default=_of_decimal)
     except TypeError as error:
         raise _refusal(f"expected numbers, text or lists, found {type(cell).__name__}", *place) from error
 
 
-def _number(cell: Any, *place: str | int) -> bytes:
+def _of_decimal(value: Any) -> int | float:
+    """A decimal as a number of JSON: warehouses export whole numbers as decimals, too."""
+    if not isinstance(value, Decimal):
+        raise TypeError(type(value).__name__)
+    return int(value) if value == value.to_integral_value() and abs(value) <= LARGEST else float(value)
+
+
+def with_point(cell: str, decimal: str) -> str:
+    """A number's text with a point before its fraction; where that is a comma, a point is what a comma is elsewhere."""
+    text = cell.strip(" \t")
+    return text.translate(_SWAPPED) if decimal == "," else text
+
+
+def _number(cell: Any, decimal: str, *place: str | int) -> bytes:
     if not isinstance(cell, str):
         return _plain(cell, *place)
-    text = cell.strip(" \t")
+    text = with_point(cell, decimal)
     if _WHOLE.fullmatch(text):
         return b"%d" % int(text)
     if NUMBER.fullmatch(text):
         return orjson.dumps(float(text))  # out of range: null, which no field takes
-    shown = "nothing" if not text else repr(text[:40])
-    raise _refusal(f"expected a number, found {shown}", *place)
+    shown = "nothing" if not text else repr(cell.strip(" \t")[:40])
+    hint = f" (--decimal {'.' if decimal == ',' else ','}, if that is before a fraction)"
+    is_other = decimal and NUMBER.fullmatch(text.translate(_SWAPPED))
+    raise _refusal(f"expected a number, found {shown}{hint if is_other else ''}", *place)
 
 
 def _refusal(reason: str, *place: str | int) -> InvalidRequest:

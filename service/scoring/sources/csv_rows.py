@@ -13,8 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 
+from models.bodies import to_json
 from models.errors import MalformedRequest
-from service.scoring.sources.columns import NUMBER, Field, document
+from service.scoring.sources.columns import NUMBER, Field, document, with_point
 from service.scoring.sources.cutting import MAX_ROW_BYTES
 from service.scoring.sources.jsonl import Document
 from service.scoring.sources.quotes import Quotes
@@ -26,14 +27,15 @@ csv.field_size_limit(MAX_ROW_BYTES)
 class Cells:
     """Reads the cells of single rows."""
 
-    def __init__(self, delimiter: str) -> None:
+    def __init__(self, delimiter: str, decimal: str = ".", encoding: str = "UTF-8") -> None:
         self.delimiter, self.quotes = delimiter, Quotes(delimiter.encode())
+        self.decimal, self._encoding = decimal, encoding
 
     def parse(self, row: bytes) -> list[str]:
         """The cells of one row.
 
         Raises:
-            MalformedRequest: If it is no row of CSV in UTF-8.
+            MalformedRequest: If it is no row of CSV, or it was not in the encoding.
         """
         text = row.removesuffix(b"\n").removesuffix(b"\r")
         if b"\0" in text:
@@ -43,7 +45,7 @@ class Cells:
                 return text.decode().split(self.delimiter) if text else []
             cells = next(csv.reader([text.decode()], delimiter=self.delimiter, strict=False), [])
         except UnicodeDecodeError as error:
-            raise MalformedRequest("the row is not UTF-8") from error
+            raise MalformedRequest(f"the row is not {self._encoding} (--encoding, such as cp1252)") from error
         except csv.Error as error:
             raise MalformedRequest("the row holds a carriage return outside of quotes") from error
         if self.quotes.is_open(text):
@@ -65,18 +67,26 @@ class CsvReader:
     """How the rows of one CSV file become instances and columns.
 
     Attributes:
+        output_format: What they are written to.
         schema: CSV has no types: a column is text, but where the model reads a number.
     """
 
-    def __init__(self, cells: Cells, names: Sequence[str], fields: Sequence[Field], document: Document) -> None:
+    def __init__(
+        self, cells: Cells, names: Sequence[str], fields: Sequence[Field], document: Document, output_format: str
+    ) -> None:
         self.cells, self.names, self.fields, self.document = cells, names, fields, document
+        self.output_format = output_format
         self.numbers = sorted({place for field in fields if field.is_vector for place in field.columns})
         kinds = [pa.string()] * len(names)
         for place in self.numbers:
             kinds[place] = pa.float64()
         self.schema = pa.schema([*zip(names, kinds, strict=True)])
         self._convert = arrow_csv.ConvertOptions(
-            column_types=self.schema, null_values=[], strings_can_be_null=False, quoted_strings_can_be_null=False
+            column_types=self.schema,
+            null_values=[],
+            strings_can_be_null=False,
+            quoted_strings_can_be_null=False,
+            decimal_point=cells.decimal,
         )
         self._read = {"column_names": [*names], "use_threads": False}
 
@@ -123,7 +133,7 @@ class CsvRows:
 
     def instance(self, row: int) -> Any:
         """What the cells ask."""
-        return self._reader.document.read(document(self._reader.fields, self._parse(row)))
+        return self._reader.document.read(document(self._reader.fields, self._parse(row), self._reader.cells.decimal))
 
     @cached_property
     def _at_once(self) -> tuple[pa.Table, NDArray[np.float64]] | None:
@@ -156,7 +166,7 @@ class CsvRows:
             cells = self._parse(row)
         except MalformedRequest:
             return [math.nan] * len(field.columns)
-        found = [_as_number(cells[place]) for place in field.columns]
+        found = [self._as_number(cells[place]) for place in field.columns]
         return [math.nan if one is None or one == 0 > math.copysign(1, one) else one for one in found]
 
     def table(self) -> pa.Table:
@@ -168,13 +178,28 @@ class CsvRows:
         rows = [reader.cells.shown(row, wanted) for row in self._rows]
         columns: list[list[Any]] = [[row[place] for row in rows] for place in range(wanted)]
         for place in reader.numbers:
-            columns[place] = [_as_number(cell) for cell in columns[place]]
+            columns[place] = [self._as_number(cell) for cell in columns[place]]
         arrays = [pa.array(column, field.type) for column, field in zip(columns, reader.schema, strict=True)]
         return pa.table(arrays, schema=reader.schema)
 
     def lines(self) -> list[bytes] | None:
-        """The rows as they are; one with too few or too many cells, or with none that can be read, filled or cut."""
-        return [self._line(row) for row in range(self.count)]
+        """For CSV, the rows as they are; one with too few or too many cells, or that cannot be read, filled or cut.
+
+        For JSON lines, rows with a cell that the model reads as a number and that is none: it is there as it stood.
+        """
+        if self._reader.output_format == "csv":
+            return [self._line(row) for row in range(self.count)]
+        if self._reader.output_format == "jsonl" and self._at_once is None:
+            return [self._object(row) for row in range(self.count)]
+        return None
+
+    def _object(self, row: int) -> bytes:
+        names = self._reader.names
+        cells: list[Any] = self._reader.cells.shown(self._rows[row], len(names))
+        for place in self._reader.numbers:
+            number = self._as_number(cells[place])
+            cells[place] = number if number is not None else cells[place] or None
+        return to_json(dict(zip(names, cells, strict=True)))
 
     def _line(self, row: int) -> bytes:
         reader = self._reader
@@ -187,10 +212,10 @@ class CsvRows:
             return text.getvalue().removesuffix("\r\n").encode()
         return self._rows[row].removesuffix(b"\n").removesuffix(b"\r")
 
-
-def _as_number(cell: str | None) -> float | None:
-    """A cell's number; none if it is no number, or too large for one."""
-    if cell is None or NUMBER.fullmatch(cell.strip(" \t")) is None:
-        return None
-    number = float(cell)
-    return number if math.isfinite(number) else None
+    def _as_number(self, cell: str | None) -> float | None:
+        """A cell's number; none if it is no number, or too large for one."""
+        text = "" if cell is None else with_point(cell, self._reader.cells.decimal)
+        if NUMBER.fullmatch(text) is None:
+            return None
+        number = float(text)
+        return number if math.isfinite(number) else None

@@ -14,7 +14,7 @@ from msgspec import Meta, inspect
 
 from models.errors import DataError
 from models.family import AnyCard
-from service.scoring.sources.columns import kinds
+from service.scoring.sources.columns import LARGEST, kinds
 from service.scoring.sources.cutting import MAX_ROW_BYTES
 from service.scoring.storage import Pass
 
@@ -26,7 +26,7 @@ NULL, BOOL, WHOLE, LONG, NUMBER, TEXT, JSON = "null", "bool", "whole", "long", "
 LIST = "["
 MAX_KEYS = 1000
 # Whole numbers up to here are numbers with a fraction, too.
-EXACT, LARGEST = 2**53, 2**63 - 1
+EXACT = 2**53
 MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 DAMAGE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 

@@ -1,6 +1,7 @@
 """JSON lines: row ``i`` is line ``i``, and a blank line is a row that cannot be read."""
 
 import codecs
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from models.bodies import Bodies, from_decoding
-from models.errors import BodyTooLarge, Fault, InvalidRequest, MalformedRequest, RequestError
+from models.errors import BodyTooLarge, DataError, Fault, InvalidRequest, MalformedRequest, RequestError
 from models.keys import Keys, keys_of
 from models.registry import find_card
 from service.scoring.source import Cut
@@ -17,13 +18,14 @@ from service.scoring.sources.columns import kinds
 from service.scoring.sources.cutting import MAX_ROW_BYTES, Cutter, line_ends, long_row
 from service.scoring.sources.json_keys import DAMAGE, MEMBERS, NULL, arrow_type, cell, find_keys, members
 from service.scoring.spec import Spec
-from service.scoring.storage import Pass, Spans
+from service.scoring.storage import Pass, Spans, damage_told, decompressed, open_stored
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 # As alike as "txt" and "text" are, or "Horizon" and "horizon".
 LIKENESS, MAX_SHOWN = 0.8, 40
+_ARRAY = re.compile(rb"\s*\[\s*\{")
 # What is added to a line ends like one of these.
 ADDED = ("prediction", "error_code", "error_reason", "error_place")
 
@@ -76,7 +78,8 @@ class JsonlSource:
         self._keys = keys_of(card.instance)
         self._fields = frozenset(kinds(card))
         self._names = {column: field for field, column in options.columns.items()}
-        self.columns = spec.keys if _is_table(spec) else ()
+        self.is_table = _is_table(spec)
+        self.columns = spec.keys if self.is_table else ()
         self.schema = pa.schema([pa.field(key, arrow_type(kind)) for key, kind in self.columns])
 
     @property
@@ -159,8 +162,9 @@ def find_columns(spec: Spec) -> tuple[tuple[str, str], ...]:
     """The keys of an input that its output has as columns; for lines, those that what is added could be called.
 
     Raises:
-        DataError: If the input cannot be read.
+        DataError: If the input cannot be read, or is one JSON array.
     """
+    check_lines(spec)
     card, identity = find_card(spec.family, spec.task), spec.options.id
     found = find_keys(
         spec.source, spec.compression, card, is_table=(lambda _: True) if _is_table(spec) else _may_be_added
@@ -168,6 +172,20 @@ def find_columns(spec: Spec) -> tuple[tuple[str, str], ...]:
     if identity is not None and _is_table(spec) and identity not in dict(found):
         found.append([identity, NULL])
     return tuple((key, kind) for key, kind in sorted(found, key=lambda pair: pair[0] != identity))
+
+
+def check_lines(spec: Spec) -> None:
+    """Refuse a file that is one JSON array of objects, as pandas' ``orient="records"`` and many exports are.
+
+    Raises:
+        DataError: If it is.
+    """
+    with open_stored(spec.source) as stored, damage_told(spec.source, spec.compression):
+        inside = decompressed(stored, spec.compression) if spec.compression else stored
+        head = inside.read(2**16).removeprefix(codecs.BOM_UTF8)
+    if _ARRAY.match(head):
+        expected = "JSON lines, one object a line (jq -c '.[]' in.json > out.jsonl; in pandas lines=True)"
+        raise DataError(spec.source, found="a JSON array", expected=expected)
 
 
 def _may_be_added(key: str) -> bool:
@@ -206,5 +224,7 @@ class JsonlRows:
         return pa.table(columns, schema=source.schema) if columns else pa.table({})
 
     def lines(self) -> list[bytes] | None:
-        """The lines."""
+        """The lines, for an output of lines."""
+        if self._source.is_table:
+            return None
         return [b"" if line is None else line.strip() for line in self._lines]

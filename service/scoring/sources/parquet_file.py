@@ -10,12 +10,16 @@ import pyarrow.parquet as pq
 
 from models.errors import DataError, InputChanged
 from service.scoring.blocks import CheckedFile, block_digests, blocks_between, digest_of
+from service.scoring.row_groups import has_encrypted_columns
 from service.scoring.source import Cut
 from service.scoring.sources.bounds import check_depth, check_part, most_part_bytes, row_bytes
 from service.scoring.sources.parquet_decoding import Decoding, plan_decoding
 from service.scoring.sources.table_rows import TableReader, TableRows
 from service.scoring.spec import Spec
 from service.scoring.storage import BLOCK_BYTES, Pass
+
+# The footer's length and the mark; another mark, if the footer is encrypted.
+_TAIL_BYTES, _ENCRYPTED = 8, b"PARE"
 
 
 class ParquetSource:
@@ -29,10 +33,13 @@ class ParquetSource:
         try:
             self._parquet = self._open()
         except (pa.ArrowException, OSError) as error:
+            if self._end(len(_ENCRYPTED)) == _ENCRYPTED:
+                raise self._encrypted() from error
             raise DataError(spec.source, found="no Parquet, or a torn end", expected="a whole Parquet file") from error
-        self.schema: pa.Schema = self._parquet.schema_arrow.remove_metadata()
-        check_depth(self.schema, spec.source)
-        self._reader = TableReader(spec, self.schema)
+        self._columns: pa.Schema = self._parquet.schema_arrow.remove_metadata()
+        check_depth(self._columns, spec.source)
+        self._reader = TableReader(spec, self._columns)
+        self.schema = self._reader.schema
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._rest: pa.RecordBatch | None = None
         self._row = -1
@@ -44,7 +51,19 @@ class ParquetSource:
 
     @cached_property
     def _decoding(self) -> Decoding:
-        return plan_decoding(self._parquet.metadata, self.schema, self._spec.source)
+        footer_bytes = int.from_bytes(self._end(_TAIL_BYTES)[:4], "little")
+        if has_encrypted_columns(self._end(footer_bytes + _TAIL_BYTES)):
+            raise self._encrypted()
+        return plan_decoding(self._parquet.metadata, self._columns, self._spec.source)
+
+    def _end(self, size: int) -> bytes:
+        """The file's last bytes."""
+        self._file.seek(max(0, self._file.seek(0, 2) - size))
+        return self._file.read(size)
+
+    def _encrypted(self) -> DataError:
+        expected = "one that is not: decrypt it first, no keys are taken"
+        return DataError(self._spec.source, found="an encrypted Parquet file", expected=expected)
 
     @property
     def digest(self) -> str:
@@ -52,8 +71,12 @@ class ParquetSource:
         return self._pass.digest
 
     def cuts(self) -> Iterator[Cut]:
-        """Parts of equally many rows, by the file's average row."""
-        assert self._decoding, "rows that are too large are refused first of all"
+        """Parts of equally many rows, by the file's average row.
+
+        Raises:
+            DataError: If columns are encrypted, or rows larger than any may be.
+        """
+        assert self._decoding, "what cannot be decoded is refused first of all"
         digests = block_digests(self._pass)
         meta, options = self._parquet.metadata, self._spec.options
         groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
@@ -63,7 +86,7 @@ class ParquetSource:
         for group in groups:
             firsts.append(total)
             total += group.num_rows
-        tail = blocks_between(max(0, self._file.seek(0, 2) - meta.serialized_size - 8), self._file.tell())
+        tail = blocks_between(max(0, self._file.seek(0, 2) - meta.serialized_size - _TAIL_BYTES), self._file.tell())
         for index, first in enumerate(range(0, max(1, total), rows)):
             last = min(first + rows, total)
             own = groups[max(0, bisect_right(firsts, first) - 1) : bisect_right(firsts, last - 1)]
@@ -81,7 +104,7 @@ class ParquetSource:
             raise
         except (pa.ArrowException, OSError, InputChanged) as error:
             raise self._file.reason(cut.first_row, cut.rows) from error
-        return self._reader.rows(pa.Table.from_batches(pieces, self.schema), cut.first_row)
+        return self._reader.rows(pa.Table.from_batches(pieces, self._columns), cut.first_row)
 
     def _pieces(self, cut: Cut) -> list[pa.RecordBatch]:
         """The rows of a part, if all of them may be unpacked together."""
@@ -89,7 +112,7 @@ class ParquetSource:
         for piece in self._take(cut.first_row, cut.rows):
             size += int(row_bytes(piece).sum())
             check_part(size, most_part_bytes(self._spec.options), self._spec.source, rows)
-            pieces.append(piece.cast(self.schema) if self._decoding.dictionaries else piece)
+            pieces.append(piece.cast(self._columns) if self._decoding.dictionaries else piece)
         return pieces
 
     def _take(self, first: int, rows: int) -> Iterator[pa.RecordBatch]:

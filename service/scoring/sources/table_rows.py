@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 
 from models.errors import BodyTooLarge, DataError, HttpError, MalformedRequest
 from models.registry import find_card
+from service.scoring.rendering import exact_values
 from service.scoring.sources.bounds import MAX_ROW_BYTES, bounded
 from service.scoring.sources.checking import check
 from service.scoring.sources.columns import Field, document, resolve
 from service.scoring.sources.jsonl import Document
+from service.scoring.sources.travelling import as_output, output_schema
 from service.scoring.spec import Spec
 
 if TYPE_CHECKING:
@@ -21,13 +23,21 @@ if TYPE_CHECKING:
 
 
 class TableReader:
-    """How the rows of tables of one schema become instances."""
+    """How the rows of tables of one schema become instances.
 
-    def __init__(self, spec: Spec, schema: "pa.Schema") -> None:
-        import pyarrow as pa
+    Args:
+        spec: The job.
+        schema: The tables'.
+        is_one_dictionary: Whether each dictionary holds for all of the input.
 
+    Attributes:
+        schema: The columns as the output has them.
+    """
+
+    def __init__(self, spec: Spec, schema: "pa.Schema", *, is_one_dictionary: bool = False) -> None:
         check_names(spec, schema)
-        are_numbers = [pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in schema.types]
+        self.schema = output_schema(spec, schema, is_one_dictionary=is_one_dictionary)
+        are_numbers = [_is_number(kind) or _may_be_number(kind) for kind in schema.types]
         card = find_card(spec.family, spec.task)
         self.fields: list[Field] = resolve(schema.names, are_numbers, card, spec.options, spec.source)
         self.document, self._address, self._options = Document(spec), spec.source, spec.options
@@ -61,7 +71,7 @@ class TableRows:
 
     def _cells(self, place: int) -> list[Any]:
         if place not in self._columns:
-            self._columns[place] = self._table.column(place).to_pylist()
+            self._columns[place] = exact_values(self._table.column(place))
         return self._columns[place]
 
     def instance(self, row: int) -> Any:
@@ -102,8 +112,8 @@ class TableRows:
         return words
 
     def table(self) -> "pa.Table":
-        """All of it."""
-        return self._table
+        """All of it, as it travels."""
+        return as_output(self._table, self._reader.schema)
 
     def lines(self) -> list[bytes] | None:
         """None: these are no lines."""
@@ -112,16 +122,26 @@ class TableRows:
 
 def stack(columns: Sequence["pa.ChunkedArray"]) -> "NDArray[np.float64] | None":
     """Columns of numbers side by side, ``(rows, columns)``; a missing one is NaN."""
+    numbers = np.empty((len(columns), len(columns[0])))
+    # Column by column in memory: what reads some rows of them turns them around more quickly than writing does.
+    for place, column in enumerate(columns):
+        values = _floats(column.combine_chunks() if column.num_chunks != 1 else column.chunk(0))
+        if values is None:
+            return None
+        numbers[place] = values.to_numpy(zero_copy_only=False)
+    return numbers.T
+
+
+def _floats(values: "pa.Array") -> "pa.Array | None":
+    """Numbers as float64, if every one of them is exactly what it is when it is read by itself."""
     import pyarrow as pa
 
-    if not all(_is_number(column.type) for column in columns):
-        return None
-    # Column by column in memory: what reads some rows of them turns them around more quickly than writing does.
-    numbers = np.empty((len(columns), len(columns[0])))
-    for place, column in enumerate(columns):
-        values = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-        numbers[place] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    return numbers.T
+    if pa.types.is_decimal(values.type):
+        try:
+            values = values.cast(pa.int64())
+        except pa.ArrowInvalid:
+            return None
+    return values.cast(pa.float64(), safe=False) if _is_number(values.type) else None
 
 
 def _is_number(kind: "pa.DataType") -> bool:
@@ -130,15 +150,25 @@ def _is_number(kind: "pa.DataType") -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_float64(kind) or pa.types.is_float32(kind))
 
 
+def _may_be_number(kind: "pa.DataType") -> bool:
+    """Whether a column holds numbers, of which each may have to be read by itself."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
 def _lists(column: "pa.ChunkedArray") -> "NDArray[np.float64] | None":
     import pyarrow as pa
 
-    if not pa.types.is_list(column.type) or not _is_number(column.type.value_type) or not len(column):
+    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    if not is_list or not len(column):
         return None
     lists = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
     lengths = np.diff(lists.offsets.to_numpy())
     if lists.null_count or lengths.min() != lengths.max() or not lengths[0]:
         return None
-    values = lists.flatten().cast(pa.float64(), safe=False)
+    values = _floats(lists.flatten())
+    if values is None:
+        return None
     numbers: NDArray[np.float64] = values.to_numpy(zero_copy_only=False).reshape(len(lists), -1)
     return numbers

@@ -24,7 +24,8 @@ def test_uploads(is_wire: bool, run: Any, serve: Any, root: Path, api: Any) -> N
         async with serve(wire=is_wire, jobs_root=str(root)) as live:
             client, content = await live.connect(), bytes(range(256)) * 9000
             chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (content[:7], content[7:])) + b"0\r\n\r\n"
-            whole = api.request("POST", UPLOAD + "&id_column=a%20b&delimiter=%3B", content, kind=b"text/csv")
+            asked_for = "&id_column=a%20b&delimiter=%3B&decimal=,&encoding=latin-1&header=false"
+            whole = api.request("POST", UPLOAD + asked_for, content, kind=b"text/csv")
             chunked = api.request("POST", UPLOAD, b"", b"transfer-encoding: chunked") + chunks
             for asked in (whole, chunked):
                 answer = await client.ask(asked)
@@ -33,7 +34,9 @@ def test_uploads(is_wire: bool, run: Any, serve: Any, root: Path, api: Any) -> N
                 job = jobs.book.get(page["id"], None)
                 assert jobs.place.input(job).read_bytes() == content
                 assert (jobs.place.input(job).name, page["input"]) == ("input.csv", None)
-            assert jobs.book.all(None, 9)[1].options.arguments() == ["--id-column=a b", "--delimiter=;"]
+            assert jobs.book.all(None, 9)[1].options.arguments() == [
+                "--id-column=a b", "--delimiter=;", "--decimal=,", "--encoding=latin-1", "--no-header",
+            ]  # fmt: skip
 
     run(work)
 

@@ -2,10 +2,12 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,7 +67,7 @@ def test_quotes(run: Run) -> None:
 BAD = [
     (b"1", "expected 2 cells, found 1"),
     (b"1,a,b", "expected 2 cells, found 3"),
-    (b"1,\xff", "the row is not UTF-8"),
+    (b"1,\xff", "the row is not UTF-8 (--encoding, such as cp1252)"),
     (b"1,a\0b", "the row holds a NUL byte"),
     (b"1,a\rb", "the row holds a carriage return outside of quotes"),
     (b"1,", "text"),
@@ -106,17 +108,21 @@ def test_numbers(run: Run) -> None:
     assert job.codes == ["invalid_request"] * 10 + [None] * 5
     table = job.table
     assert table["views_1"].to_pylist()[6:] == [None, None, -1.0, 1.5, 7.0, 7.0, 700.0, 7.0, 7.0]
-    assert table["error_reason"][0].as_py() == "views[0]: expected a number, found '1,234'"
+    assert table["error_reason"][0].as_py() == (
+        "views[0]: expected a number, found '1,234' (--decimal ,, if that is before a fraction)"
+    )
     assert table["error_place"][0].as_py() == '["views",0]'
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"id,id,text\n", "found two columns 'id', expected each name once"),
+        (b"id,id,text\n", "found one name in columns 1 and 2, expected each name once; --no-header, if"),
         (b"", "found no header"),
-        (b"a,b\n1,2\n", "found the columns 'a', 'b', expected one of text, tokens"),
-        (b'"a,text\n1,2\n', "found the header: a quote is never closed"),
+        (b"a,b\n1,2\n", "2 columns without what the model reads, expected one of text, tokens; --no-header, if"),
+        (b'"a,text\n1,2\n', "found the first row: a quote is never closed"),
+        (b"\xff\xfea\0", "found text in UTF-16, expected UTF-8"),
+        (b"te\xdfxt,b\n1,2\n", "found the first row: the row is not UTF-8 .--encoding"),
     ],
 )
 def test_no_table_at_all(content: bytes, words: str, run: Run) -> None:
@@ -177,3 +183,135 @@ def test_rows_that_python_wrote(cells: list[list[str]]) -> None:
     data = text.getvalue().encode()
     ends = Quotes(b",").ends(data).tolist()
     assert [next(csv.reader([data[s:e].decode()])) for s, e in zip([0, *ends], ends, strict=False)] == cells
+
+
+def test_no_content_in_a_refusal(run: Run) -> None:
+    """The first row may be somebody's data: it is not quoted, however it is refused."""
+    for content in (b"Ann,Smith\n", b"Ann,Ann\n", b'"Ann,Smith\nAnn,"', b"Ann\xff,Smith\n", b"Ann;Smith\n"):
+        with pytest.raises(DataError) as refused:
+            run("tagging", "in.csv", content)
+        assert "Ann" not in str(refused.value)
+
+
+@pytest.mark.parametrize("delimiter", [b";", b"\t", b"|"])
+def test_a_delimiter_that_was_not_said(delimiter: bytes, run: Run) -> None:
+    """Where another delimiter would make the model's columns, it is named; and it reads them."""
+    content = views(3).replace(b",", delimiter)
+    with pytest.raises(DataError, match=re.escape(f"with --delimiter {delimiter.decode()!r} it is there")):
+        run("viewcount", "in.csv", content)
+    assert run("viewcount", "in.csv", content, delimiter=delimiter.decode()).errors == 0
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_the_line_that_excel_writes(line_end: bytes, mark: bytes, run: Run) -> None:
+    """A first line ``sep=;`` says the delimiter, of the output too, and is no row."""
+    content = mark + b"sep=;" + line_end + b"id;text" + line_end + b"1;a" + line_end + b"2;b" + line_end
+    assert [line["id"] for line in run("tagging", "in.csv", content).lines] == ["1", "2"]
+    header, *rows = run("tagging", "in.csv", content, to="csv").output.decode().splitlines()
+    assert header.startswith("id;text;tokens;")
+    assert [row[:4] for row in rows] == ["1;a;", "2;b;"]
+
+
+def test_tabs_stay_tabs(run: Run) -> None:
+    """The cells that are added to a row stand apart as its own do."""
+    rows = run("tagging", "in.tsv", b"id\ttext\n1\ta\n", to="csv").output.decode().splitlines()
+    assert [len(row.split("\t")) for row in rows] == [8, 8]
+
+
+@pytest.mark.parametrize("to", ["csv", "jsonl", "parquet"])
+def test_other_encodings(to: str, run: Run) -> None:
+    """Text in another encoding is read if it is said, a part at a time, and written in UTF-8; so are the names."""
+    content = "größe,text\nä€,so\nö,Größe\n".encode("cp1252") + b"\x81,so\n"
+    with pytest.raises(DataError, match="--encoding"):
+        run("tagging", "in.csv", content, to=to)
+    job = run("tagging", "in.csv", content, to=to, encoding="cp1252", part_rows=1)
+    assert job.errors == 1
+    if to == "csv":
+        rows = [*csv.reader(io.StringIO(job.output.decode()))]
+        assert [row[:2] for row in rows[:3]] == [["größe", "text"], ["ä€", "so"], ["ö", "Größe"]]
+        assert rows[3][-2] == "the row is not cp1252 (--encoding, such as cp1252)"
+    elif to == "jsonl":
+        assert [line["größe"] for line in job.lines[:2]] == ["ä€", "ö"]
+        assert job.lines[1]["prediction"]["tokens"] == ["Größe"]
+    else:
+        assert job.table["größe"].to_pylist()[:2] == ["ä€", "ö"]
+
+
+@pytest.mark.parametrize("name", ["utf-16", "utf-7", "rot13", "unicode_escape", "none"])
+def test_encodings_that_cannot_be_cut(name: str, run: Run) -> None:
+    """An encoding in which rows cannot be found is refused by its name."""
+    with pytest.raises(DataError, match=f"found the encoding '{name}', expected one in which ASCII is itself"):
+        run("tagging", "in.csv", b"text\na\n", encoding=name)
+
+
+@pytest.mark.parametrize("bad", [b"", b"x;"])
+def test_decimal_commas(bad: bytes, run: Run, prediction: Any) -> None:
+    """Numbers with a comma before their fraction are read if it is said, at once or one by one; else it is advised."""
+    point = views(4).replace(b",", b";").replace(b"\n", b".0\n", 9).replace(b"views_56.0", b"views_56")
+    comma = point.replace(b".", b",")
+    job = run("viewcount", "in.csv", comma, delimiter=";")
+    assert job.errors == 4
+    assert job.lines[0]["error_reason"].endswith(",0' (--decimal ,, if that is before a fraction)")
+    assert job.lines[0]["views_56"].endswith(",0")
+    wanted = run("viewcount", "in.csv", point, delimiter=";")
+    assert wanted.errors == 0
+    job = run("viewcount", "in.csv", comma + bad, delimiter=";", decimal=",")
+    assert job.errors == bool(bad)
+    assert [*map(prediction, job.output.splitlines()[:4])] == [*map(prediction, wanted.output.splitlines())]
+    assert [line["views_56"] for line in job.lines[:4]] == [line["views_56"] for line in wanted.lines]
+    job = run("viewcount", "in.csv", point, delimiter=";", decimal=",")
+    assert job.errors == 4
+    assert job.lines[0]["error_reason"].endswith(".0' (--decimal ., if that is before a fraction)")
+    with pytest.raises(DataError, match="found ',' between cells and in numbers"):
+        run("viewcount", "in.csv", comma, decimal=",")
+
+
+def test_no_header(run: Run, prediction: Any) -> None:
+    """A first row of numbers is refused, and read if it is said that it is data; the columns get names."""
+    content = views(4)
+    without = content[content.index(b"\n") + 1 :]
+    with pytest.raises(DataError, match=r"it looks like data, expected the columns' names \(--no-header"):
+        run("viewcount", "in.csv", without)
+    job, wanted = run("viewcount", "in.csv", without, has_header=False), run("viewcount", "in.csv", content)
+    assert [*map(prediction, job.output.splitlines())] == [*map(prediction, wanted.output.splitlines())]
+    assert job.lines[0]["column_1"] == "c0"
+    assert run("viewcount", "in.csv", without, has_header=True).scorer.source.schema.names[0] == "c0"
+    header, first, *_ = run("viewcount", "in.csv", without, to="csv", has_header=False).output.splitlines()
+    assert header.startswith(b"column_1,column_2,")
+    assert first.startswith(without.splitlines()[0] + b",")
+
+
+def test_no_header_and_a_column(run: Run) -> None:
+    """Text without a header: which column it is, has to be said, and how is."""
+    with pytest.raises(DataError, match="--column FIELD=column_1"):
+        run("tagging", "in.csv", b"1,so\n2,we\n", has_header=False)
+    job = run("tagging", "in.csv", b"1,so\n2,we\n", has_header=False, columns={"text": "column_2"})
+    assert [line["prediction"]["tokens"] for line in job.lines] == [["so"], ["we"]]
+
+
+@pytest.mark.parametrize("names", [range(56), range(1970, 2026)])
+def test_numbers_that_are_names(names: range, run: Run) -> None:
+    """Columns that are counted, or years, have numbers for names."""
+    content = views(3)
+    header = b"channel," + b",".join(b"%d" % one for one in names)
+    assert run("viewcount", "in.csv", header + content[content.index(b"\n") :]).errors == 0
+
+
+def test_cells_that_are_no_number_are_shown(run: Run) -> None:
+    """What stood in the cells of an error row is in the output: in their place, and in a table in the reason."""
+    row = views(2).splitlines()
+    cells = row[1].split(b",")
+    bad = b",".join([cells[0], b'"1,090"', b"", b"many", *cells[4:]])
+    content = b"\n".join([row[0], bad, row[2]])
+    line, good = run("viewcount", "in.csv", content).lines
+    assert (line["views_1"], line["views_2"], line["views_3"]) == ("1,090", None, "many")
+    assert line["views_4"] == float(cells[4])
+    assert good["views_1"] == float(row[2].split(b",")[1])
+    for to in ("parquet", "csv"):
+        output = run("viewcount", "in.csv", content, to=to).output
+        reasons = (
+            pq.read_table(io.BytesIO(output))["error_reason"].to_pylist() if to == "parquet" else [output.decode()]
+        )
+        assert all(shown in reasons[0] for shown in ("views[0]: expected a number, found '1,090'", "found 'many'"))
+        assert "views[1]: expected a number, found nothing" in reasons[0]

@@ -1,5 +1,6 @@
 """JSON lines: row i is line i, and its prediction has the bytes of the service's."""
 
+import csv
 import gzip
 import hashlib
 import io
@@ -233,3 +234,25 @@ def test_a_bomb(suffix: str, tmp_path: Path, shipped_folder: Any) -> None:
     assert codes == ["body_too_large"]
     assert kilobytes < 100_000
     assert seconds < 20
+
+
+@pytest.mark.parametrize("content", [b'[{"text":"a"}]', b'\xef\xbb\xbf\n[\n {"text": "a"},\n {"text": "b"}\n]\n'])
+@pytest.mark.parametrize("to", ["jsonl", "csv"])
+def test_one_array(content: bytes, to: str, run: Run) -> None:
+    """A file that is one JSON array is refused with how it becomes lines; a line that is an array is an error row."""
+    with pytest.raises(DataError, match="found a JSON array, expected JSON lines, one object a line"):
+        run("tagging", "in.jsonl", content, to=to)
+    assert run("tagging", "in.jsonl", b'[1, 2]\n{"text": "a"}\n', to=to).errors == 1
+
+
+@pytest.mark.parametrize("content", [b"x\n", b"{}\n\n", b'{"text": NaN}\n{"text": NaN}'])
+@pytest.mark.parametrize("to", ["csv", "parquet", "arrow"])
+def test_no_keys_to_a_table(content: bytes, to: str, run: Run) -> None:
+    """Lines without a single key between them are error rows of a table without columns of its own."""
+    job = run("tagging", "in.jsonl", content, to=to)
+    assert job.errors == len(content.strip(b"\n").split(b"\n")) + content.count(b"\n\n")
+    if to == "csv":
+        header, *rows = csv.reader(io.StringIO(job.output.decode()))
+        assert header[0] == "tokens"
+        assert {len(row) for row in rows} == {len(header)}
+        assert len(rows) == job.errors

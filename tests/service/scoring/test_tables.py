@@ -1,6 +1,11 @@
 """Parquet and Arrow: typed columns as instances, and parts that do not follow row groups or batches."""
 
+import base64
+import gc
+import subprocess
+import sys
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +13,13 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.parquet.encryption as pe
 import pytest
 
 from models.errors import DataError, InputChanged
+from service.scoring.assembly import Assembly
+from service.scoring.sources.parquet_file import ParquetSource
+from service.scoring.spec import Options, Spec
 
 Run = Callable[..., Any]
 MODELS = ["viewcount", "tagging", "image", "image-vit", "citation", "molecule"]
@@ -136,3 +145,60 @@ def test_digest(run: Run, tmp_path: Path) -> None:
 
     path = write(pa.table({"text": ["a"] * 50}), tmp_path / "in.parquet", 10)
     assert run("tagging", path).scorer.source.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class Keys(pe.KmsClient):
+    """Wraps keys in nothing."""
+
+    def wrap_key(self, key_bytes: bytes, master_key_identifier: str) -> bytes:
+        return base64.b64encode(key_bytes)
+
+    def unwrap_key(self, wrapped_key: bytes, master_key_identifier: str) -> bytes:
+        return base64.b64decode(wrapped_key)
+
+
+@pytest.mark.parametrize("is_footer_plain", [True, False])
+def test_encrypted(is_footer_plain: bool, tmp_path: Path) -> None:
+    """An encrypted file is refused as one, and any encrypted column makes it one, whatever can be read of the rest."""
+    asked = pe.EncryptionConfiguration("footer", column_keys={"key": ["other"]}, plaintext_footer=is_footer_plain)
+    factory = pe.CryptoFactory(lambda _: Keys())
+    table = pa.table({"text": ["so"] * 40, "other": ["we"] * 40})
+    encryption = factory.file_encryption_properties(pe.KmsConnectionConfig(), asked)
+    with pq.ParquetWriter(tmp_path / "in.parquet", table.schema, encryption_properties=encryption) as writer:
+        writer.write_table(table, row_group_size=10)
+    # In a process of its own: Arrow ends the one that asks it about such a column.
+    program = "import sys; from tests.service.scoring.test_tables import cut; cut(sys.argv[1])"
+    found = subprocess.run([sys.executable, "-c", program, tmp_path / "in.parquet"], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "found an encrypted Parquet file, expected one that is not: decrypt it first" in found.stdout
+
+
+def cut(path: str) -> None:
+    """Print why a file cannot be cut."""
+    try:
+        [*ParquetSource(make_tagging_spec(path)).cuts()]
+    except DataError as error:
+        sys.stdout.write(str(error))
+
+
+def make_tagging_spec(path: str) -> Spec:
+    options = {"model": "tagging:1", "manifest_digest": "", "family": "tagging", "task": "tag"}
+    return Spec(
+        **options, source=path, input_format="parquet", compression="", output_format="parquet", options=Options()
+    )
+
+
+def test_an_abandoned_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was begun of an output of Parquet and is not wanted any more says nothing when it is forgotten."""
+    said: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    table, part = pa.table({"text": ["so"]}), BytesIO()
+    with pa.ipc.new_stream(part, table.schema) as stream:
+        stream.write_table(table)
+    spec = msgspec.structs.replace(make_tagging_spec(""), options=Options(part_rows=1))
+    with (tmp_path / "out").open("wb") as file:
+        assembly = Assembly(spec, file)
+        assembly.add(BytesIO(part.getvalue()))
+    del assembly
+    gc.collect()
+    assert not said
