@@ -79,7 +79,7 @@ class Load:
     @property
     def url(self) -> str:
         """Of the service."""
-        return f"http://{self.address.host}:{self.address.port}"
+        return f"http://{self.address.authority}{self.address.prefix}"
 
 
 def ask_by_ours(load: Load, folder: Path) -> Percentiles:

@@ -6,6 +6,7 @@ from time import perf_counter, process_time
 from typing import Any
 
 import gevent
+import gevent.event
 from gevent.pool import Group
 from geventhttpclient.response import HTTPParseError
 
@@ -19,6 +20,8 @@ SILENT, BROKEN_HTTP = "no answer in time", "broken HTTP"
 UNREACHABLE, BROKEN_OFF = "no connection", "connection broke"
 # When a generator is late, how many requests leave before it looks for answers again.
 BURST = 32
+# For answers to what was under way when a run was interrupted.
+LAST_SECONDS = 2.0
 
 Fire = Callable[..., Any]
 
@@ -28,20 +31,27 @@ class Failure(Exception):
 
 
 class Round:
-    """One offer under way; a request that ends after it still belongs to it."""
+    """One offer under way; a request that ends after it still belongs to it.
 
-    def __init__(self, offer: Offer) -> None:
-        self.offer, self.records = offer, Records()
-        self.began, self.cpu_seconds, self._cpu_began = perf_counter(), 0.0, process_time()
+    Attributes:
+        stopped: Set when the run is interrupted; nothing is sent any more then.
+        cpu_share: Of a core, in the counted part.
+    """
+
+    def __init__(self, offer: Offer, stopped: gevent.event.Event) -> None:
+        self.offer, self.stopped, self.records = offer, stopped, Records()
+        self.began, self.cpu_share = perf_counter(), 0.0
+        self._counted = self.began, process_time()
         warm = sum(phase.seconds for phase in offer.phases if not phase.is_counted)
         self._warm = gevent.spawn_later(warm, self._end_warm_up)
 
     def _end_warm_up(self) -> None:
-        self._cpu_began = process_time()
+        self._counted = perf_counter(), process_time()
 
     def note_cpu(self) -> None:
-        """Keep the CPU time of the counted part."""
-        self.cpu_seconds = process_time() - self._cpu_began
+        """Keep the share of a core that the counted part took."""
+        began, used = self._counted
+        self.cpu_share = (process_time() - used) / max(perf_counter() - began, 1e-3)
         self._warm.kill()
 
 
@@ -64,7 +74,7 @@ class Asker:
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
 
-    def ask(self, number: int, question: int, due: float, round_: Round) -> str:
+    def ask(self, number: int, question: int, due: float, round_: Round | None = None) -> str:
         """Ask one model one question that was due at a moment; note and return what became of it."""
         target = self.targets[number]
         lag, length = perf_counter() - due, 0
@@ -72,7 +82,11 @@ class Asker:
             answer = self.wire.ask(target.requests[question])
             latency, length = perf_counter() - due, len(answer.body)
             outcome = target.judge(question, answer)
-        except (gevent.GreenletExit, TimeoutError):
+        except gevent.GreenletExit:
+            if round_ is not None and not round_.stopped.is_set():
+                round_.records.add(due - round_.began, lag, perf_counter() - due, SILENT, number)
+            raise
+        except TimeoutError:
             latency, outcome = perf_counter() - due, SILENT
         except HTTPParseError:
             latency, outcome = perf_counter() - due, BROKEN_HTTP
@@ -80,10 +94,11 @@ class Asker:
             latency, outcome = perf_counter() - due, UNREACHABLE
         except OSError:
             latency, outcome = perf_counter() - due, BROKEN_OFF
-        round_.records.add(due - round_.began, lag, latency, outcome, number)
+        if round_ is not None:
+            round_.records.add(due - round_.began, lag, latency, outcome, number)
         self._fire(
             request_type="POST",
-            name=target.name,
+            name=target.path,
             response_time=1000 * latency,
             response_length=length,
             exception=None if outcome == OK else Failure(outcome),
@@ -93,17 +108,27 @@ class Asker:
 
     def offer(self, round_: Round) -> None:
         """Send every request of an open loop when it is due, each on its own greenlet, and wait for the answers."""
-        offer, began, alarm, group = round_.offer, round_.began, Alarm(), Group()
+        group = Group()
+        sending = gevent.spawn(self._send, round_, group)
+        gevent.wait([sending, round_.stopped], count=1)
+        if sending.ready():
+            sending.get()
+        sending.kill()
+        round_.note_cpu()
+        group.join(LAST_SECONDS if round_.stopped.is_set() else self._timeout)
+        group.kill()
+
+    def _send(self, round_: Round, group: Group) -> None:
+        offer, began, alarm = round_.offer, round_.began, Alarm()
         times = offer.schedule().tolist()
         choices = offer.choices([target.weight for target in self.targets], len(times)).tolist()
         counts = [len(target.requests) for target in self.targets]
-        for at, (time, number) in enumerate(zip(times, choices, strict=True)):
-            if not alarm.wait_until(began + time) and at % BURST == 0:
-                gevent.sleep(0)
-            question = (offer.index + at * offer.workers) % counts[number]
-            group.spawn(self.ask, number, question, began + time, round_)
-        alarm.wait_until(began + offer.seconds)
-        round_.note_cpu()
-        group.join(self._timeout)
-        group.kill()
-        alarm.close()
+        try:
+            for at, (time, number) in enumerate(zip(times, choices, strict=True)):
+                if not alarm.wait_until(began + time) and at % BURST == 0:
+                    gevent.sleep(0)
+                question = (offer.index + at * offer.workers) % counts[number]
+                group.spawn(self.ask, number, question, began + time, round_)
+            alarm.wait_until(began + offer.seconds)
+        finally:
+            alarm.close()

@@ -3,27 +3,41 @@
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, NamedTuple
 
 import gevent
 import gevent.event
 import msgspec
 
 from loadtests import figures, result, scrape, watch
-from loadtests.plan import Offer, Phase
+from loadtests.bottleneck import find_bottleneck
+from loadtests.plan import Offer, Phase, until
 from loadtests.records import Table, merge
 from loadtests.result import Finding, Metric, Used, Window
-from loadtests.search import Trial, client_limit, judge, search
+from loadtests.search import Trial, highest_held, interrupted, judge, search
 from loadtests.task import Task
 from loadtests.wire import Wire
 
 PREPARE, READY, OFFER, RECORDS = "lectern-prepare", "lectern-ready", "lectern-offer", "lectern-records"
+STOP = "lectern-stop"
 PREPARE_SECONDS, START_SECONDS, SLACK_SECONDS = 120.0, 0.1, 20.0
-FAILED = 3
+FAILED, INTERRUPTED = 3, 130
+INTERRUPTED_EARLY = "interrupted before anything was measured"
 
 
 class Broken(Exception):
     """The run cannot go on; the message says why."""
+
+
+class Measured(NamedTuple):
+    """What became of phases that were offered, those that were not counted first, and what was used meanwhile."""
+
+    phases: list[Phase]
+    table: Table
+    used: Used
+    metrics: list[Metric]
+    reconnections: int
 
 
 class Conductor:
@@ -34,12 +48,14 @@ class Conductor:
         workers: Generator processes.
         families: Of the models that are asked.
         is_done: Whether everything is measured, or cannot be.
+        stopped: Set when the run is interrupted.
     """
 
     def __init__(self, runner: Any, task: Task) -> None:
         self.task, self.workers, self.families, self.is_done = task, 1, list[str](), False
         self._runner, self._models = runner, list[list[str]]()
         self._ready, self._records = list[dict[str, Any]](), list[dict[str, Any]]()
+        self.stopped = gevent.event.Event()
         self._wire = Wire(task.ask.host, key=task.ask.key, timeout=10)
         runner.register_message(READY, lambda msg, **_: self._ready.append(msg.data))
         runner.register_message(RECORDS, lambda msg, **_: self._records.append(msg.data))
@@ -53,9 +69,15 @@ class Conductor:
             self._runner.environment.process_exit_code = 0
         except (Broken, OSError) as error:
             sys.stderr.write(f"lectern: {error}\n")
-            self._runner.environment.process_exit_code = FAILED
+            self._runner.environment.process_exit_code = INTERRUPTED if self.stopped.is_set() else FAILED
         finally:
             self.is_done = True
+
+    def stop(self) -> None:
+        """End the measurement; what is known by then becomes the result."""
+        if not self.stopped.is_set():
+            self.stopped.set()
+            self._runner.send_message(STOP, {})
 
     def _prepare(self) -> None:
         """Every worker makes its questions and their references."""
@@ -70,32 +92,39 @@ class Conductor:
     def _wait(self, messages: list[dict[str, Any]], seconds: float, what: str) -> None:
         with gevent.Timeout(seconds, False):
             while len(messages) < self.workers:
+                if self.stopped.is_set() and messages is self._ready:
+                    raise Broken(INTERRUPTED_EARLY)
                 gevent.sleep(0.01)
         if len(messages) < self.workers:
             raise Broken(f"after {seconds:.0f} s one of {self.workers} generator processes {what}")
 
-    def _measure(self, phases: list[Phase], seed: int) -> tuple[Table, Used, list[Metric], int]:
-        """Offer phases, the uncounted ones first, and collect what became of the requests."""
+    def _measure(self, phases: list[Phase], seed: int) -> Measured:
+        """Offer phases, the uncounted ones first, and collect what became of the requests.
+
+        Raises:
+            Broken: If a process does not report.
+        """
         task, self._records[:] = self.task, []
         offer = Offer(phases=phases, arrivals=task.arrivals, seed=seed, times=task.times, workers=self.workers)
         clients = [client.id for client in getattr(self._runner, "clients", {}).values()] or [None]
         for index, client in enumerate(clients):
             mine = msgspec.structs.replace(offer, index=index, users=task.users)
             self._runner.send_message(OFFER, {"offer": msgspec.json.encode(mine)}, client)
-        seen = watch.Watch(task.ask.host)
-        counted = figures.counted_seconds(phases)
-        gevent.sleep(offer.seconds - counted)
+        seen, counted = watch.Watch(task.ask.host), figures.counted_seconds(phases)
+        began = perf_counter()
+        self.stopped.wait(offer.seconds - counted)
         before = self._metrics()
         seen.begin()
-        gevent.sleep(counted)
+        if self.stopped.wait(counted):
+            phases = until(phases, perf_counter() - began)
         used = seen.end([])
         after = self._metrics()
         self._wait(self._records, task.ask.timeout + SLACK_SECONDS, "did not report")
         shares = [message["cpu_share"] for message in self._records]
         used = msgspec.structs.replace(used, client_share=round(max(shares), 3), client_cores=round(sum(shares), 3))
-        table = merge(self._records)
         again = sum(message["reconnections"] for message in self._records)
-        return table, used, scrape.growth(before, after) if before and after else [], again
+        metrics = scrape.growth(before, after) if before and after else []
+        return Measured(phases, merge(self._records), used, metrics, again)
 
     def _metrics(self) -> str:
         try:
@@ -105,62 +134,59 @@ class Conductor:
         return answer.body.decode() if answer.status == 200 else ""
 
     def _profile(self) -> result.Result:
-        phases = self.task.phases
-        table, used, metrics, again = self._measure(phases, self.task.seed)
-        found = self._describe(phases, table, used, metrics)
-        found.reconnections = again
-        found.moments = figures.moments(table, sum(phase.seconds for phase in phases))
-        return found
+        measured = self._measure(self.task.phases, self.task.seed)
+        if not figures.counted_seconds(measured.phases):
+            raise Broken(INTERRUPTED_EARLY)
+        return self._describe(measured)
 
     def _hunt(self) -> result.Result:
         """Try windows until the search ends; the last confirming window is what the report shows in detail."""
         assert self.task.hunt is not None  # the caller looked
-        hunt, windows, shown, warm = (
-            search(self.task.hunt, self.task.objective),
-            list[Window](),
-            None,
-            self.task.hunt.warm_seconds,
-        )
-        trial = next(hunt)
+        hunt, warm = search(self.task.hunt, self.task.objective), self.task.hunt.warm_seconds
+        windows, shown, trial = list[Window](), list[Measured](), next(hunt)
         while True:
             phases = [
                 Phase(name="warm-up", seconds=warm, rate=trial.rate, is_counted=False),
                 Phase(name=trial.stage, seconds=trial.seconds, rate=trial.rate),
             ]
-            table, used, metrics, _ = self._measure(phases, self.task.seed + len(windows))
-            windows.append(self._judge(trial, figures.counted(phases, table), used, warm))
+            measured = self._measure(phases, self.task.seed + len(windows))
+            if self.stopped.is_set():
+                if not shown:
+                    raise Broken(INTERRUPTED_EARLY)
+                return self._found(interrupted(windows), windows, shown[0])
+            windows.append(self._judge(trial, measured, warm))
             _tell(windows[-1])
-            if shown is None or windows[-1].is_held:
-                shown = phases, table, used, metrics
-            gevent.sleep(warm / 3 if windows[-1].is_held else warm)
+            if not shown or windows[-1].is_held:
+                shown = [measured]
+            self.stopped.wait(warm / 3 if windows[-1].is_held else warm)
             try:
                 trial = hunt.send(windows[-1])
             except StopIteration as end:
-                return self._found(end.value, windows, shown)
+                return self._found(end.value, windows, shown[0])
 
-    def _found(self, finding: Finding, windows: list[Window], shown: Any) -> result.Result:
-        found = self._describe(*shown)
-        found.moments = figures.moments(shown[1], sum(phase.seconds for phase in shown[0]))
-        found.windows, found.finding = windows, finding
+    def _found(self, finding: Finding, windows: list[Window], shown: Measured) -> result.Result:
+        found = self._describe(shown)
+        found.windows, found.finding = windows, msgspec.structs.replace(finding, held_rate=highest_held(windows))
         return found
 
-    def _judge(self, trial: Trial, table: Table, used: Used, warm: float) -> Window:
-        objective = self.task.objective
+    def _judge(self, trial: Trial, measured: Measured, warm: float) -> Window:
+        objective, table = self.task.objective, figures.counted(measured.phases, measured.table)
         later = table.where(table.due > warm + trial.seconds / 2)
         return judge(
             trial,
             figures.part(trial.stage, table, trial.seconds, objective),
             figures.part("later", later, trial.seconds / 2, objective),
-            used,
+            measured.used,
             objective,
             self.task.patience,
         )
 
-    def _describe(self, phases: list[Phase], table: Table, used: Used, metrics: list[Metric]) -> result.Result:
-        task = self.task
+    def _describe(self, measured: Measured) -> result.Result:
+        task, phases, table, used = self.task, measured.phases, measured.table, measured.used
         counts, seconds = figures.counted(phases, table), figures.counted_seconds(phases)
         whole = figures.part("counted", counts, seconds, task.objective)
         names = [model[0] for model in self._models]
+        late = find_bottleneck(whole, used, task.objective, task.patience)
         return result.Result(
             profile=task.profile,
             command=" ".join(task.command),
@@ -180,11 +206,13 @@ class Conductor:
             whole=whole,
             parts=figures.by_phase(phases, table, task.objective),
             by_model=figures.by_model(names, counts, seconds, task.objective),
-            moments=[],
+            moments=figures.moments(table, sum(phase.seconds for phase in phases)),
             percentiles=figures.curve(counts),
             used=used,
-            metrics=metrics,
-            client_limit=client_limit(whole, used, task.objective, task.patience),
+            metrics=measured.metrics,
+            reconnections=measured.reconnections,
+            client_limit=f"{late.what}: {late.why}" if late else "",
+            is_interrupted=self.stopped.is_set(),
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import click
 import msgspec
 
 from loadtests import result
@@ -15,6 +16,7 @@ from loadtests.plan import Phase
 from loadtests.start import locust
 from loadtests.targets import Ask
 from loadtests.task import Objective, Patience, Task
+from loadtests.verdict import Exit
 from models.datasets import REPOSITORY
 
 STEP = 1000.0
@@ -52,6 +54,7 @@ def own_limit(seconds: float, most: float) -> Limit:
 
     Raises:
         OSError: If nothing could be measured.
+        click.Abort: If it was interrupted.
     """
     rates = [STEP * number for number in range(1, int(most / STEP) + 1)]
     phases = [Phase(name="warm-up", seconds=1, rate=STEP, is_counted=False)]
@@ -60,9 +63,11 @@ def own_limit(seconds: float, most: float) -> Limit:
         task, out = Path(folder) / "task.json", Path(folder) / "out.json"
         plan = Task(profile="limit", ask=Ask(host=host), objective=OBJECTIVE, phases=phases, out=str(out))
         task.write_bytes(msgspec.json.encode(plan))
-        if locust(task, host, processes=1):
+        if (code := locust(task, host, processes=1)) not in (0, Exit.INTERRUPTED):
             raise OSError("the load generator did not come to its end")
-        found = result.read(out)
+        found = None if code else result.read(out)
+    if found is None or found.is_interrupted:
+        raise click.Abort
     bearable = Patience().lag_ms(OBJECTIVE)
     on_time = [
         rate

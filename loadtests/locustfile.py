@@ -1,59 +1,113 @@
-"""Locust's way in: ``python -m loadtests run`` starts it; ``locust -f loadtests/locustfile.py --worker`` joins it.
+"""Locust's way in: ``locust -f loadtests/locustfile.py``, headless or with its page, has a user per family.
 
-A worker needs nothing but this file: what to ask and when comes from the master, in messages. Locust patches the
-standard library when it is imported, so nothing else imports this module.
+``python -m loadtests run`` starts it with a task, which says what is measured; ``--worker`` joins either, and needs
+nothing but this file: what to ask and when comes from the master, in messages. Locust patches the standard library
+when it is imported, so nothing else imports this module.
 """
 
+import logging
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import gevent
 import msgspec
+from geventhttpclient.response import HTTPParseError
 from locust import LoadTestShape, events
 from locust.runners import MasterRunner, WorkerRunner
 
+from loadtests import users
 from loadtests.asking import Asker, Round
-from loadtests.conductor import OFFER, PREPARE, READY, RECORDS, Conductor
+from loadtests.conductor import FAILED, OFFER, PREPARE, READY, RECORDS, STOP, Conductor
+from loadtests.hosts import DEFAULT_HOST
+from loadtests.keys import read_key
 from loadtests.plan import Offer
-from loadtests.targets import Ask, Unusable
+from loadtests.targets import Ask, Unusable, describe_failure
 from loadtests.task import Task
-from loadtests.users import FAMILY_USERS, FamilyUser, ScheduleUser, Stage
+from loadtests.users import FAMILY_USERS, Stage
 
 globals().update({user.__name__: user for user in FAMILY_USERS.values()})
-__all__ = ["FamilyUser", "Load", "ScheduleUser"]
+logger = logging.getLogger("lectern")
+UNUSABLE = "lectern-unusable"
+# Of each model, for users without a task: asked once before the first user begins, while Locust's clock runs.
+FEW_QUESTIONS = 32
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def add_arguments(parser: Any) -> None:
-    """What the master is told."""
-    parser.add_argument("--task", default="", help="The file with what is to be measured; workers need none.")
+    """What can be said beside Locust's own options."""
+    parser.add_argument("--task", default="", include_in_web_ui=False, help="Used by python -m loadtests.")
+    parser.add_argument("--key-file", default="", include_in_web_ui=False, help="With the caller's key.")
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def prepare(environment: Any, **_: Any) -> None:
-    """Listen for what the other side says."""
+    """Listen for what the other side says; with a task, follow it."""
     runner, path = environment.runner, environment.parsed_options.task
     if not isinstance(runner, MasterRunner):
         runner.register_message(PREPARE, on_prepare, concurrent=True)
         runner.register_message(OFFER, on_offer, concurrent=True)
-    if path and not isinstance(runner, WorkerRunner):
-        Load.conductor = Conductor(runner, msgspec.json.decode(Path(path).read_bytes(), type=Task))
+        runner.register_message(STOP, lambda **_: Stage.stopped.set())
+    if path or isinstance(runner, WorkerRunner):
+        environment.user_classes.append(users.ScheduleUser)  # no user to choose on Locust's page
+    if isinstance(runner, WorkerRunner):
+        _leave_interrupts_to_the_master(path)
+        return
+    runner.register_message(UNUSABLE, on_unusable)
+    if path:
+        conductor = Conductor(runner, msgspec.json.decode(Path(path).read_bytes(), type=Task))
+        environment.shape_class = Load(conductor)
+        gevent.signal_handler(signal.SIGINT, conductor.stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+def _leave_interrupts_to_the_master(path: str) -> None:
+    """Let only the master of a task hear Ctrl-C: it collects what this process has by then."""
+    if path:
+        os.setpgrp()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
 
 @events.test_start.add_listener  # type: ignore[untyped-decorator]
 def start(environment: Any, **_: Any) -> None:
-    """The master, or a process that is all there is, begins."""
-    if Load.conductor is not None:
-        gevent.spawn(Load.conductor.run)
+    """Begin the task; without one, make the questions of this process's users."""
+    if isinstance(environment.shape_class, Load):
+        gevent.spawn(environment.shape_class.conductor.run)
+    elif not (environment.parsed_options.task or isinstance(environment.runner, MasterRunner)):
+        try:
+            host, key = environment.host or DEFAULT_HOST, read_key(environment.parsed_options.key_file)
+            error = make_asker(environment, Ask(host=host, key=key, questions=FEW_QUESTIONS))
+        except ValueError as problem:
+            error = f"{problem}"
+        if error:
+            environment.runner.send_message(UNUSABLE, {"error": error})
+
+
+def make_asker(environment: Any, ask: Ask) -> str:
+    """Make the questions, and learn what they are answered unloaded; why that was impossible, if it was."""
+    Stage.asker = None
+    try:
+        Stage.asker = Asker(ask, environment.events.request.fire)
+    except (Unusable, OSError, HTTPParseError, ValueError) as problem:
+        return describe_failure(ask.host, problem)
+    return ""
+
+
+def on_unusable(environment: Any, msg: Any, **_: Any) -> None:
+    """Say why nothing can be asked, and end."""
+    logger.error(msg.data["error"])
+    if environment.parsed_options.headless:
+        environment.process_exit_code = FAILED
+        gevent.spawn(environment.runner.quit)
+    else:
+        gevent.spawn(environment.runner.stop)
 
 
 def on_prepare(environment: Any, msg: Any, **_: Any) -> None:
     """A worker makes its questions, and learns what they are answered unloaded."""
-    error = ""
-    try:
-        Stage.asker = Asker(msgspec.json.decode(msg.data["ask"], type=Ask), environment.events.request.fire)
-    except (Unusable, OSError) as problem:
-        error = f"{problem}"
+    Stage.is_measured = True
+    error = make_asker(environment, msgspec.json.decode(msg.data["ask"], type=Ask))
     described = (
         [[one.name, one.version, one.digest, one.card.family] for one in Stage.asker.targets] if Stage.asker else []
     )
@@ -65,22 +119,21 @@ def on_offer(environment: Any, msg: Any, **_: Any) -> None:
     asker = Stage.asker
     assert asker is not None  # the master waits until all are ready
     offer = msgspec.json.decode(msg.data["offer"], type=Offer)
-    before, round_ = asker.wire.reconnections, Round(offer)
+    before, round_ = asker.wire.reconnections, Round(offer, Stage.stopped)
     if offer.users:
         Stage.round = round_
-        gevent.sleep(offer.seconds)
+        Stage.stopped.wait(offer.seconds)
         Stage.round = None
         round_.note_cpu()
         gevent.sleep(0.5)
     else:
         Stage.rounds.put(round_)
         round_ = Stage.ended.get()
-    counted = sum(phase.seconds for phase in offer.phases if phase.is_counted)
     environment.runner.send_message(
         RECORDS,
         {
             **round_.records.to_message(),
-            "cpu_share": round_.cpu_seconds / counted,
+            "cpu_share": round_.cpu_share,
             "reconnections": asker.wire.reconnections - before,
         },
     )
@@ -89,14 +142,18 @@ def on_offer(environment: Any, msg: Any, **_: Any) -> None:
 class Load(LoadTestShape):
     """As many users as are needed, until everything is measured."""
 
-    conductor: Conductor | None = None
+    abstract = True  # Locust makes none by itself: there is one only where there is a task
+
+    def __init__(self, conductor: Conductor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.conductor = conductor
 
     def tick(self) -> tuple[int, float, list[type[Any]]] | None:
         """Users and who they are; ``None`` ends the run."""
         conductor = self.conductor
-        if conductor is None or conductor.is_done:
+        if conductor.is_done:
             return None
         if conductor.task.users:
             kinds = [FAMILY_USERS[family] for family in conductor.families]
             return (conductor.task.users, 100, kinds) if kinds else (0, 1, [])
-        return conductor.workers, 100, [ScheduleUser]
+        return conductor.workers, 100, [users.ScheduleUser]

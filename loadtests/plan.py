@@ -109,6 +109,19 @@ def phase_of(phases: Sequence[Phase], times: Times) -> NDArray[np.int64]:
     return np.minimum(np.searchsorted(ends, times, side="right"), len(phases) - 1)
 
 
+def until(phases: Sequence[Phase], seconds: float) -> list[Phase]:
+    """The phases as far as they had come after so many seconds."""
+    found = []
+    for phase in phases:
+        if seconds <= 0:
+            break
+        share = min(1.0, seconds / phase.seconds)
+        last = phase.rate + share * (phase.last_rate - phase.rate)
+        found.append(msgspec.structs.replace(phase, seconds=share * phase.seconds, until=last))
+        seconds -= phase.seconds
+    return found
+
+
 def _inverse(phases: Sequence[Phase], expected: Times) -> Times:
     """When the expected number of requests reaches each of the values."""
     parts, begin, below = [], 0.0, 0.0

@@ -63,6 +63,9 @@ class Used(msgspec.Struct, frozen=True, kw_only=True):
         stolen_share: Of them, what other machines took.
         network_mb: Megabytes per second over the interface that was used, both ways.
         network_limit_mb: What it can carry; ``None`` when it does not say, as the loopback.
+        cores: Of the machine the load came from.
+        server_mb: Megabytes of memory that the server's processes held at the end, what they share counted once;
+            ``None`` when they are not on this machine.
     """
 
     seconds: float
@@ -75,6 +78,14 @@ class Used(msgspec.Struct, frozen=True, kw_only=True):
     stolen_share: float
     network_mb: float
     network_limit_mb: float | None
+    cores: int = 1
+    server_mb: float | None = None
+
+    @property
+    def other_cores(self) -> float:
+        """Taken by neither server nor generator; other machines' part of a shared one too."""
+        busy = self.cores * (self.machine_share + self.stolen_share)
+        return max(0.0, busy - (self.server_cores or 0.0) - self.client_cores)
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +109,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """One try of a capacity search."""
+    """One try of a capacity search; ``blame`` is what, other than the service, made requests leave late in it."""
 
     rate: float
     stage: str
@@ -107,6 +118,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     is_held: bool
     is_void: bool
     why: str
+    blame: str = ""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +131,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         knee: The sentence about it.
         limit: What limited.
         refused: Why nothing is reported.
+        blocked: What, other than the service, ended the search; ``rate`` is a lower bound then.
+        held_rate: The highest rate that held in any window, confirmed or not.
     """
 
     rate: float | None
@@ -127,6 +141,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     knee: str
     limit: str
     refused: str = ""
+    blocked: str = ""
+    held_rate: float | None = None
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -158,7 +174,8 @@ class Result(msgspec.Struct, kw_only=True):
         reconnections: Requests sent again because a server had closed an idle connection.
         windows: Of a capacity search.
         finding: Of a capacity search.
-        client_limit: Why the generator was what limited; empty when it was not.
+        client_limit: What, other than the service, made requests leave late, and how that showed; empty when nothing.
+        is_interrupted: Whether it was ended before its time; its figures are of what was measured until then.
         verdict: Sentences about what failed; none when the run passed.
     """
 
@@ -188,6 +205,7 @@ class Result(msgspec.Struct, kw_only=True):
     windows: list[Window] = []
     finding: Finding | None = None
     client_limit: str = ""
+    is_interrupted: bool = False
     verdict: list[str] = []
 
 

@@ -13,15 +13,18 @@
 
 A window holds when at least 99 of 100 requests were answered rightly within the bound, from when they were due, no more
 failed than the objective allows, and the second half was not slower than the bound either (a queue that has just begun
-to grow). A window in which the generator itself was late says nothing about the service and is repeated; three of them
-in a row end the search without a result.
+to grow). A window that did not hold and in which the generator itself was busy, or other processes on its machine, says
+nothing about the service and is repeated. After three of them in a row the rate is taken for one that cannot be offered
+from here, and what is confirmed below it is reported as a lower bound. Where service and generator together fill the
+machine, a window that did not hold counts: that is what this machine carries.
 """
 
 from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
-from scipy.stats import beta
+from scipy.special import betaincinv
 
+from loadtests.bottleneck import BUSY_MACHINE, MACHINE, cores_taken, find_bottleneck
 from loadtests.result import Finding, Part, Used, Window
 from loadtests.task import Hunt, Objective, Patience
 
@@ -29,7 +32,7 @@ CONFIRMATIONS, TRIES, MOST_VOID = 3, 3, 3
 MOST_STEPS_DOWN, MOST_ROUNDS = 5, 3
 P99_SHARE, DECISIVE_SHARE = 0.01, 0.2
 CONFIDENCE = 0.95
-BUSY_CORE, BUSY_MACHINE, BUSY_NETWORK = 0.85, 0.92, 0.8
+BUSY_CORE, BUSY_NETWORK = 0.85, 0.8
 
 
 class Trial(NamedTuple):
@@ -40,39 +43,21 @@ class Trial(NamedTuple):
     stage: str
 
 
-class ClientWasTheLimit(Exception):
-    """The generator could not offer what was to be offered."""
-
-
 Windows = Generator[Trial, Window, Finding]
 
 
 def search(hunt: Hunt, objective: Objective) -> Windows:
     """The windows to try, one after the other; each is answered by sending what it gave."""
-    try:
-        return (yield from _search(hunt, objective))
-    except ClientWasTheLimit as limit:
-        return Finding(
-            rate=None,
-            failed_rate=None,
-            upper_missed_share=None,
-            knee="",
-            limit="the load generator",
-            refused=f"No capacity is reported, because the client was the bottleneck: {limit}.",
-        )
-
-
-def _search(hunt: Hunt, objective: Objective) -> Windows:
-    start = hunt.start
+    low, start = 0.0, hunt.start
     for _ in range(MOST_ROUNDS):
-        low, high, last = yield from _climb(hunt, start)
+        low, high, last = yield from _climb(hunt, start, low)
         if not low:
             return _nothing(high, last, f"{start:,.0f}")
         low, high, last = yield from _close_in(hunt, low, high, last)
-        if high is None:
+        if high is None or _blocked(last):
             break
-        holds_too, _ = yield from _majority(Trial(high, hunt.confirm_seconds, "challenge"))
-        if not holds_too:
+        holds_too, window = yield from _majority(Trial(high, hunt.confirm_seconds, "challenge"))
+        if not holds_too or window.is_void:
             break
         start = high
     return (yield from _confirmed(hunt, objective, low, high, last))
@@ -99,24 +84,39 @@ def _confirmed(hunt: Hunt, objective: Objective, low: float, high: float | None,
         is_within = _count(tried, "failed_share") <= objective.error_share * offered
         if tried[-1].is_held and bound <= P99_SHARE and is_within:
             return _found(rate, high, bound, tried, last)
-        last, high, rate = next((one for one in tried if not one.is_held), last), rate, rate / hunt.closeness**number
+        missed = next((one for one in tried if not one.is_held), None)
+        last, high, rate = missed or last, rate, rate / hunt.closeness**number
     return _nothing(high, last, f"{high:,.1f}")
 
 
 def _nothing(high: float | None, last: Window | None, slowest: str) -> Finding:
+    """The end without a rate."""
+    refused = f"No rate was found at which the objective holds; the slowest tried was {slowest} requests/s."
+    blocked = _blocked(last)
+    if last is not None and blocked:
+        refused = (
+            f"No capacity is reported, because the client was the bottleneck ({blocked}): "
+            f"at {last.rate:,.0f} requests/s {last.why}."
+        )
     return Finding(
         rate=None,
-        failed_rate=high,
+        failed_rate=None if blocked else high,
         upper_missed_share=None,
         knee="",
-        limit=_limit(last),
-        refused=f"No rate was found at which the objective holds; the slowest tried was {slowest} requests/s.",
+        limit=blocked or _limit(last),
+        refused=refused,
+        blocked=blocked,
     )
 
 
-def _climb(hunt: Hunt, start: float) -> Generator[Trial, Window, tuple[float, float | None, Window | None]]:
+def _blocked(last: Window | None) -> str:
+    """What, other than the service, ended the search."""
+    return last.blame if last is not None and last.is_void else ""
+
+
+def _climb(hunt: Hunt, start: float, low: float) -> Generator[Trial, Window, tuple[float, float | None, Window | None]]:
     """The highest rate that held (0 if none), the lowest that did not, and the window in which it did not."""
-    rate, low = start, 0.0
+    rate = start
     while rate <= hunt.most:
         held, window = yield from _majority(Trial(rate, hunt.climb_seconds, "climb"))
         if not held:
@@ -126,20 +126,22 @@ def _climb(hunt: Hunt, start: float) -> Generator[Trial, Window, tuple[float, fl
 
 
 def _valid(trial: Trial) -> Generator[Trial, Window, Window]:
-    """The first window that says something about the service."""
+    """The first window that says something about the service, or the last of some that do not."""
     for _ in range(MOST_VOID):
         window = yield trial
         if not window.is_void:
-            return window
-    raise ClientWasTheLimit(f"at {trial.rate:,.0f} requests/s {window.why}")
+            break
+    return window
 
 
 def _majority(trial: Trial) -> Generator[Trial, Window, tuple[bool, Window]]:
-    """Whether two windows of three held, and the last that did not, or the last."""
+    """Whether two windows of three held, and the last that did not, or the last; a void one counts as missed."""
     held: list[Window] = []
     failed: list[Window] = []
     while max(len(held), len(failed)) <= TRIES // 2:
         window = yield from _valid(trial)
+        if window.is_void:
+            return False, window
         (held if window.is_held else failed).append(window)
         is_first = len(held) + len(failed) == 1
         if is_first and (window.is_held or window.part.missed_share > DECISIVE_SHARE):
@@ -148,12 +150,12 @@ def _majority(trial: Trial) -> Generator[Trial, Window, tuple[bool, Window]]:
 
 
 def _confirm(trial: Trial) -> Generator[Trial, Window, list[Window]]:
-    """The windows until three held, the last of them too, or two did not."""
+    """The windows until three held, the last of them too, or two did not, or the generator was what limited."""
     tried: list[Window] = []
     while True:
         tried.append((yield from _valid(trial)))
         held = sum(window.is_held for window in tried)
-        if held == CONFIRMATIONS or len(tried) - held > 1:
+        if held == CONFIRMATIONS or len(tried) - held > 1 or tried[-1].is_void:
             return tried
 
 
@@ -163,17 +165,41 @@ def _count(windows: Sequence[Window], share: str) -> int:
 
 def upper_share(missed: int, offered: int) -> float:
     """The 95 % upper bound of a share, exactly (Clopper and Pearson)."""
-    return 1.0 if missed >= offered else float(beta.ppf(CONFIDENCE, missed + 1, offered - missed))
+    return 1.0 if missed >= offered else float(betaincinv(missed + 1, offered - missed, CONFIDENCE))
 
 
 def _found(low: float, high: float | None, bound: float, tried: Sequence[Window], failed: Window | None) -> Finding:
     middle = sorted(window.part.latency_ms["p99"] for window in tried)[len(tried) // 2]
     knee = f"The objective holds at {low:,.1f} requests/s (p99 {middle:.1f} ms in the middle window)"
-    if high and failed:
+    blocked = _blocked(failed)
+    if failed and blocked:
+        knee += f"; it may carry more, but at {failed.rate:,.1f} {failed.why}."
+    elif high and failed:
         knee += f" and no longer at {high:,.1f}: {failed.why}."
     else:
         knee += ", which is as far as was tried; it may carry more."
-    return Finding(rate=low, failed_rate=high, upper_missed_share=bound, knee=knee, limit=_limit(failed))
+    limit = blocked or _limit(failed)
+    failed_rate = None if blocked else high
+    return Finding(rate=low, failed_rate=failed_rate, upper_missed_share=bound, knee=knee, limit=limit, blocked=blocked)
+
+
+def interrupted(windows: Sequence[Window]) -> Finding:
+    """What is known of a search that was ended before its time."""
+    failed = [window for window in windows if not (window.is_held or window.is_void)]
+    return Finding(
+        rate=None,
+        failed_rate=min((window.rate for window in failed), default=None),
+        upper_missed_share=None,
+        knee="",
+        limit="the one who interrupted the search",
+        refused="No capacity is reported: the search was interrupted before a rate was confirmed.",
+        held_rate=highest_held(windows),
+    )
+
+
+def highest_held(windows: Sequence[Window]) -> float | None:
+    """The highest rate at which a window held."""
+    return max((window.rate for window in windows if window.is_held), default=None)
 
 
 def judge(trial: Trial, part: Part, later: Part, used: Used, objective: Objective, patience: Patience) -> Window:
@@ -190,9 +216,10 @@ def judge(trial: Trial, part: Part, later: Part, used: Used, objective: Objectiv
     why = miss(part, objective)
     if not why and later.missed_share > 0.02:
         why = f"in the second half {later.missed_share:.1%} of the requests were late or failed: a queue grows"
-    late = client_limit(part, used, objective, patience)
-    # What held in spite of a late generator held.
-    is_void = bool(why and late)
+    late = find_bottleneck(part, used, objective, patience)
+    # What held in spite of a late generator held. A machine that service and generator fill together is full at this
+    # rate: another try would find it so again.
+    is_void = bool(why and late and late.what != MACHINE)
     return Window(
         rate=trial.rate,
         stage=trial.stage,
@@ -200,7 +227,8 @@ def judge(trial: Trial, part: Part, later: Part, used: Used, objective: Objectiv
         used=used,
         is_held=not why,
         is_void=is_void,
-        why=late if is_void else why,
+        why=late.why if late and is_void else why,
+        blame=late.what if late and why else "",
     )
 
 
@@ -214,18 +242,6 @@ def miss(part: Part, objective: Objective) -> str:
     return ""
 
 
-def client_limit(part: Part, used: Used, objective: Objective, patience: Patience) -> str:
-    """Why the generator was what limited; empty when it was not."""
-    if used.client_share > patience.cpu_share:
-        return f"a generator process used {used.client_share:.0%} of its core"
-    if part.lag_p99_ms > patience.lag_ms(objective):
-        return (
-            f"one request of a hundred left {part.lag_p99_ms:.1f} ms late or more, "
-            f"and {patience.lag_ms(objective):.1f} ms are bearable"
-        )
-    return ""
-
-
 def _limit(window: Window | None) -> str:
     """What limited, by what was used in the window that did not hold."""
     if window is None:
@@ -234,10 +250,7 @@ def _limit(window: Window | None) -> str:
     if used.busiest_process is not None and used.busiest_process > BUSY_CORE:
         reasons.append(f"the server's CPU: its busiest process used {used.busiest_process:.0%} of a core")
     if used.machine_share > BUSY_MACHINE:
-        reasons.append(
-            f"the machine's CPU: {used.machine_share:.0%} of all cores were busy, the server with "
-            f"{used.server_cores or 0:.2f} and the generator with {used.client_cores:.2f} of one"
-        )
+        reasons.append(f"the machine's CPU: {cores_taken(used)}; with the load from another machine it may carry more")
     if used.network_limit_mb and used.network_mb > BUSY_NETWORK * used.network_limit_mb:
         reasons.append(f"the network: {used.network_mb:.0f} of {used.network_limit_mb:.0f} MB/s")
     if used.stolen_share > 0.05:

@@ -1,8 +1,11 @@
 """Locust in a process of its own: it patches the standard library of whoever imports it."""
 
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +36,9 @@ class Workers(NamedTuple):
 def locust(task: Path, host: str, *, processes: int = 1, workers: Workers | None = None, is_quiet: bool = True) -> int:
     """Run a task to its end; Locust's exit status.
 
+    Ctrl-C (and SIGTERM, and the end of the terminal) ends the measurement, and what is known by then is written; a
+    second one ends Locust at once.
+
     Args:
         task: The file that says what to measure.
         host: The service's address.
@@ -42,6 +48,7 @@ def locust(task: Path, host: str, *, processes: int = 1, workers: Workers | None
     """
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
     command += ["--loglevel", "WARNING", "--host", host, "--task", str(task)]
+    command += ["--skip-log-setup"] if is_quiet else []
     if workers is not None:
         command += ["--master", "--expect-workers", str(workers.number), "--master-bind-port", str(workers.port)]
     else:
@@ -49,4 +56,32 @@ def locust(task: Path, host: str, *, processes: int = 1, workers: Workers | None
         command += ["--processes", str(processes), "--master-bind-host", "127.0.0.1"]
         command += ["--master-bind-port", port, "--master-port", port]
     shown = subprocess.DEVNULL if is_quiet else sys.stderr
-    return subprocess.run(command, cwd=REPOSITORY, stdout=shown).returncode  # noqa: S603  our own
+    with _interruptible():
+        # In a process group of its own the terminal's Ctrl-C reaches it only through here; what comes before it listens
+        # waits until it does.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=shown, process_group=0)  # noqa: S603  our own
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        return _wait(process)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Take the end of the terminal and SIGTERM like Ctrl-C."""
+    names = signal.SIGTERM, signal.SIGHUP
+    before = {name: signal.signal(name, signal.default_int_handler) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def _wait(process: "subprocess.Popen[bytes]") -> int:
+    is_interrupted = False
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGTERM if is_interrupted else signal.SIGINT)
+            is_interrupted = True

@@ -31,7 +31,6 @@ REFUSED = _answer({"status": 503, "code": "overloaded"}, "503 Service Unavailabl
 PAGES = {
     b"GET /v1/models ": _answer({"models": [MODEL]}),
     b"GET /v1/models/viewcount/assets ": _answer({"window": 56, "horizon": 28, "coverage": 0.9}),
-    b"GET /metrics ": _answer(b"# TYPE lectern_requests counter\nlectern_requests_total 1\n"),
 }
 
 
@@ -48,6 +47,7 @@ class Planted:
         work_seconds: Computed for each answer, in which nothing else happens.
         wait_seconds: That each answer takes without anything being done.
         right_first: As many answers are right, so that references are.
+        answered: Questions that were answered.
     """
 
     stall_seconds: float = 0.0
@@ -58,11 +58,13 @@ class Planted:
     work_seconds: float = 0.0
     wait_seconds: float = 0.0
     right_first: int = 300
+    answered: int = 0
     _tokens: float = field(default=0.0, init=False)
     _at: float = field(default_factory=perf_counter, init=False)
 
     def answer(self) -> bytes:
         """The answer to one question."""
+        self.answered += 1
         if self.work_seconds:
             end = perf_counter() + self.work_seconds
             while perf_counter() < end:
@@ -104,12 +106,18 @@ class Connection(asyncio.Protocol):
         self._held += data
         while (end := self._end()) > 0:
             request, self._held = self._held[:end], self._held[end:]
-            page = next((page for start, page in PAGES.items() if request.startswith(start)), None)
+            page = self._page(request)
             pause = 0.0 if page else self._planted.pause(self._began)
             if pause:
                 asyncio.get_running_loop().call_later(pause, self._write, None)
             else:
                 self._write(page)
+
+    def _page(self, request: bytes) -> bytes | None:
+        """The page that is asked for; ``None`` for a question."""
+        if request.startswith(b"GET /metrics "):
+            return _answer(b"# TYPE lectern_requests counter\nlectern_requests_total %d\n" % self._planted.answered)
+        return next((page for start, page in PAGES.items() if request.startswith(start)), None)
 
     def _write(self, page: bytes | None) -> None:
         self._transport.write(page or self._planted.answer())

@@ -38,6 +38,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
         seed: Of random questions.
         key: What callers show, if they must show one.
         timeout: Seconds an answer is waited for.
+        questions: Random ones for each model.
     """
 
     host: str
@@ -46,6 +47,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 7
     key: str = ""
     timeout: float = 30.0
+    questions: int = QUESTIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +74,30 @@ class Target:
     references: list[bytes | None]
     checker: Checker
 
+    @property
+    def path(self) -> str:
+        """Where its predictions are asked for."""
+        return predict_path(self.name)
+
     def judge(self, question: int, answer: Answer) -> str:
         """``"ok"``, or why the answer to a question counts as a failure."""
         if answer.status != 200:
             return refusal(answer)
         return self.checker.check(answer.body, self.references[question])
+
+
+def describe_failure(host: str, error: Exception) -> str:
+    """Why a service could not be asked at all, in one line."""
+    if isinstance(error, OSError):
+        return f"{host} does not answer ({error.strerror or error}); does the service run there?"
+    if isinstance(error, Unusable | ValueError):
+        return f"{error}"
+    return f"{host} answers, but not in HTTP ({error})"
+
+
+def predict_path(model: str) -> str:
+    """Where a model's predictions are asked for."""
+    return f"/v1/models/{model}/predict"
 
 
 def refusal(answer: Answer) -> str:
@@ -108,9 +129,10 @@ def _target(ask: Ask, wire: Wire, model: Mapping[str, Any], weight: float) -> Ta
         instances = read_instances(Path(ask.data[name]), card)
     else:
         rng = np.random.default_rng(ask.seed)
-        instances = [card.random_request(rng, assets) for _ in range(QUESTIONS)]
-    path = f"/v1/models/{name}/predict"
-    requests = [wire.request(path, msgspec.json.encode({"instances": [instance]})) for instance in instances]
+        instances = [card.random_request(rng, assets) for _ in range(ask.questions)]
+    requests = [
+        wire.request(predict_path(name), msgspec.json.encode({"instances": [instance]})) for instance in instances
+    ]
     checker = Checker(card, name)
     return Target(
         name=name,
@@ -170,6 +192,11 @@ def read_instances(file: Path, card: AnyCard, most: int = 4096) -> list[Any]:
 
 def _page(wire: Wire, path: str) -> Any:
     answer = wire.ask(wire.request(path))
+    if answer.status in (401, 403):
+        raise Unusable(f"{wire.url}{path} answered {refusal(answer)}: --key-file names the file with a key that may")
     if answer.status != 200:
-        raise Unusable(f"{path} answered {refusal(answer)}")
-    return msgspec.json.decode(answer.body)
+        raise Unusable(f"{wire.url}{path} answered {refusal(answer)}; does the service run there?")
+    try:
+        return msgspec.json.decode(answer.body)
+    except msgspec.DecodeError:
+        raise Unusable(f"{wire.url}{path} is no page of the service") from None

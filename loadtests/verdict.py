@@ -1,7 +1,6 @@
 """Whether a run passed: what was promised, what an earlier report found, and the exit code that says so."""
 
 import tomllib
-from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import msgspec
 from loadtests.answers import BROKEN, WRONG
 from loadtests.result import Part, Result
 from loadtests.search import miss
-from loadtests.task import Objective, Patience
+from loadtests.task import Patience
 
 THRESHOLDS = Path(__file__).parent / "thresholds.toml"
 
@@ -22,14 +21,7 @@ class Exit(IntEnum):
     FAILED = 1
     UNUSABLE = 3
     CLIENT_LIMITED = 4
-
-
-class Promise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The objective, and what single models have instead of its p99 or share."""
-
-    p99_ms: float
-    error_share: float
-    models: dict[str, dict[str, float]] = {}
+    INTERRUPTED = 130
 
 
 class Against(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,19 +43,9 @@ class Overload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The file ``thresholds.toml``."""
 
-    objective: Promise
     overload: Overload
     client: Patience
     against: Against
-
-    def of(self, models: Iterable[str]) -> Objective:
-        """The objective of a load on some models: the slowest of theirs."""
-        promise = self.objective
-        mine = [promise.models.get(model, {}) for model in models] or [{}]
-        return Objective(
-            p99_ms=max(one.get("p99_ms", promise.p99_ms) for one in mine),
-            error_share=max(one.get("error_share", promise.error_share) for one in mine),
-        )
 
 
 def read_thresholds(path: Path = THRESHOLDS) -> Thresholds:
@@ -103,8 +85,10 @@ def _held(result: Result, thresholds: Thresholds) -> list[Part]:
 
 def exit_code(result: Result) -> Exit:
     """What the verdict means to a shell; wrong answers are a failure even where the generator was late."""
-    is_refused = result.finding is not None and "client" in result.finding.refused and not _wrong(result)
-    if is_refused or (result.finding is None and result.client_limit and not _wrong(result) and result.verdict):
+    if result.is_interrupted:
+        return Exit.INTERRUPTED
+    is_blocked = result.finding is not None and bool(result.finding.blocked) and not _wrong(result)
+    if is_blocked or (result.finding is None and result.client_limit and not _wrong(result) and result.verdict):
         return Exit.CLIENT_LIMITED
     return Exit.FAILED if result.verdict else Exit.PASSED
 

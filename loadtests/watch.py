@@ -54,6 +54,8 @@ class Watch:
             stolen_share=round((now["stolen"] - before["stolen"]) / seconds / cores, 3),
             network_mb=round((now["bytes"] - before["bytes"]) / seconds / _MEGABYTE, 3),
             network_limit_mb=_speed(self._network),
+            cores=cores,
+            server_mb=_memory_mb(self._servers),
         )
 
     def _look(self) -> dict[str, Any]:
@@ -70,6 +72,16 @@ class Watch:
             "stolen": times.steal,
             "bytes": counters.bytes_sent + counters.bytes_recv if counters else 0,
         }
+
+
+def _memory_mb(processes: Sequence[psutil.Process]) -> float | None:
+    """What they hold, each page once however many share it; where the system does not say, their resident memory."""
+    found = []
+    for process in processes:
+        with suppress(psutil.Error):
+            memory = process.memory_full_info()
+            found.append(getattr(memory, "pss", memory.rss))
+    return round(sum(found) / _MEGABYTE, 1) if found else None
 
 
 def _server_processes(host: str) -> list[psutil.Process]:

@@ -1,13 +1,16 @@
 """A result in sentences."""
 
-from loadtests.result import Result
+from math import ceil
+
+from loadtests.result import Finding, Result
 from loadtests.verdict import Exit
 
 WORDS = {
     Exit.PASSED: "Passed",
     Exit.FAILED: "Failed",
     Exit.UNUSABLE: "Not measured",
-    Exit.CLIENT_LIMITED: "No verdict: the load generator was what limited",
+    Exit.CLIENT_LIMITED: "No verdict",
+    Exit.INTERRUPTED: "Interrupted",
 }
 PROFILES = {
     "smoke": "a light load, to see whether it works",
@@ -61,14 +64,50 @@ def summary(found: Result, code: Exit) -> str:
     """The short form: a line for a log, and one for each thing that failed."""
     whole, latency = found.whole, found.whole.latency_ms
     names = ",".join(model[0] for model in found.models)
-    if found.finding is not None and found.finding.rate:
-        head = f"capacity of {names}: {found.finding.rate:,.1f} requests/s"
-        lines = [f"{WORDS[code]}: {head}", found.finding.knee, f"What limited: {found.finding.limit}."]
-        return "\n".join([*lines, *found.verdict])
+    if found.finding is not None:
+        return "\n".join(_capacity(found.finding, names, code) + found.verdict)
     figures = ", ".join(f"{name} {latency[name]:,.1f} ms" for name in ("p50", "p99", "p99.9") if name in latency)
     line = (
         f"{WORDS[code]}: {found.profile} of {names}, {whole.offered:,} requests at {whole.offered_rate:,.1f}/s, "
         f"{figures or 'no right answer'}, {whole.failed_share:.2%} failed"
     )
-    limit = [f"The load generator was what limited: {found.client_limit}."] if found.client_limit else []
+    limit = [f"What limited: {found.client_limit}."] if found.client_limit else []
     return "\n".join([line, *found.verdict, *limit])
+
+
+def _capacity(finding: Finding, names: str, code: Exit) -> list[str]:
+    """What a search found, or how far it came."""
+    if finding.rate:
+        least = "at least " if finding.blocked else ""
+        head = f"capacity of {names}: {least}{finding.rate:,.1f} requests/s"
+        return [f"{WORDS[code]}: {head}", finding.knee, f"What limited: {finding.limit}."]
+    held = (
+        f"the highest rate that held was {finding.held_rate:,.1f} requests/s, in one window"
+        if finding.held_rate
+        else ""
+    )
+    return [f"{WORDS[code]}: no capacity of {names}; {held or 'no window held'}"]
+
+
+def plan_capacity(found: Result, target_rate: float | None) -> list[str]:
+    """What a planner asks, in a line: the rate within the objective, per core, memory, replicas for a target.
+
+    Empty without a confirmed rate.
+    """
+    if found.finding is None or not found.finding.rate:
+        return []
+    rate = found.finding.rate
+    used = next(window.used for window in reversed(found.windows) if window.is_held and window.rate == rate)
+    least = "at least " if found.finding.blocked else ""
+    parts = [f"{least}{rate:,.0f} requests/s at p99 ≤ {found.objective.p99_ms:g} ms from this service"]
+    if used.server_cores:
+        parts.append(f"{rate / used.server_cores:,.0f}/s per core ({used.server_cores:.2f} cores used)")
+    if used.server_mb is not None:
+        parts.append(f"{used.server_mb:,.0f} MB in {used.server_processes} processes")
+    if target_rate:
+        replicas = ceil(target_rate / rate)
+        most = "at most " if found.finding.blocked else ""
+        parts.append(
+            f"{target_rate:,.0f} requests/s take {most}{replicas} like it, {replicas + 1} to be able to lose one"
+        )
+    return [f"Plan: {'; '.join(parts)}."]

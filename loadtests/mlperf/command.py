@@ -10,14 +10,18 @@ from tempfile import TemporaryDirectory
 import click
 
 from loadtests import watch
+from loadtests.hosts import DEFAULT_HOST, Host
+from loadtests.keys import read_key
 from loadtests.mlperf import page
 from loadtests.mlperf.compliance import check_answers, check_caching
 from loadtests.mlperf.exam import Marked, loadgen, run
 from loadtests.mlperf.library import Library, test_library
 from loadtests.mlperf.page import Accuracy, Report, Row
-from loadtests.mlperf.scenario import BOUNDS_MS, RULES_SECONDS, Purpose, Scenario, Settings
+from loadtests.mlperf.scenario import RULES_SECONDS, Purpose, Scenario, Settings
 from loadtests.mlperf.served import Address, Served, find_served
 from loadtests.mlperf.trial import Trial
+from loadtests.objectives import OBJECTIVES, read_objectives
+from loadtests.options import ABOVE_0, FILE, readable
 from models.datasets import REPOSITORY
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -25,15 +29,20 @@ SCENARIOS = [str(scenario) for scenario in Scenario]
 
 
 @click.command()
-@click.option("--host", default="http://127.0.0.1:3000", show_default=True, help="Where the service runs.")
-@click.option("--key-file", type=click.Path(exists=True, path_type=Path), help="With the caller's key.")
+@click.option("--host", type=Host(), default=DEFAULT_HOST, show_default=True, help="Where the service runs.")
+@click.option("--key-file", type=FILE, help="With the caller's key.")
 @click.option("--model", "models", multiple=True, help="A served model; may be repeated. All by default.")
 @click.option("--scenario", "scenarios", multiple=True, type=click.Choice(SCENARIOS), help="All four by default.")
 @click.option(
-    "--seconds", default=10.0, show_default=True, help=f"Least duration of a run; the rules: {RULES_SECONDS}."
+    "--seconds",
+    type=ABOVE_0,
+    default=10.0,
+    show_default=True,
+    help=f"Least duration of a run; the rules: {RULES_SECONDS}.",
 )
-@click.option("--bound-ms", type=float, help=f"Server's p99 bound. By family: {BOUNDS_MS}.")
-@click.option("--qps", type=float, help="Server's rate; searched for by default.")
+@click.option("--bound-ms", type=ABOVE_0, help="Server's p99 bound, instead of the model's objective.")
+@click.option("--objectives", type=FILE, default=OBJECTIVES, help="The file with the models' objectives.")
+@click.option("--qps", type=ABOVE_0, help="Server's rate; searched for by default.")
 @click.option("--compliance/--no-compliance", default=True, show_default=True, help="TEST01 and TEST04 too.")
 @click.option("--out", type=click.Path(path_type=Path), default=RESULTS, help="Folder of mlperf.json and mlperf.md.")
 @click.option("--logs", type=click.Path(path_type=Path), help="Keep LoadGen's logs there.")
@@ -44,6 +53,7 @@ def mlperf(
     scenarios: Sequence[str],
     seconds: float,
     bound_ms: float | None,
+    objectives: Path,
     qps: float | None,
     compliance: bool,
     out: Path,
@@ -54,12 +64,12 @@ def mlperf(
     The service must run, and nothing else should.
     """
     loadgen()
-    address = Address.of(host, key_file.read_text().strip() if key_file else "")
+    address, promise = Address.of(host, readable(read_key, key_file)), readable(read_objectives, objectives)
     chosen = [Scenario(name) for name in scenarios or SCENARIOS]
     reports = []
     with TemporaryDirectory(prefix="lectern-") as temporary:
         for served in find_served(address, models):
-            bound = bound_ms or BOUNDS_MS.get(served.entry.family, 10.0)
+            bound = bound_ms or promise.of([served.entry.name]).p99_ms
             folder = (logs or Path(temporary)) / served.entry.name
             reports.append(examine(served, chosen, seconds, bound, folder, rate=qps, compliance=compliance))
             written = page.write(reports, out)

@@ -17,8 +17,6 @@ import httptools
 from loadtests.mlperf.served import Address
 
 RECEIVE_BYTES = 262_144
-# Below the five seconds after which the service closes a connection that says nothing.
-IDLE_SECONDS = 3.0
 PATIENCE_SECONDS = 30.0
 WAKE_SECONDS = 0.05
 
@@ -40,7 +38,7 @@ class Link:
 
     def __init__(self, address: Address) -> None:
         self.question: Question | None = None
-        self.since = monotonic()
+        self.since, self.answers, self.is_answering, self.is_lost = monotonic(), 0, False, False
         self.body, self.is_whole = bytearray(), False
         self.socket = socket.create_connection((address.host, address.port), timeout=PATIENCE_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -60,6 +58,7 @@ class Link:
         try:
             new = self.socket.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
             if new:
+                self.is_answering = True
                 self.parser.feed_data(new)
         except BlockingIOError:
             return True
@@ -98,7 +97,7 @@ class Network:
     def ask(self, question: Question) -> None:
         """Send a question now, or when a connection is free."""
         with self.lock:
-            link = self._take()
+            link = self.idle.pop() if self.idle else None
             if link is None and len(self.links) >= self.most:
                 self.waiting.append(question)
                 return
@@ -106,14 +105,6 @@ class Network:
             self._send(link or self._open(), question)
         except OSError as error:
             question.answered(f"not connected: {error.strerror}", b"")
-
-    def _take(self) -> Link | None:
-        while self.idle:
-            link = self.idle.pop()
-            if monotonic() - link.since < IDLE_SECONDS:
-                return link
-            link.shut()
-        return None
 
     def _open(self) -> Link:
         link = Link(self.address)
@@ -123,7 +114,12 @@ class Network:
         return link
 
     def _send(self, link: Link, question: Question) -> None:
-        link.question, link.since = question, monotonic()
+        with self.lock:
+            is_lost = link.is_lost
+            link.question, link.since = question, monotonic()
+        if is_lost:  # since it was taken
+            self.ask(question)
+            return
         try:
             link.socket.sendall(question.request())
         except OSError:
@@ -146,7 +142,8 @@ class Network:
     def _finish(self, link: Link) -> None:
         question, body, status = link.question, bytes(link.body), link.parser.get_status_code()
         keeps = link.parser.should_keep_alive()
-        link.question, link.body, link.is_whole = None, bytearray(), False
+        link.question, link.body, link.is_whole, link.is_answering = None, bytearray(), False, False
+        link.answers += 1
         if question is not None:
             question.answered(str(status), body)
         if not keeps:
@@ -155,21 +152,27 @@ class Network:
         with self.lock:
             following = self.waiting.popleft() if self.waiting else None
             if following is None:
-                link.since = monotonic()
                 self.idle.append(link)
         if following is not None:
             self._send(link, following)
 
     def _lose(self, link: Link, reason: str) -> None:
-        """A connection has ended: its question gets no answer, and who waited for it gets another connection."""
+        """A connection has ended: its question gets no answer, and who waited for it gets another connection.
+
+        A server may close an idle connection in the moment it is used again, which says nothing about the question; it
+        is then asked once more, on a new connection or after another's answer.
+        """
         with self.lock:
             if link in self.idle:
                 self.idle.remove(link)
             del self.links[link.socket.fileno()]
+            link.is_lost, question = True, link.question
             following = self.waiting.popleft() if self.waiting else None
         self.poll.unregister(link.socket)
         link.socket.close()
-        if link.question is not None:
-            link.question.answered(reason, b"")
+        if question is not None and reason == "closed" and link.answers and not link.is_answering:
+            self.ask(question)
+        elif question is not None:
+            question.answered(reason, b"")
         if following is not None:
             self.ask(following)

@@ -11,8 +11,6 @@ MULTI_STREAM_QUERIES = 662
 MULTI_STREAM_SAMPLES = 8
 # Early stopping needs 459 when none is late; a slow service's run is longer, not too short.
 SERVER_QUERIES = 600
-# The rules' default; those of the models the rules do not know are ours. A p99 in milliseconds.
-BOUNDS_MS = {"viewcount": 10.0, "image": 15.0, "tagging": 30.0, "graph": 30.0}
 
 
 class Scenario(StrEnum):

@@ -4,15 +4,21 @@ import http.client
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 import msgspec
 
+from loadtests.hosts import HostAddress, read_host
 from models.family import AnyCard, Assets
 from models.registry import find_card
 
 PATIENCE_SECONDS = 30
+
+
+class Unmeasurable(click.ClickException):
+    """The service cannot be measured; the message says why."""
+
+    exit_code = 3
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +57,7 @@ class Address:
     host: str
     port: int
     key: str = field(default="", repr=False)
+    prefix: str = ""
 
     @classmethod
     def of(cls, url: str, key: str = "") -> "Address":
@@ -59,34 +66,45 @@ class Address:
         Raises:
             click.BadParameter: If it is no such URL.
         """
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname:
-            raise click.BadParameter(f"expected http://HOST:PORT, found {url!r}")
-        return cls(host=parts.hostname, port=parts.port or 80, key=key)
+        try:
+            found = read_host(url)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+        if found.scheme != "http":
+            raise click.BadParameter(f"only plain HTTP is measured here, got {url!r}")
+        return cls(host=found.name, port=found.port, key=key, prefix=found.prefix)
+
+    @property
+    def authority(self) -> str:
+        """The value of the header ``Host``."""
+        return HostAddress("http", self.host, self.port, "").authority
 
     @property
     def headers(self) -> dict[str, str]:
         """What every request carries."""
-        host = {"host": f"{self.host}:{self.port}", "x-load-test": "1"}
+        host = {"host": self.authority, "x-load-test": "1"}
         return host | ({"authorization": f"Bearer {self.key}"} if self.key else {})
 
     def page(self, path: str) -> bytes:
         """A page that must be there.
 
         Raises:
-            click.ClickException: If it is not.
+            Unmeasurable: If it is not.
         """
         connection = http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE_SECONDS)
         try:
-            connection.request("GET", path, headers=self.headers)
+            connection.request("GET", self.prefix + path, headers=self.headers)
             answer = connection.getresponse()
             content = answer.read()
         except OSError as error:
-            raise click.ClickException(f"nothing answers on {self.host}:{self.port}: {error}") from error
+            why = error.strerror or str(error)
+            raise Unmeasurable(
+                f"nothing answers on {self.host}:{self.port} ({why}); does the service run there?"
+            ) from error
         finally:
             connection.close()
         if answer.status != 200:
-            raise click.ClickException(f"GET {path}: status {answer.status}")
+            raise Unmeasurable(f"GET {self.prefix}{path}: status {answer.status}")
         return content
 
 
@@ -102,7 +120,7 @@ class Served:
     @property
     def path(self) -> str:
         """Where predictions are asked for."""
-        return f"/v1/models/{self.entry.name}/predict"
+        return f"{self.address.prefix}/v1/models/{self.entry.name}/predict"
 
     def cost(self, instance: Any) -> int:
         """Units of the budget that an instance takes."""
@@ -114,7 +132,7 @@ def find_served(address: Address, wanted: Sequence[str]) -> list[Served]:
 
     Raises:
         click.BadParameter: If one is not served.
-        click.ClickException: If the service does not answer.
+        Unmeasurable: If the service does not answer.
     """
     entries = {entry.name: entry for entry in msgspec.json.decode(address.page("/v1/models"), type=_Index).models}
     if strange := sorted(set(wanted) - set(entries)):

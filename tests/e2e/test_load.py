@@ -1,13 +1,18 @@
 """The load test against services whose every figure is known, and against the real one. Locust runs in processes."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
+import msgspec
 import numpy as np
 import psutil
 import pytest
@@ -157,3 +162,73 @@ def test_two_processes_share_the_load_of_every_served_model(load: Load, server: 
     assert found.used.server_cores is not None
     assert found.used.server_cores > 0
     assert not [child for child in psutil.Process().children() if "locust" in " ".join(child.cmdline())]
+
+
+LOCUST = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
+
+
+@pytest.mark.e2e
+def test_plain_locust_has_users_of_families_that_wait(tmp_path: Path) -> None:
+    """A user asks about once in a second, an address is read as people type it, and the run ends when it is over."""
+    out = tmp_path / "stats"
+    with stub() as host:
+        words = [
+            "--host",
+            f"{host.removeprefix('http://')}/",
+            "-u",
+            "4",
+            "-r",
+            "4",
+            "-t",
+            "4s",
+            "--json-file",
+            str(out),
+        ]
+        done = subprocess.run([*LOCUST, *words], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    (found,) = msgspec.json.decode(out.with_suffix(".json").read_bytes())
+    assert found["name"] == "/v1/models/viewcount/predict"  # there is no other in the stub: its user is the only one
+    assert 2 <= found["num_requests"] <= 8
+    assert found["num_failures"] == 0
+
+
+@pytest.mark.e2e
+def test_plain_locust_says_in_a_line_that_nobody_answers() -> None:
+    done = subprocess.run(
+        [*LOCUST, "--host", "127.0.0.1:9", "-t", "9s"], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 3
+    (line,) = [line for line in done.stderr.splitlines() if "ERROR" in line]
+    assert line.endswith("127.0.0.1:9 does not answer (Connection refused); does the service run there?")
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("profile", ["smoke", "closed"])
+def test_an_interrupted_run_reports_what_it_measured(profile: str, tmp_path: Path) -> None:
+    """Ctrl-C reaches the whole process group; the report is of the time until then, and nothing is left behind."""
+    out = tmp_path / "found.json"
+    with stub() as host:
+        words = ["run", "--profile", profile, "--seconds", "60", "--warm", "0.5", "--rate", "50", "--short"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "loadtests", *words, "--host", host, "--out", str(out)],
+            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        before = requests_of(host)
+        while requests_of(host) < before + 400:  # the references, the warm-up and more
+            time.sleep(0.1)
+        generators = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        said, complaint = process.communicate(timeout=30)
+    assert process.returncode == 130, (said, complaint)
+    assert said.startswith("Interrupted: ")
+    assert said.count("\n") == 1
+    found = result.read(out)
+    assert found.is_interrupted
+    assert 0 < found.whole.seconds < 50
+    assert found.whole.outcomes == {"ok": found.whole.offered}
+    assert not psutil.wait_procs(generators, timeout=10)[1]
+
+
+def requests_of(host: str) -> int:
+    """How many predictions a stub has answered."""
+    return int(httpx.get(f"{host}/metrics").text.split()[-1])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from loadtests.result import Finding, Window
-from loadtests.search import Trial, judge, search, upper_share
+from loadtests.search import Trial, interrupted, judge, search, upper_share
 from loadtests.task import Hunt, Objective, Patience
 
 OBJECTIVE = Objective(p99_ms=100.0, error_share=0.001)
@@ -67,11 +67,56 @@ def test_a_hiccup_in_every_tenth_window_neither_makes_nor_breaks_a_rate(service:
     assert found.rate is None or found.rate == pytest.approx(800.0, rel=0.15)
 
 
-def test_nothing_is_reported_when_the_client_was_the_bottleneck(service: Any) -> None:
+def test_where_the_client_was_the_bottleneck_what_held_is_a_lower_bound(service: Any) -> None:
     found, windows = drive(service(5000.0, client_carries=1000.0))
+    assert found.rate == pytest.approx(1000.0, rel=0.03)
+    assert found.rate <= 1000.0
+    assert (found.blocked, found.failed_rate, found.refused) == ("the load generator", None, "")
+    assert "it may carry more" in found.knee
+    assert [window.is_held for window in windows[-3:]] == [True] * 3
+
+
+def test_nothing_is_reported_when_the_client_was_the_bottleneck_from_the_start(service: Any) -> None:
+    found, windows = drive(service(5000.0, client_carries=10.0))
     assert found.rate is None
-    assert "the client was the bottleneck" in found.refused
-    assert [window.is_void for window in windows[-3:]] == [True] * 3
+    assert "the client was the bottleneck (the load generator)" in found.refused
+    assert [window.is_void for window in windows] == [True] * 3
+
+
+FULL = {"cores": 2, "machine_share": 0.98, "server_cores": 1.2, "client_cores": 0.7, "client_share": 0.7}
+
+
+def test_a_machine_that_service_and_generator_fill_is_what_carries_so_much(part: Any, used: Any) -> None:
+    """The generator is late because the cores are taken, and more tries would find it so again."""
+    late = part(missed_share=0.5, lag_p99_ms=80.0)
+    window = judge(Trial(100, 1, "climb"), late, late, used(**FULL), OBJECTIVE, Patience())
+    assert (window.is_held, window.is_void) == (False, False)
+    assert window.blame == "the machine, which service and load generator share"
+
+
+def test_a_machine_that_others_fill_says_nothing_about_the_service(part: Any, used: Any) -> None:
+    late, busy = part(missed_share=0.5, lag_p99_ms=80.0), {**FULL, "server_cores": 0.3, "client_cores": 0.2}
+    window = judge(Trial(100, 1, "climb"), late, late, used(**busy), OBJECTIVE, Patience())
+    assert window.is_void
+    assert window.blame == "other processes on the machine"
+    assert "the service took 0.30, the generator 0.20, others 1.46" in window.why
+
+
+def test_a_machine_with_room_leaves_the_generator_to_blame(part: Any, used: Any) -> None:
+    late = part(missed_share=0.5, lag_p99_ms=80.0)
+    window = judge(Trial(100, 1, "climb"), late, late, used(cores=2, machine_share=0.6), OBJECTIVE, Patience())
+    assert (window.is_void, window.blame) == (True, "the load generator")
+
+
+def test_an_interrupted_search_says_what_held(service: Any) -> None:
+    trials, windows = search(Hunt(), OBJECTIVE), list[Window]()
+    trial = next(trials)
+    for _ in range(4):
+        windows.append(service(333.0)(trial))
+        trial = trials.send(windows[-1])
+    found = interrupted(windows)
+    assert (found.rate, found.held_rate, found.failed_rate) == (None, 200.0, 400.0)
+    assert "interrupted before a rate was confirmed" in found.refused
 
 
 def test_a_late_client_does_not_matter_where_the_objective_held(part: Any, used: Any) -> None:
@@ -126,7 +171,7 @@ def test_a_search_that_two_hiccups_misled_climbs_on(service: Any) -> None:
     ("figures", "said"),
     [
         ({"busiest_process": 0.97}, "the server's CPU: its busiest process used 97% of a core"),
-        ({"machine_share": 0.99}, "the machine's CPU: 99% of all cores were busy"),
+        ({"machine_share": 0.99}, "the machine's CPU: 99% of its 1 cores were busy"),
         ({"network_mb": 120.0, "network_limit_mb": 125.0}, "the network: 120 of 125 MB/s"),
         ({"stolen_share": 0.2}, "other machines, which took 20% of the cores"),
         ({}, "the service itself, neither CPU nor network nor client: its processes (1) used 0.50 cores"),

@@ -8,6 +8,7 @@ import pytest
 from loadtests import result
 from loadtests.result import Finding, Result
 from loadtests.verdict import (
+    THRESHOLDS,
     Exit,
     Thresholds,
     compare,
@@ -72,10 +73,18 @@ def test_an_overload_is_judged_by_what_comes_before_and_after(made: Make, part: 
 
 def test_a_refused_capacity_says_who_was_the_bottleneck(made: Make, thresholds: Thresholds) -> None:
     nothing = {"rate": None, "failed_rate": None, "upper_missed_share": None, "knee": "", "limit": ""}
-    client = made(finding=Finding(**nothing, refused="the client was the bottleneck"))
+    client = made(finding=Finding(**nothing, refused="no capacity is reported", blocked="the load generator"))
     service = made(finding=Finding(**nothing, refused="no rate was found"))
     assert concluded(client, thresholds) is Exit.CLIENT_LIMITED
     assert concluded(service, thresholds) is Exit.FAILED
+    least = {**nothing, "rate": 100.0, "upper_missed_share": 0.0}
+    assert concluded(made(finding=Finding(**least, blocked="the load generator")), thresholds) is Exit.CLIENT_LIMITED
+    assert concluded(made(finding=Finding(**least)), thresholds) is Exit.PASSED
+
+
+def test_an_interrupted_run_is_neither_passed_nor_failed(made: Make, part: Make, thresholds: Thresholds) -> None:
+    assert concluded(made(is_interrupted=True), thresholds) is Exit.INTERRUPTED
+    assert concluded(made(is_interrupted=True, whole=part(missed_share=0.5)), thresholds) is Exit.INTERRUPTED
 
 
 def test_a_capacity_that_shrank_is_worse(made: Make, thresholds: Thresholds) -> None:
@@ -107,16 +116,10 @@ def test_reports_of_different_things_are_not_compared(made: Make, part: Make) ->
     ]
 
 
-def test_objectives_of_single_models_replace_the_first(thresholds: Thresholds) -> None:
-    assert thresholds.of(["viewcount"]).p99_ms == 50.0
-    assert thresholds.of(["tagging"]).p99_ms == 100.0
-    assert thresholds.of(["viewcount", "tagging"]).p99_ms == 100.0
-
-
 def test_a_misspelt_threshold_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "thresholds.toml"
-    file.write_text("[objective]\np99 = 3\nerror_share = 0.1\n")
-    with pytest.raises(ValueError, match="p99"):
+    file.write_text(THRESHOLDS.read_text().replace("held_phases", "held_phase"))
+    with pytest.raises(msgspec.ValidationError, match="held_phase"):
         read_thresholds(file)
 
 

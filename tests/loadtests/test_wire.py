@@ -9,7 +9,6 @@ import pytest
 from gevent.server import StreamServer
 from geventhttpclient.response import HTTPParseError
 
-from loadtests import wire
 from loadtests.alarm import Alarm
 from loadtests.wire import Wire
 
@@ -59,12 +58,19 @@ def test_requests_at_once_have_connections_of_their_own() -> None:
         assert connections == [1] * 5
 
 
-def test_a_connection_that_was_idle_for_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "IDLE_SECONDS", 0.0)
-    with serving(answer) as (found, connections):
+def test_a_connection_that_the_server_closed_when_it_was_idle_is_not_used_again() -> None:
+    """However soon it closes them; nothing is sent twice then."""
+
+    def once(connection: Any) -> None:
+        answer(connection)
+        connection.shutdown(gevent.socket.SHUT_RDWR)
+
+    with serving(once) as (found, connections):
         for _ in range(3):
-            found.ask(found.request("/x"))
+            assert found.ask(found.request("/x")) == (200, b"hi")
+            gevent.sleep(0.01)
         assert connections == [1, 1, 1]
+        assert found.reconnections == 0
 
 
 def test_a_connection_closed_in_the_moment_of_use_is_replaced_once_and_counted() -> None:

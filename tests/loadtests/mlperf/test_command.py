@@ -7,6 +7,7 @@ from click.testing import CliRunner, Result
 
 from loadtests.mlperf.command import mlperf
 from loadtests.mlperf.served import Address
+from loadtests.objectives import read_objectives
 from models.viewcount.data import OTEXTS, load
 from tests.loadtests.mlperf.stub import Stub
 
@@ -41,6 +42,7 @@ def test_right_answers_end_well(start: Start, tmp_path: Path, certified: float) 
     (row,) = report["rows"]
     assert row["outcome"]["is_valid"]
     assert row["outcome"]["settings"]["min_duration_ms"] == 300
+    assert row["bound_ms"] == read_objectives().of(["viewcount"]).p99_ms
     assert report["machine"]["cpu"]
     page = (tmp_path / "mlperf.md").read_text()
     assert "| viewcount | SingleStream | VALID |" in page

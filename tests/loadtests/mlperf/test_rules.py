@@ -93,6 +93,7 @@ def test_a_request_shows_the_key_and_says_its_length() -> None:
     assert head.split(b"\r\n") == [
         b"POST /predict HTTP/1.1",
         b"host: somewhere:3001",
+        b"x-load-test: 1",
         b"authorization: Bearer secret",
         b"content-type: application/json",
         b"content-length: 21",
@@ -100,7 +101,9 @@ def test_a_request_shows_the_key_and_says_its_length() -> None:
     assert "secret" not in repr((address, library))
 
 
-@pytest.mark.parametrize("url", ["https://somewhere", "somewhere:3000", "http://"])
-def test_only_plain_http_is_measured(url: str) -> None:
-    with pytest.raises(click.BadParameter, match="expected http://HOST:PORT"):
+@pytest.mark.parametrize(
+    ("url", "said"), [("https://somewhere", "only plain HTTP is measured here"), ("http://", "the host must be")]
+)
+def test_only_plain_http_is_measured(url: str, said: str) -> None:
+    with pytest.raises(click.BadParameter, match=said):
         Address.of(url)
