@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from models.errors import DataError
+from models.errors import DataError, printable
 from models.family import Assets, Prediction
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -195,10 +195,12 @@ def provenance(dataset: Dataset) -> Provenance:
 
 def own_provenance(*paths: Path, root: Path | None = None) -> Provenance:
     """What the manifest says of a user's own files, named by their place below ``root`` where there is one."""
-    names = [str(path.relative_to(root)) if root else path.name for path in paths]
+    places = [str(path.relative_to(root)) if root else path.name for path in paths]
+    # Names that are no UTF-8 have signs for their bytes: the certificate is UTF-8, and made after the training.
+    names = [place.encode("utf-8", "backslashreplace").decode() for place in places]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     return Provenance(
-        name=root.name if root else names[0],
+        name=printable(root.name) if root else names[0],
         licence="the owner's",
         attribution="the owner",
         sha256=dict(zip(names, digests, strict=True)),

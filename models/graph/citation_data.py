@@ -1,5 +1,6 @@
 """Citation graphs to learn from: Planetoid's Cora and Citeseer, or a user's own. Torch-free."""
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ CLASSES = {
     "citeseer": ["AI", "ML", "IR", "DB", "Agents", "HCI"],
 }  # fmt: skip
 VALIDATION_NODES = 500
+# Of fewer, some part of a drawn split would be empty.
+LEAST_LABELLED = 4
 
 
 def _planetoid(name: str, *digests: str) -> Dataset:
@@ -115,7 +118,7 @@ def load_citation(path: Path | None = None, seed: int = 0) -> CitationData:
     if path.is_dir():
         return _own_planetoid(path)
     plain = read_plain(path)
-    splits = plain.splits or _drawn_split(plain.labels, seed)
+    splits = plain.splits or _drawn_split(plain.labels, seed, path)
     assets = Assets(classes=plain.classes, words=plain.words, papers=plain.papers, links=plain.links)
     return CitationData(provenance=own_provenance(path), assets=assets, labels=plain.labels, splits=splits)
 
@@ -139,7 +142,10 @@ def _own_planetoid(path: Path) -> CitationData:
     return _assemble(files, name, own_provenance(*paths))
 
 
-def _drawn_split(labels: Ints, seed: int) -> dict[str, Ints]:
+def _drawn_split(labels: Ints, seed: int, path: Path) -> dict[str, Ints]:
+    known = int((labels >= 0).sum())
+    if known < LEAST_LABELLED:
+        raise DataError(path, found=f"{known} labelled nodes", expected=f"at least {LEAST_LABELLED}, to draw a split")
     nodes = np.random.default_rng(seed).permutation(np.flatnonzero(labels >= 0))
     parts = np.split(nodes, [round(0.6 * len(nodes)), round(0.8 * len(nodes))])
     return {split: np.sort(part) for split, part in zip(("train", "validation", "test"), parts, strict=True)}
@@ -165,6 +171,9 @@ def _assemble(files: dict[str, bytes], name: str, origin: Provenance) -> Citatio
     train = len(read_pickle(files["y"], f"ind.{name}.y", np.ndarray))
     classes = CLASSES.get(name) or [str(number) for number in range(int(labels.max()) + 1)]
     validation = np.arange(train, min(train + VALIDATION_NODES, allx.rows))
+    if not train or not len(validation):
+        found = f"{train} training and {len(validation)} validation nodes"
+        raise DataError(f"ind.{name}.y", found=found, expected=f"rows for some of the {allx.rows} nodes of allx")
     return CitationData(
         provenance=origin,
         assets=Assets(
@@ -180,7 +189,7 @@ def _assemble(files: dict[str, bytes], name: str, origin: Provenance) -> Citatio
 
 def _test_nodes(content: bytes, file: str) -> Ints:
     nodes: list[int] = []
-    for row, line in enumerate(content.decode("latin1").splitlines(), start=1):
+    for row, line in enumerate(content.removeprefix(BOM_UTF8).decode("latin1").splitlines(), start=1):
         if not line.isascii() or not line.isdigit() or int(line) in nodes:
             raise DataError(file, row=row, found=repr(line), expected="a node number, each once")
         nodes.append(int(line))

@@ -1,5 +1,6 @@
 """Molecules to learn from: MUTAG, or a user's folder in the TU format. Torch-free."""
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,7 @@ def read_numbers(content: bytes, file: str, columns: int) -> Ints:
         DataError: Naming the first line, counted from 1, that is anything else.
     """
     rows = []
-    for row, line in enumerate(content.decode("latin1").splitlines(), start=1):
+    for row, line in enumerate(content.removeprefix(BOM_UTF8).decode("latin1").splitlines(), start=1):
         fields = line.split(",")
         try:
             numbers = [int(field) for field in fields]

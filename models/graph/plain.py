@@ -40,7 +40,8 @@ def read_plain(path: Path) -> PlainGraph:
     """Read a graph and its labels.
 
     The file has ``indptr``, ``indices`` and ``shape`` (binary words, CSR), ``labels`` (-1 unknown) and
-    ``edges`` ``(E, 2)``; ``classes`` (names) and ``train``, ``val`` and ``test`` (node ids) may be there too.
+    ``edges`` ``(E, 2)``; ``classes`` (names) may be there too, and ``train``, ``val`` and ``test`` (node ids, or masks;
+    also called ``train_mask`` and so on).
 
     Raises:
         DataError: With file, row, what was found and what was expected.
@@ -88,6 +89,7 @@ def _whole(
     *,
     length: int | None = None,
     columns: int | None = None,
+    or_mask: int | None = None,
 ) -> Ints:
     """An array of whole numbers of the expected form."""
     if name not in arrays:
@@ -97,6 +99,7 @@ def _whole(
     if found.dtype.kind not in "iu" or not fits or length not in (None, len(found)):
         rows = "any" if length is None else length
         expected = f"whole numbers, {rows} rows" + (f" of {columns}" if columns else "")
+        expected += "" if or_mask is None else f", or a mask of 0 and 1 for all {or_mask} nodes"
         raise DataError(f"{file}: {name}", found=f"{found.dtype} {found.shape}", expected=expected)
     return found.astype(np.int64)
 
@@ -124,12 +127,50 @@ def _classes(arrays: Mapping[str, NDArray[Any]], labels: Ints, file: str) -> lis
 
 
 def _splits(arrays: Mapping[str, NDArray[Any]], labels: Ints, file: str) -> dict[str, Ints] | None:
-    if not arrays.keys() & set(SPLITS.values()):
+    given = {name: _split_name(arrays, name, file) for name in SPLITS.values()}
+    if not any(given.values()):
         return None
-    splits = {}
+    splits: dict[str, Ints] = {}
     for split, name in SPLITS.items():
-        ids = _within(_whole(arrays, name, file), 0, len(labels), f"{file}: {name}")
-        if not len(ids) or (labels[ids] < 0).any():
-            raise DataError(f"{file}: {name}", found="no node, or one without label", expected="labelled nodes")
-        splits[split] = ids
+        array = given[name] or name
+        splits[split] = ids = _node_ids(arrays, array, labels, file)
+        for other, before in splits.items():
+            if other != split and (shared := np.intersect1d(ids, before)).size:
+                found = f"node {shared[0]}, which is in {given[SPLITS[other]]}, too"
+                raise DataError(f"{file}: {array}", found=found, expected="each node in one of the three")
     return splits
+
+
+def _split_name(arrays: Mapping[str, NDArray[Any]], name: str, file: str) -> str | None:
+    """The array with a split, as this format or as PyTorch Geometric and DGL call it."""
+    found = [called for called in (name, f"{name}_mask") if called in arrays]
+    if len(found) > 1:
+        raise DataError(file, found=" and ".join(found), expected="one of them")
+    return found[0] if found else None
+
+
+def _node_ids(arrays: Mapping[str, NDArray[Any]], name: str, labels: Ints, file: str) -> Ints:
+    """The nodes of a split, given by their ids or by a mask over all nodes."""
+    place = f"{file}: {name}"
+    if name in arrays and _is_mask(arrays[name], len(labels)):
+        ids: Ints = np.flatnonzero(arrays[name])
+    else:
+        ids = _within(_whole(arrays, name, file, or_mask=len(labels)), 0, len(labels), place)
+    if not len(ids):
+        raise DataError(place, found="no node", expected="at least one")
+    nodes, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        expected = f"each node once, or a mask of 0 and 1 for all {len(labels)} nodes"
+        raise DataError(place, found=f"node {nodes[counts > 1][0]} a second time", expected=expected)
+    if (labels[ids] < 0).any():
+        raise DataError(place, found=f"node {ids[labels[ids] < 0][0]}, which has no label", expected="labelled nodes")
+    return ids
+
+
+def _is_mask(found: NDArray[Any], nodes: int) -> bool:
+    """Whether it says of every node if it is in: by booleans, or by numbers 0 and 1 that are no list of two ids."""
+    if found.shape != (nodes,) or found.dtype.kind not in "biuf":
+        return False
+    if found.dtype.kind == "b":
+        return True
+    return bool(np.isin(found, (0, 1)).all()) and (found.dtype.kind == "f" or len(np.unique(found)) < nodes)

@@ -1,7 +1,7 @@
 """Pictures to learn from: Fashion-MNIST, IDX files like it, or a folder with one subfolder per class. Torch-free."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from models.image.container import UnreadablePicture
 from models.image.idx import read_head
 from models.image.picture import open_picture, to_pixels
 from models.image.schema import Assets, Instance
+from models.picture_names import is_hidden, is_picture
 
 _URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 FASHION_MNIST = Dataset(
@@ -44,7 +45,7 @@ FASHION_MNIST = Dataset(
 FASHION_CLASSES = [
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 ]  # fmt: skip
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+LEAST_CLASSES, LEAST_PICTURES = 2, 3
 
 Split = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
@@ -156,15 +157,14 @@ def stratified(labels: NDArray[np.int64], share: float, seed: int) -> tuple[NDAr
 
 def _from_folder(path: Path, seed: int) -> ImageData:
     """One subfolder per class; all pictures are brought to 28 x 28 grey."""
-    classes = sorted(folder.name for folder in path.iterdir() if folder.is_dir()) if path.is_dir() else []
-    if len(classes) < 2:
-        raise DataError(path, found=f"{len(classes)} class folders", expected="at least 2, or four IDX files")
+    classes = _class_folders(path)
     assets = Assets(classes=classes)
-    pictures, labels, files = [], [], []
+    pictures, labels, files, passed = [], [], [], 0
     for label, name in enumerate(classes):
-        members = sorted(f for f in (path / name).iterdir() if f.suffix.lower() in SUFFIXES)
-        if len(members) < 3:
-            raise DataError(path / name, found=f"{len(members)} pictures", expected="at least 3")
+        members, others = _pictures(path / name)
+        passed += others
+        if len(members) < LEAST_PICTURES:
+            raise DataError(path / name, found=f"{len(members)} pictures", expected=f"at least {LEAST_PICTURES}")
         for file in members:
             pictures.append(_picture(file, assets))
             labels.append(label)
@@ -173,16 +173,52 @@ def _from_folder(path: Path, seed: int) -> ImageData:
     rest, test = stratified(ids, 0.1, seed)
     fit, validation = stratified(ids[rest], 0.1, seed + 1)
     chosen = {"train": rest[fit], "validation": rest[validation], "test": test}
+    origin = own_provenance(*files, root=path)
+    counts = ", ".join(f"{name} {count}" for name, count in zip(classes, np.bincount(ids).tolist(), strict=True))
+    over = f"; {passed} other files and folders in them passed over" if passed else ""
     return ImageData(
-        provenance=own_provenance(*files, root=path),
+        provenance=replace(origin, notes=(f"pictures by class: {counts}{over}",)),
         assets=assets,
         splits={split: (everything[rows], ids[rows]) for split, rows in chosen.items()},
     )
 
 
+def _class_folders(path: Path) -> list[str]:
+    """The names of the classes' folders; what is hidden is passed over, as in scoring."""
+    folders = [entry for entry in _entries(path) if entry.is_dir()] if path.is_dir() else []
+    classes = sorted(entry.name for entry in folders if not is_hidden(entry.name))
+    if len(classes) < LEAST_CLASSES:
+        expected = f"at least {LEAST_CLASSES}, or four IDX files"
+        raise DataError(path, found=f"{len(classes)} class folders", expected=expected)
+    for name in classes:
+        if not name.isprintable():  # nor are bytes that are no UTF-8
+            found = f"a class folder {name!a}"
+            raise DataError(path, found=found, expected="a name of printable characters in UTF-8: rename it")
+    return classes
+
+
+def _pictures(folder: Path) -> tuple[list[Path], int]:
+    """What scoring would take as pictures, too, and how much else there is that is not hidden."""
+    entries = _entries(folder)
+    members = sorted(entry for entry in entries if is_picture(entry.name) and not entry.is_dir())
+    return members, sum(not is_hidden(entry.name) for entry in entries) - len(members)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise DataError(
+            folder, found=f"a folder that cannot be read ({error.strerror})", expected="pictures"
+        ) from error
+
+
 def _picture(file: Path, assets: Assets) -> NDArray[np.uint8]:
     try:
         picture = open_picture(file.read_bytes())
+    except OSError as error:
+        found = f"a file that cannot be read ({error.strerror})"
+        raise DataError(file, found=found, expected="a picture, or no such name") from error
     except UnreadablePicture as error:
         reason = str(error)
         if reason.startswith("expected "):

@@ -171,7 +171,37 @@ def test_plain_file_without_split(tmp_path: Path) -> None:
         ({"labels": np.array([0, 0, 0, 0, 0])}, "own.npz: labels: found 1 classes, expected at least 2"),
         (
             {"train": np.array([4])},
-            "own.npz: train: found no node, or one without label, expected labelled nodes",
+            "own.npz: train: found node 4, which has no label, expected labelled nodes",
+        ),
+        ({"train": np.array([], int)}, "own.npz: train: found no node, expected at least one"),
+        ({"val": np.zeros(5, bool)}, "own.npz: val: found no node, expected at least one"),
+        ({"train": np.array([0, 5])}, "own.npz: train, row 1: found 5, expected numbers from 0, below 5"),
+        ({"train": np.array([-1, 0])}, "own.npz: train, row 0: found -1, expected numbers from 0, below 5"),
+        (
+            {"train": np.array([0, 1, 0])},
+            "own.npz: train: found node 0 a second time, expected each node once, or a mask of 0 and 1 for all 5",
+        ),
+        (
+            {"train": np.array([1, 1, 0, 0])},
+            "own.npz: train: found node 0 a second time, expected each node once, or a mask of 0 and 1 for all 5",
+        ),
+        (
+            {"test": np.array([2, 3])},
+            "own.npz: test: found node 2, which is in val, too, expected each node in one of the three",
+        ),
+        (
+            {"test": np.array([0.0, 0.5, 0, 0, 0])},
+            "own.npz: test: found float64 (5,), expected whole numbers, any rows, or a mask of 0 and 1 for all 5 nodes",
+        ),
+        (
+            {"test": np.ones((5, 10), bool)},
+            "own.npz: test: found bool (5, 10), expected whole numbers, any rows, or a mask of 0 and 1 for all 5 nodes",
+        ),
+        ({"test": np.ones(4, bool)}, "own.npz: test: found bool (4,), expected whole numbers, any rows, or a mask"),
+        ({"train_mask": np.ones(5, bool)}, "own.npz: found train and train_mask, expected one of them"),
+        (
+            {"train": None, "val": None, "test": None, "labels": np.array([0, 1, 1, -1, -1])},
+            "own.npz: found 3 labelled nodes, expected at least 4, to draw a split",
         ),
         (
             {"train": None},
@@ -186,6 +216,31 @@ def test_bad_plain_files(tmp_path: Path, changes: dict[str, Any], message: str) 
     with pytest.raises(DataError) as caught:
         load_citation(save(tmp_path, **changes))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float32])
+@pytest.mark.parametrize("suffix", ["", "_mask"])
+def test_masks(tmp_path: Path, dtype: Any, suffix: str) -> None:
+    """Masks over all nodes, as DGL and PyTorch Geometric have them, are the nodes they mark; not the nodes 0 and 1."""
+    names = {"train": [0, 1], "val": [2], "test": [3]}
+    masks: dict[str, Any] = dict.fromkeys(names)
+    masks |= {f"{name}{suffix}": np.isin(np.arange(5), nodes).astype(dtype) for name, nodes in names.items()}
+    data = load_citation(save(tmp_path, **masks))
+    assert [nodes.tolist() for nodes in data.splits.values()] == [[0, 1], [2], [3]]
+
+
+def test_two_ids_are_no_mask(tmp_path: Path) -> None:
+    """Of a graph of two nodes, 0 and 1 once each are ids."""
+    from models.graph.plain import _is_mask
+
+    assert not _is_mask(np.array([0, 1]), 2)
+    assert _is_mask(np.array([0, 1, 1]), 3)
+    assert not _is_mask(np.array([0, 2, 1]), 3)
+
+
+def test_marks_are_read_over() -> None:
+    """A byte order mark before numbers is no number, and no fault."""
+    assert read_numbers(b"\xef\xbb\xbf1, 2\n3, 4\n", "x", 2).tolist() == [[1, 2], [3, 4]]
 
 
 def test_no_archive(tmp_path: Path) -> None:

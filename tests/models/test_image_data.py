@@ -1,6 +1,9 @@
 """Pictures to learn from: IDX files, folders, and one clear line for each bad one."""
 
 import gzip
+import json
+import os
+import shutil
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -181,6 +184,60 @@ def test_bad_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load(few)
     assert str(caught.value) == f"{few / 'dog'}: found 2 pictures, expected at least 3"
+
+
+def test_what_scoring_passes_over(tmp_path: Path) -> None:
+    """Hidden files and folders, macOS's forks and a folder with a picture's name are no class and no picture."""
+    folder = write_pictures(tmp_path / "pets")
+    expected = load(folder)
+    for name in (".ipynb_checkpoints", "__MACOSX", ".git"):
+        shutil.copytree(folder / "dog", folder / name)
+    (folder / "dog" / "._0.png").write_bytes(b"\x00\x05\x16\x07")
+    (folder / "dog" / "odd.png").mkdir()
+    (folder / "dog" / "notes.txt").write_text("")
+    found = load(folder)
+    assert found.assets.classes == ["cat", "dog"]
+    assert found.provenance.sha256 == expected.provenance.sha256
+    assert expected.provenance.notes == ("pictures by class: cat 12, dog 12",)
+    assert found.provenance.notes == (f"{expected.provenance.notes[0]}; 2 other files and folders in them passed over",)
+
+
+def test_jfif_is_a_picture(tmp_path: Path) -> None:
+    """What Chrome saves is learned from."""
+    folder = write_pictures(tmp_path / "pets")
+    for path in (folder / "dog").iterdir():
+        path.rename(path.with_suffix(".jfif"))
+    assert load(folder).assets.classes == ["cat", "dog"]
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """A dangling link is one line, not a traceback."""
+    folder = write_pictures(tmp_path / "pets")
+    (folder / "dog" / "gone.png").symlink_to("nowhere.png")
+    with pytest.raises(DataError) as caught:
+        load(folder)
+    found = "found a file that cannot be read (No such file or directory), expected a picture, or no such name"
+    assert str(caught.value) == f"{folder / 'dog' / 'gone.png'}: {found}"
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"a\nb", b"a\x1b[0m"])
+def test_class_names_are_refused_before_the_training(tmp_path: Path, name: bytes) -> None:
+    """A class folder whose name is no printable text is refused at once, not by the picture or the certificate."""
+    folder = write_pictures(tmp_path / "pets")
+    os.rename(bytes(folder / "dog"), bytes(folder) + b"/" + name)
+    with pytest.raises(DataError, match="expected a name of printable characters in UTF-8: rename it") as caught:
+        load(folder)
+    assert str(caught.value).isprintable()
+
+
+def test_file_names_of_any_bytes(tmp_path: Path) -> None:
+    """Pictures whose names are no UTF-8 are learned from, and each has its digest in a certificate that is UTF-8."""
+    folder = write_pictures(tmp_path / "pets")
+    for path, name in zip(sorted((folder / "dog").iterdir()), (b"caf\xe8.png", b"caf\xe9.png"), strict=False):
+        os.rename(bytes(path), bytes(folder / "dog") + b"/" + name)
+    provenance = load(folder).provenance
+    assert len(provenance.sha256) == 24
+    assert json.dumps(provenance.record(), ensure_ascii=False).encode()
 
 
 @pytest.mark.parametrize(

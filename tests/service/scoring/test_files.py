@@ -18,7 +18,8 @@ from PIL import Image
 from models.datasets import read
 from models.errors import DataError, InputChanged
 from models.graph.molecule_data import MUTAG, PARTS, load_molecules
-from models.tagging.data import EWT, read_conllu
+from models.tagging.conllu import read_conllu
+from models.tagging.data import EWT
 from service.scoring.sources import conllu
 
 Run = Callable[..., Any]
