@@ -179,6 +179,17 @@ def test_half_an_installation_is_done_again(tmp_path: Path) -> None:
     assert interpreter.stat().st_mtime_ns == touched
 
 
+@pytest.mark.e2e
+def test_what_is_skipped_is_said(tmp_path: Path) -> None:
+    """The last lines of ``make test`` name each missing dataset, the folder it is looked for in, and how to get it."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/models/test_tagging_data.py"]
+    without = {**os.environ, "LECTERN_DATA": str(tmp_path), "PYTEST_ADDOPTS": ""}
+    done = subprocess.run(command, cwd=REPOSITORY, env=without, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    end = done.stdout[done.stdout.index("short test summary info") :]
+    assert f"is not in {tmp_path}: make data downloads it, LECTERN_DATA names another folder" in end
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of what serves, in a path with blanks, with the environment of this checkout."""
