@@ -45,6 +45,7 @@ The whole tree::
     ├── InputChanged                 a file that is not what it was when its job began
     ├── JobError                     a batch job cannot go on; what it has done stays done
     │   ├── TooManyErrors            more error rows than it was allowed
+    │   ├── JobTooLarge              more rows or bytes than it was allowed
     │   ├── JobHeld                  another runner has it
     │   ├── StackChanged             other versions, or another machine, than it began with
     │   ├── NoSpace                  paused: nothing more can be written
@@ -98,7 +99,7 @@ class HttpError(LecternError):
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
     is_last: bool = False
     refusal: str = ""
 
@@ -211,10 +212,14 @@ class ActivationRefused(RequestError):
 
 
 class JobUnfinished(RequestError):
-    """The job has no result: not yet, or because it failed."""
+    """The job has no result: not yet, or because it failed; ``is_coming`` says which."""
 
     code = "job_unfinished"
     status = 409
+
+    def __init__(self, message: str, *, is_coming: bool) -> None:
+        super().__init__(message)
+        self.retryable = is_coming
 
 
 class RangeNotSatisfiable(RequestError):
@@ -374,6 +379,12 @@ class TooManyErrors(JobError):
     """More rows were error rows than the job was allowed."""
 
     code = "too_many_errors"
+
+
+class JobTooLarge(JobError):
+    """The job has more rows, or its parts more bytes, than it was allowed."""
+
+    code = "too_large"
 
 
 class JobHeld(JobError):

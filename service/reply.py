@@ -7,7 +7,7 @@ from itertools import count, cycle
 from math import ceil
 from typing import NamedTuple, TypeAlias
 
-from models.errors import HttpError, MethodNotAllowed, RangeNotSatisfiable, RateLimited
+from models.errors import HttpError, JobUnfinished, MethodNotAllowed, RangeNotSatisfiable, RateLimited
 from service.errors import MEDIA_TYPE, problem
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
@@ -68,7 +68,7 @@ def _more(error: HttpError) -> Headers:
         headers.append((b"content-range", b"bytes */%d" % error.size))
     elif isinstance(error, RateLimited):
         headers.append(_retry_after(ceil(error.wait_seconds)))
-    elif error.status == 503:
+    elif error.status == 503 or (isinstance(error, JobUnfinished) and error.retryable):
         headers.append(_retry_after(1))
     return headers
 

@@ -123,9 +123,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str, Meta(description="Folder below which the inputs of jobs lie; it is only read. Empty: no jobs.")
     ] = ""
     jobs_queued: Annotated[int, Meta(ge=1, description="Most jobs that are not finished; more are refused.")] = 100
-    jobs_running: Annotated[int, Meta(ge=1, le=64, description="Most jobs that run at once.")] = 1
+    jobs_running: Annotated[
+        int, Meta(ge=1, le=64, description="Most jobs that run at once; one key, half of them.")
+    ] = 2
     jobs_workers: Annotated[int, Meta(ge=1, le=256, description="Processes of one running job.")] = 1
     jobs_upload_bytes: Annotated[int, Meta(ge=1024, description="Longest uploaded input of a job, bytes.")] = 2**30
+    jobs_memory_bytes: Annotated[
+        int,
+        Meta(ge=2**28, description="Most memory of each process of a job, bytes; not held to where a GPU computes."),
+    ] = 768 * 2**20
+    jobs_seconds: Annotated[float, Meta(gt=0, description="How long a job may run, seconds; longer, and it fails.")] = (
+        86400.0
+    )
+    jobs_rows: Annotated[int, Meta(ge=1, description="Most rows of a job's input; with more it fails.")] = 10**8
+    jobs_output_bytes: Annotated[
+        int, Meta(ge=1024, description="Most bytes of a job's scored parts together; with more it fails.")
+    ] = 2**36
     jobs_keep_seconds: Annotated[
         float, Meta(gt=0, description="How long a finished job and its result are kept, seconds.")
     ] = 604800.0

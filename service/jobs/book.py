@@ -4,8 +4,9 @@ A job's row changes in one transaction or not at all, so no process needs to kno
 what was answered to a caller is still so after a power cut. Progress alone is written without waiting for the disk.
 """
 
+import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -49,6 +50,7 @@ class Job(Struct, frozen=True, kw_only=True):
         input: Below the storage root, as it was asked; ``None`` for an upload.
         suffix: Of an upload, e.g. ``csv.gz``.
         code: Why it failed or rests, for machines; ``reason`` is for people.
+        seconds: How long it has run so far.
         created: Seconds since 1970, as ``started`` and ``ended``.
     """
 
@@ -71,6 +73,7 @@ class Job(Struct, frozen=True, kw_only=True):
     reason: str | None = None
     output_bytes: int | None = None
     output_sha256: str | None = None
+    seconds: float = 0.0
     created: float = 0.0
     started: float | None = None
     ended: float | None = None
@@ -91,6 +94,7 @@ CREATE INDEX IF NOT EXISTS jobs_ended ON jobs (ended);
 # What was begun before what was not; owners in turn, each one's oldest first.
 _NEXT = """
 SELECT job FROM jobs WHERE ended IS NULL AND id NOT IN (SELECT value FROM json_each(?1))
+AND owner NOT IN (SELECT value FROM json_each(?3))
 ORDER BY is_begun DESC, coalesce((SELECT value FROM json_each(?2) AS turns WHERE turns.key = jobs.owner), 0), number
 LIMIT 1
 """
@@ -109,6 +113,9 @@ class Book:
         self.file = file
         # SQLite sleeps where it finds the file locked; the threads of one process need not.
         self._turn = Lock()
+        # Owners, inputs and idempotency keys are nobody else's business; its log gets the same mode.
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+        file.chmod(0o600)
         with self._open() as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(_TABLE)
@@ -222,9 +229,15 @@ class Book:
                 if job.state is State.RUNNING:
                     _put(connection, replace(job, state=State.PAUSED))
 
-    def next(self, without: list[str], turns: Mapping[str, int] = {}) -> Job | None:
-        """The unfinished job whose turn it is, if any, none of these; an owner with a higher number in turns waits."""
-        values = (msgspec.json.encode(without).decode(), msgspec.json.encode(turns).decode())
+    def next(self, without: list[str], turns: Mapping[str, int] = {}, full: Sequence[str] = ()) -> Job | None:
+        """The unfinished job whose turn it is, if any.
+
+        Args:
+            without: Jobs that are not meant.
+            turns: By owner; one with a higher number waits.
+            full: Owners of as many running jobs as they may have.
+        """
+        values = tuple(msgspec.json.encode(given).decode() for given in (without, turns, full))
         with self._open() as connection:
             row = connection.execute(_NEXT, values).fetchone()
             return None if row is None else _job(row[0])

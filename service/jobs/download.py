@@ -66,7 +66,7 @@ class Download:
             RangeNotSatisfiable: If it has no such bytes.
         """
         if job.state is not State.DONE or job.output_bytes is None:
-            raise JobUnfinished(f"the job has no result; it is {job.state}")
+            raise JobUnfinished(f"the job has no result; it is {job.state}", is_coming=not job.is_finished)
         etag = b'"%b"' % (job.output_sha256 or "").encode()
         self.file, self.size, self.is_head = file, job.output_bytes, method == "HEAD"
         # RFC 9110 defines ranges for GET only.
@@ -91,7 +91,7 @@ class Download:
         try:
             file = await asyncio.to_thread(self.file.open, "rb")
         except FileNotFoundError:
-            raise JobUnfinished("the result has just been removed") from None
+            raise JobUnfinished("the result has just been removed", is_coming=False) from None
         gone = asyncio.ensure_future(_gone(receive))
         try:
             headers = [*self.headers, (b"x-request-id", identity)]

@@ -8,6 +8,7 @@ import asyncio
 import fcntl
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -115,14 +116,21 @@ class Foreman:
             self._tasks.pop(identity)
         self._rests = {identity: until for identity, until in self._rests.items() if until > monotonic()}
         while len(self._tasks) < self.settings.jobs_running:
-            job = await asyncio.to_thread(self.book.next, [*self._tasks, *self._rests], self._turns)
+            waiting = [*self._tasks, *self._rests]
+            job = await asyncio.to_thread(self.book.next, waiting, self._turns, self._full())
             if job is None:
                 return
             self._turn += 1
             self._turns[job.owner] = self._turn
-            run = Run(job, self.place, self.command, self.settings.jobs_workers)
+            run = Run(job, self.place, self.command, self.settings)
             self.runs[job.id] = run
             self._tasks[job.id] = asyncio.create_task(self._attend(run))
+
+    def _full(self) -> list[str]:
+        """Keys that have half of all that may run: whatever theirs do, others' jobs go on."""
+        most = max(1, self.settings.jobs_running // 2)
+        running = Counter(run.job.owner for run in self.runs.values())
+        return [owner for owner, count in running.items() if owner and count >= most]
 
     # One job.
 
@@ -148,7 +156,11 @@ class Foreman:
 
     async def _outcome(self, run: Run) -> Ending:
         try:
-            return await run.work()
+            async with asyncio.timeout(max(0.0, self.settings.jobs_seconds - run.job.seconds)):
+                return await run.work()
+        except TimeoutError:
+            reason = f"it ran for more than {self.settings.jobs_seconds:g} seconds (LECTERN_JOBS_SECONDS)"
+            return Ending(State.FAILED, "took_too_long", reason)
         except HttpError as error:
             reason = error.faults[0].reason if error.faults else str(error)
             return Ending(State.FAILED, error.code, reason)
@@ -164,7 +176,7 @@ class Foreman:
                 continue
             saved = run.progress
             try:
-                await asyncio.to_thread(partial(self.book.change, is_durable=False), run.job.id, _progress(saved))
+                await asyncio.to_thread(partial(self.book.change, is_durable=False), run.job.id, _progress(run))
                 run.tell_rows(saved.rows, saved.errors)
             except HttpError as error:  # the disk is full: it will be told again
                 logger.warning("the progress of job %s is not written down: %s", run.job.id, error)
@@ -181,7 +193,7 @@ class Foreman:
         if state is State.DONE:
             await self._finish(run, await asyncio.to_thread(result_of, self.place.output(job), ending.last))
             return
-        values = {**_progress(run.progress), "state": state, "code": ending.code, "reason": ending.reason}
+        values = {**_progress(run), "state": state, "code": ending.code, "reason": ending.reason}
         if state is State.FAILED:
             values |= {"ended": time(), "seconds_left": None}
             count_job("failed")
@@ -241,9 +253,9 @@ class Foreman:
                 self._keep_output(identity)
 
 
-def _progress(event: Event) -> dict[str, object]:
+def _progress(run: Run) -> dict[str, object]:
     names = ("rows", "rows_total", "errors", "rows_per_second", "seconds_left")
-    return {name: getattr(event, name) for name in names}
+    return {"seconds": run.seconds} | {name: getattr(run.progress, name) for name in names}
 
 
 def tell(event: str, job: Job, **more: object) -> None:

@@ -57,7 +57,7 @@ DECIMAL = "Before the fraction in a CSV file's numbers."
 ENCODING = "Of a CSV file, such as `latin-1`; UTF-8 by default."
 HEADER = "Whether a CSV file's first row names its columns."
 # The options that a query can hold.
-IN_QUERY = ("id_column", "delimiter", "decimal", "encoding", "header", "max_errors")
+IN_QUERY = ("id_column", "delimiter", "decimal", "encoding", "header", "max_errors", "max_error_rate")
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -76,21 +76,30 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     decimal: Annotated[Literal[".", ","] | None, Meta(description=DECIMAL)] = None
     encoding: Annotated[Name | None, Meta(description=ENCODING)] = None
     header: Annotated[bool | None, Meta(description=HEADER)] = None
-    part_rows: Annotated[Annotated[int, Meta(ge=1, le=10**7)] | None, Meta(description="Most rows of a part.")] = None
-    part_bytes: Annotated[Annotated[int, Meta(ge=1024, le=2**31)] | None, Meta(description="Most bytes of a part.")] = (
+    part_rows: Annotated[Annotated[int, Meta(ge=1, le=2**16)] | None, Meta(description="Most rows of a part.")] = None
+    part_bytes: Annotated[Annotated[int, Meta(ge=1024, le=2**24)] | None, Meta(description="Most bytes of a part.")] = (
         None
     )
     max_errors: Annotated[
         Annotated[int, Meta(ge=0)] | None, Meta(description="The job fails when more rows than this do.")
+    ] = None
+    max_error_rate: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(description="The job fails when a larger part of all rows than this does."),
     ] = None
 
     def arguments(self) -> list[str]:
         """For the command line; a value never stands alone, where it could look like an option."""
         given = [f"--column={field}={column}" for field, column in self.columns.items()]
         given += [f"--keep={key}" for key in self.keep]
-        single = {"id-column": self.id_column, "delimiter": self.delimiter, "part-rows": self.part_rows}
+        single: dict[str, str | float | None] = {
+            "id-column": self.id_column,
+            "delimiter": self.delimiter,
+            "part-rows": self.part_rows,
+        }
         single |= {"part-bytes": self.part_bytes, "max-errors": self.max_errors}
         single |= {"decimal": self.decimal, "encoding": self.encoding}
+        single |= {"max-error-rate": self.max_error_rate}
         given += [f"--{name}={value}" for name, value in single.items() if value is not None]
         return given if self.header is None else [*given, "--header" if self.header else "--no-header"]
 
@@ -118,6 +127,7 @@ class UploadOrder(Struct, frozen=True, forbid_unknown_fields=True):
     encoding: Annotated[Name | None, Meta(description=ENCODING)] = None
     header: Annotated[bool | None, Meta(description=HEADER)] = None
     max_errors: Annotated[int, Meta(ge=0)] | None = None
+    max_error_rate: Annotated[float, Meta(ge=0, le=1)] | None = None
 
     @property
     def options(self) -> Options:

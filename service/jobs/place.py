@@ -136,7 +136,10 @@ def open_place(settings: Settings) -> Place:
     """
     root, state = Path(settings.jobs_root), home() / FOLDER
     try:
-        (state / "jobs").mkdir(mode=0o700, parents=True, exist_ok=True)
+        state.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (state, state / "jobs"):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.chmod(0o700)  # made by an earlier version
         os.listdir(root)
     except OSError as error:
         raise SettingsError(f"LECTERN_JOBS_ROOT: {error.filename}: {error.strerror}") from error

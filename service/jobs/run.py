@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import re
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -10,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from time import time
+from time import monotonic, time
 
 import msgspec
 from msgspec import Struct
@@ -19,6 +20,7 @@ from models.datasets import REPOSITORY
 from service.jobs.book import Job, State
 from service.jobs.place import Place
 from service.metrics import count_rows
+from service.settings import Settings
 
 # A child that was asked to pause may finish writing.
 PAUSE_SECONDS = 10.0
@@ -29,9 +31,12 @@ LAST_WORDS = 20
 # Of no use to a child, or not to be known by it.
 HIDDEN = frozenset(("LECTERN_KEYS", "LECTERN_KEYS_FILE", "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"))
 LOCK = "running.lock"
+# Of Python's tracebacks: a place in the code, and an exception's name without what it says.
+_PLACE = re.compile(r'\s*File "[^"]*", line \d+(?:, in [\w.<>]+)?')
+_KIND = re.compile(r"[\w.]*(?:Error|Exception|Interrupt|Warning)\b")
 
 # The exit codes of ``python -m service.scoring``.
-DONE, TOO_MANY_ERRORS, CHANGED, HELD, FULL, INTERRUPTED = 0, 3, 4, 5, 6, 130
+DONE, TOO_MANY_ERRORS, CHANGED, HELD, FULL, ONLY_ERRORS, INTERRUPTED = 0, 3, 4, 5, 6, 7, 130
 # Begun before an upgrade: what is done of it is not what would be done now.
 STACK_CHANGED = "stack_changed"
 CODES = {TOO_MANY_ERRORS: "too_many_errors", CHANGED: "input_changed"}
@@ -77,13 +82,19 @@ class Run:
         moved: When it last got on, seconds since 1970.
     """
 
-    def __init__(self, job: Job, place: Place, command: Sequence[str], workers: int) -> None:
-        self.job, self.place, self.command, self.workers = job, place, command, workers
+    def __init__(self, job: Job, place: Place, command: Sequence[str], settings: Settings) -> None:
+        self.job, self.place, self.command, self.settings = job, place, command, settings
+        self._began = monotonic()
         self.progress, self.last = Event(), Event()
         self.moved, self._told = time(), (job.rows, job.errors)
         self._process: Process | None = None
         self._words: deque[str] = deque(maxlen=LAST_WORDS)
         self._is_pausing = self._is_cancelled = False
+
+    @property
+    def seconds(self) -> float:
+        """How long the job has run, this time and before."""
+        return self.job.seconds + monotonic() - self._began
 
     async def work(self) -> Ending:
         """Run the child to its end.
@@ -134,10 +145,21 @@ class Run:
 
     async def _start(self, source: Path, lock: int) -> Process:
         arguments = ["run", self.job.model, str(source), str(self.place.output(self.job))]
-        options = ["--progress", "json", "--workers", str(self.workers), *self.job.options.arguments()]
+        settings = self.settings
+        memory = 0 if settings.uses_cuda else settings.jobs_memory_bytes
+        bounds = [f"--max-rows={settings.jobs_rows}", f"--max-bytes={settings.jobs_output_bytes}"]
+        options = [
+            *bounds,
+            "--progress",
+            "json",
+            "--workers",
+            str(settings.jobs_workers),
+            *self.job.options.arguments(),
+        ]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "service.jobs.child", str(os.getpid()), str(lock), *self.command, *arguments, *options),
+            *("-m", "service.jobs.child", str(os.getpid()), str(lock), str(memory)),
+            *(*self.command, *arguments, *options),
             stdin=DEVNULL,
             stdout=DEVNULL,
             stderr=PIPE,
@@ -162,7 +184,7 @@ class Run:
             try:
                 event = msgspec.json.decode(line, type=Event)
             except (msgspec.MsgspecError, UnicodeDecodeError):
-                self._words.append(line.decode(errors="replace").rstrip())
+                self._note(line.decode(errors="replace").rstrip())
                 continue
             if event.event == "progress":
                 if (event.rows, event.rows_counted) > (self.progress.rows, self.progress.rows_counted):
@@ -170,6 +192,11 @@ class Run:
                 self.progress = event
             else:
                 self.last = event
+
+    def _note(self, line: str) -> None:
+        """Keep what says where and of what kind an error was; all else may quote the rows."""
+        if (found := _PLACE.match(line) or _KIND.match(line)) is not None:
+            self._words.append(found[0])
 
     def tell_rows(self, rows: int, errors: int) -> None:
         """Count how far the job has got beyond what it, or the run before this one, has told already."""
@@ -211,7 +238,7 @@ class Run:
         words = "\n".join(self._words)
         if self._is_cancelled:
             return Ending(State.CANCELLED)
-        if status == DONE:
+        if status in (DONE, ONLY_ERRORS):
             return Ending(State.DONE, last=self.last)
         if self._is_pausing or status == INTERRUPTED:
             return Ending(State.PAUSED, words=words)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,11 @@ class Answers:
     def errors(self) -> int:
         """How many rows have no prediction."""
         return sum(isinstance(answer, RowError) for answer in self.single.values())
+
+    def first_errors(self, most: int) -> list[tuple[int, RowError]]:
+        """The first rows without a prediction, and why."""
+        found = ((row, answer) for row, answer in sorted(self.single.items()) if isinstance(answer, RowError))
+        return [*islice(found, most)]
 
     def __iter__(self) -> Iterator[Any]:
         if self.lists is None:

@@ -24,6 +24,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         digest: sha256 of its file.
         size: The file's, in bytes.
         seconds: How long it took.
+        first_errors: Why rows are error rows, of the first of them, for a person.
     """
 
     number: int
@@ -33,6 +34,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     digest: str
     size: int
     seconds: float
+    first_errors: tuple[str, ...] = ()
 
 
 class Blame(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +75,11 @@ class Scored(Protocol):
     @property
     def errors(self) -> int:
         """How many of them are error rows."""
+        ...
+
+    @property
+    def first_errors(self) -> tuple[str, ...]:
+        """Why, of the first of them, for a person."""
         ...
 
     def write(self, file: BinaryIO) -> None:

@@ -12,7 +12,16 @@ from typing import Any
 
 import click
 
-from models.errors import InputChanged, Interrupted, JobError, JobHeld, LecternError, NoSpace, TooManyErrors
+from models.errors import (
+    InputChanged,
+    Interrupted,
+    JobError,
+    JobHeld,
+    JobTooLarge,
+    LecternError,
+    NoSpace,
+    TooManyErrors,
+)
 from service.scoring.asked import Asked, ask, ask_again
 from service.scoring.assignment import Assignment
 from service.scoring.disk import Disk
@@ -27,20 +36,24 @@ from service.scoring.questions import as_json, ask_status, estimate, verify
 from service.scoring.spec import Options
 from service.scoring.workspace import Workspace
 
-FAILED, INTERRUPTED = 1, 130
+# Of why a job stopped: schedulers read and log lines of bounded length.
+MOST_TOLD = 1000
+FAILED, ONLY_ERRORS, INTERRUPTED = 1, 7, 130
 EXITS: dict[type[LecternError], int] = {
     TooManyErrors: 3,
     InputChanged: 4,
     JobHeld: 5,
     NoSpace: 6,
+    JobTooLarge: 8,
     Interrupted: INTERRUPTED,
 }
 HELP = """A file in, every row out exactly once, whatever happens on the way.
 
 \b
-Exit status: 0 done; 1 failed; 2 the command line makes no sense; 3 more error rows than --max-errors;
-4 the input was changed; 5 another runner has the job; 6 paused, no space; 130 paused by Ctrl-C or SIGTERM.
-After 3, 5, 6 and 130, and after a crash, resume goes on where it was.
+Exit status: 0 done; 1 failed; 2 the command line makes no sense; 3 more error rows than --max-errors
+or --max-error-rate; 4 the input was changed; 5 another runner has the job; 6 paused, no space; 7 done, but every row is
+an error row; 8 more rows or bytes than --max-rows or --max-bytes; 130 paused by Ctrl-C or SIGTERM.
+After 3, 5, 6, 8 and 130, and after a crash, resume goes on where it was.
 """
 
 
@@ -166,31 +179,31 @@ def carry_out(
     engine: str,
     ray_address: str | None,
     work: Path | None,
-    max_errors: int | None,
     row_timeout: float,
-    overwrite: bool,
-    mix: bool,
     quiet: bool,
     progress: str,
+    **terms: Any,
 ) -> None:
-    """Run a job to its end, and say how it ended."""
+    """Run a job, held to these terms, to its end, and say how it ended."""
     watch: Watch = Quiet() if quiet else Lines() if progress == "json" else Bar()
     disk = Disk()
     with failing(out, watch, work), asked_to_stop() as stop:
         folder = work_folder(out, work).absolute()
-        opening = choose(Engine(engine), ray_address, workers=workers, row_seconds=row_timeout, mixes=mix)
+        opening = choose(Engine(engine), ray_address, workers=workers, row_seconds=row_timeout, mixes=terms["mixes"])
         asked = find(folder)
         job = Job(
             assignment=asked,
             output=open_output(out, folder, disk),
             workspace=Workspace(folder, disk),
             disk=disk,
-            terms=Terms(max_errors=max_errors, overwrites=overwrite, mixes=mix),
+            terms=Terms(**terms),
             watch=watch,
             stop=stop,
         )
         manifest, was_undone = job.run(opening(asked))
     say_done(out, watch, manifest, was_undone=was_undone)
+    if manifest.rows and manifest.errors == manifest.rows:
+        sys.exit(ONLY_ERRORS)
 
 
 def say_done(out: Out, watch: Watch, manifest: Manifest, *, was_undone: bool) -> None:
@@ -210,6 +223,13 @@ def say_done(out: Out, watch: Watch, manifest: Manifest, *, was_undone: bool) ->
         had = "" if was_undone else "nothing to do, this job is done: "
         more = f", {manifest.passed_over:,} files passed over" if manifest.passed_over else ""
         click.echo(f"{had}{manifest.rows:,} rows, {manifest.errors:,} error rows{more}: {out}")
+        say_errors(watch)
+
+
+def say_errors(watch: Bar) -> None:
+    """Why the first error rows are some."""
+    for line in watch.first_errors:
+        click.echo(line, err=True)
 
 
 def resuming(out: Out, work: Path | None = None) -> str:
@@ -242,21 +262,24 @@ def failing(out: Out, watch: Watch, work: Path | None = None) -> Iterator[None]:
     """Errors end the process with their exit status, and one sentence."""
     try:
         yield
-    except (LecternError, OSError, KeyboardInterrupt) as found:
+    except (LecternError, OSError, KeyboardInterrupt, MemoryError) as found:
         error = _as_ours(found)
         is_paused = isinstance(error, Interrupted | NoSpace)
         if isinstance(watch, Bar):
             watch.close()
+            say_errors(watch)
         if isinstance(watch, Lines):
             code = getattr(error, "code", JobError.code)
-            watch.say("paused" if is_paused else "failed", code=code, reason=str(error))
+            watch.say("paused" if is_paused else "failed", code=code, reason=str(error)[:MOST_TOLD])
         else:
-            may_go_on = isinstance(error, Interrupted | NoSpace | TooManyErrors)
+            may_go_on = isinstance(error, Interrupted | NoSpace | TooManyErrors | JobTooLarge)
             click.echo(f"lectern: {error}{how_to_go_on(out, work) if may_go_on else ''}", err=True)
         sys.exit(EXITS.get(type(error), FAILED))
 
 
-def _as_ours(error: LecternError | OSError | KeyboardInterrupt) -> LecternError:
+def _as_ours(error: LecternError | OSError | KeyboardInterrupt | MemoryError) -> LecternError:
+    if isinstance(error, MemoryError):
+        return JobError("there is not enough memory to read the input; write it in smaller batches or row groups")
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("stopped at once")
     return of_disk(error) if isinstance(error, OSError) else error

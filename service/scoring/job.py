@@ -30,11 +30,17 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         max_errors: Most error rows; ``None``: any number.
+        max_error_rate: The same as a part of all rows, 0 to 1.
+        max_rows: Most rows; ``None``: any number.
+        max_bytes: Most bytes of the scored parts together; ``None``: any number.
         overwrites: Whether a file that is in the place of the output may be replaced.
         mixes: Whether it may go on with other versions, or on another machine, than it began with.
     """
 
     max_errors: int | None = None
+    max_error_rate: float | None = None
+    max_rows: int | None = None
+    max_bytes: int | None = None
     overwrites: bool = False
     mixes: bool = False
 

@@ -66,6 +66,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     parts: int
     errors: int
+    bytes: int
 
 
 class Ledger:
@@ -190,9 +191,10 @@ class Ledger:
         """How much is done."""
         with self._translated():
             row = self._rows.execute(
-                "SELECT coalesce(sum(rows), 0), count(*), coalesce(sum(errors), 0) FROM part WHERE digest IS NOT NULL"
+                "SELECT coalesce(sum(rows), 0), count(*), coalesce(sum(errors), 0), coalesce(sum(bytes), 0) "
+                "FROM part WHERE digest IS NOT NULL"
             ).fetchone()
-        return Totals(rows=row[0], parts=row[1], errors=row[2])
+        return Totals(rows=row[0], parts=row[1], errors=row[2], bytes=row[3])
 
     @contextmanager
     def _fenced(self) -> Iterator[None]:

@@ -105,10 +105,21 @@ RUN_OPTIONS: list[Callable[[Command], Command]] = [
         "--max-errors", type=click.IntRange(0), help="Stop when there are more error rows; no limit by default."
     ),
     click.option(
+        "--max-error-rate",
+        type=click.FloatRange(0, 1),
+        help="Stop when more error rows are found than this part of all rows, e.g. 0.01.",
+    ),
+    click.option("--max-rows", type=click.IntRange(1), help="Stop when IN has more rows; no limit by default."),
+    click.option(
+        "--max-bytes", type=click.IntRange(1), help="Stop when the scored parts have more bytes; no limit by default."
+    ),
+    click.option(
         "--row-timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds for one row."
     ),
-    click.option("--overwrite", is_flag=True, help="Replace a file that is in the place of OUT."),
-    click.option("--mix", is_flag=True, help="Go on with other versions, or on another CPU, than the job began with."),
+    click.option("--overwrite", "overwrites", is_flag=True, help="Replace a file that is in the place of OUT."),
+    click.option(
+        "--mix", "mixes", is_flag=True, help="Go on with other versions, or on another CPU, than the job began with."
+    ),
     click.option("--quiet", is_flag=True, help="Say nothing but why it stopped."),
     click.option("--progress", type=click.Choice(["bar", "json"]), default="bar", help="For people, or line by line."),
 ]

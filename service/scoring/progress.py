@@ -17,6 +17,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         rows_total: Rows of the input; ``None`` until they are counted.
         rows_counted: How many have been counted, until all are.
         errors: Error rows among them.
+        first_errors: Why, of the first that were found, for a person.
         rows_per_second: Since this runner's first part was done.
         seconds_left: At this pace; ``None`` while there is none.
     """
@@ -24,6 +25,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     rows_total: int | None
     errors: int
+    first_errors: tuple[str, ...] = ()
     rows_counted: int = 0
     rows_per_second: float = 0.0
     seconds_left: float | None = None
@@ -45,15 +47,21 @@ class Quiet:
 
 
 class Bar:
-    """A bar for a person; shown where standard error is a terminal."""
+    """A bar for a person; shown where standard error is a terminal.
+
+    Attributes:
+        first_errors: Why rows are error rows, of the first of them.
+    """
 
     def __init__(self) -> None:
         from tqdm import tqdm
 
+        self.first_errors: tuple[str, ...] = ()
         self._bar: Any = tqdm(unit=" rows", smoothing=0.1, disable=None, dynamic_ncols=True, unit_scale=True)
 
     def tell(self, progress: Progress) -> None:
         """The bar as it is now."""
+        self.first_errors = progress.first_errors
         self._bar.total = progress.rows_total
         if progress.rows_total is None:
             self._bar.set_description_str(f"counted {progress.rows_counted} rows")
@@ -80,7 +88,10 @@ class Lines:
         """A line, if the last one is old enough."""
         if monotonic() - self._last >= self._every:
             self._last = monotonic()
-            self.say("progress", **msgspec.structs.asdict(progress))
+            # Without the reasons: they quote rows, and this is what schedulers log.
+            told = msgspec.structs.asdict(progress)
+            del told["first_errors"]
+            self.say("progress", **told)
 
     def say(self, event: str, **more: Any) -> None:
         """A line of another kind."""

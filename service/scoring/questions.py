@@ -68,7 +68,7 @@ def _unfinished(workspace: Workspace) -> Status:
     holder = find_holder(workspace.lock)
     with Ledger(workspace.ledger, is_read_only=True) as ledger:
         entry = ledger.read()
-        totals = ledger.totals() if entry else Totals(rows=0, parts=0, errors=0)
+        totals = ledger.totals() if entry else Totals(rows=0, parts=0, errors=0, bytes=0)
     if entry is None:
         return Status(state="planning", holder=holder)
     return Status(

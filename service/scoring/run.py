@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
-from models.errors import DataError, InputChanged, JobError, LecternError, TooManyErrors
+from models.errors import DataError, InputChanged, JobError, JobTooLarge, LecternError, TooManyErrors
 from service.scoring.assignment import Blame, Cut, Done, RowError
 from service.scoring.binding import Binding
 from service.scoring.disk import Writer
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # How long the workers are listened to before anything else is looked at; how long parts may still take when the job is
 # to pause; how often the input is looked at from outside.
 TURN_SECONDS, GRACE_SECONDS, LOOK_SECONDS = 0.2, 1.0, 5.0
+# Reasons of error rows that a person is shown.
+MOST_TOLD = 3
 
 
 class Scorers(Protocol):
@@ -76,7 +78,8 @@ class Run:
         self._output = job.output.aside("output", stamp, job.workspace.folder)
         self._take_over(ledger.begin(self._stamp))
         totals = ledger.totals()
-        self._rows, self._errors = totals.rows, totals.errors
+        self._rows, self._errors, self._bytes = totals.rows, totals.errors, totals.bytes
+        self._told: tuple[str, ...] = ()
         self._looked = monotonic()
         # The pace is counted from the first part on: what comes before it is the workers' start.
         self._first: tuple[float, int] | None = None
@@ -100,7 +103,7 @@ class Run:
 
     def to_the_end(self, scorers: Scorers) -> Manifest:
         """Score what is not done, put the output together, commit it, clear up."""
-        self._check_errors()
+        self._check_bounds()
         binding = Binding(self._job.assignment, self._output, self._job.workspace, self._job.disk)
         try:
             while binding.next < self._entry.parts:
@@ -136,6 +139,7 @@ class Run:
             self._ledger.forget(damaged.index)
             self._rows -= damaged.rows
             self._errors -= done.errors if done else 0
+            self._bytes -= done.size if done else 0
             self._again.append(damaged)
 
     def _take(self, scorers: Scorers, seconds: float) -> None:
@@ -149,8 +153,10 @@ class Run:
             self._ledger.record([result])
             self._rows += result.rows
             self._errors += result.errors
+            self._bytes += result.size
+            self._told = (*self._told, *result.first_errors)[:MOST_TOLD]
             self._first = self._first or (monotonic(), self._rows)
-            self._check_errors()
+            self._check_bounds()
 
     def _pause(self, scorers: Scorers) -> None:
         """If somebody asked for it: let what is being scored come to its end, for a moment, and stop."""
@@ -172,10 +178,17 @@ class Run:
     def _known(self, number: int) -> dict[int, RowError]:
         return {blame.row: RowError(code=blame.code, reason=blame.reason) for blame in self._ledger.blames(number)}
 
-    def _check_errors(self) -> None:
-        most = self._job.terms.max_errors
+    def _check_bounds(self) -> None:
+        terms, found = self._job.terms, f"{self._errors} error rows in {self._rows} rows"
+        most, rate = terms.max_errors, terms.max_error_rate
+        if (most is not None and self._errors > most) or (rate is not None and self._errors > rate * self._entry.rows):
+            self._tell()
         if most is not None and self._errors > most:
-            raise TooManyErrors(f"{self._errors} error rows in {self._rows} rows, more than --max-errors {most}")
+            raise TooManyErrors(f"{found}, more than --max-errors {most}")
+        if rate is not None and self._errors > rate * self._entry.rows:
+            raise TooManyErrors(f"{found}, more than --max-error-rate {rate:g} of {self._entry.rows}")
+        if terms.max_bytes is not None and self._bytes > terms.max_bytes:
+            raise JobTooLarge(f"{self._bytes} bytes in {self._rows} rows, more than --max-bytes {terms.max_bytes}")
 
     def _look_at_input(self, every_seconds: float) -> None:
         """Whether it looks as it did; if not, whether it still is what it was."""
@@ -200,6 +213,7 @@ class Run:
                 rows=self._rows,
                 rows_total=self._entry.rows,
                 errors=self._errors,
+                first_errors=self._told,
                 rows_per_second=round(pace, 1),
                 seconds_left=None if left is None else round(left, 1),
             )

@@ -20,6 +20,8 @@ from service.scoring.source import Cut, RowError, Rows
 from service.scoring.spec import Spec
 
 # Quick to write and to read again: parts live until the output is put together.
+# Of reasons that a person is shown.
+MOST_TOLD, MOST_SHOWN = 3, 200
 PART_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
 
@@ -47,6 +49,14 @@ class Scored:
     def errors(self) -> int:
         """How many of them are error rows."""
         return self.answers.errors
+
+    @property
+    def first_errors(self) -> tuple[str, ...]:
+        """Rows and reasons of the first of them."""
+        found = self.answers.first_errors(MOST_TOLD)
+        return tuple(
+            f"row {self.cut.first_row + row}: {error.code}: {error.reason[:MOST_SHOWN]}" for row, error in found
+        )
 
     def write(self, file: BinaryIO) -> None:
         """The part's bytes."""

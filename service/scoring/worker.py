@@ -144,6 +144,7 @@ def score(scorer: Scorer, order: Order, disk: Disk, begin: Callable[[int], None]
         digest=digest,
         size=size,
         seconds=monotonic() - started,
+        first_errors=scored.first_errors,
     )
 
 

@@ -72,4 +72,5 @@ def make_yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     monkeypatch.setattr(module, "SAVE_SECONDS", 0.02)
     monkeypatch.setattr(module, "TROUBLE_SECONDS", 0.1)
     monkeypatch.setattr(module, "REST_SECONDS", {State.PAUSED: 0.1, State.PAUSED_NO_SPACE: 0.1})
-    return lambda **settings: Yard(tmp_path, **settings)
+    # One at a time, so that what runs is known.
+    return lambda **settings: Yard(tmp_path, **{"jobs_running": 1, **settings})

@@ -29,7 +29,8 @@ def test_done(make_yard: Callable[..., Yard]) -> None:
             job = await yard.until_rows(identity, 2)
             assert (job.state, job.rows_total, job.errors, job.seconds_left) == (State.RUNNING, 3, 1, 1.0)
             assert yard.runs(identity) == [
-                "run double:1 --progress json --workers 3 --column=text=--a b --keep=k --id-column=-x --max-errors=0"
+                "run double:1 --max-rows=100000000 --max-bytes=68719476736 --progress json --workers 3 "
+                "--column=text=--a b --keep=k --id-column=-x --max-errors=0"
             ]
             yard.gate.touch()
             job = await yard.until(identity, State.DONE)
@@ -98,7 +99,7 @@ def test_a_deaf_child_is_killed(make_yard: Callable[..., Yard], monkeypatch: pyt
     """A child that does not pause when it is asked to is not waited for."""
     monkeypatch.setattr(run_module, "PAUSE_SECONDS", 0.2)
     yard = make_yard()
-    deaf = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); sys.stderr.write('!\\n'); time.sleep(99)"
+    deaf = "import signal, sys, time; signal.signal(15, signal.SIG_IGN); sys.stderr.write('Error\\n'); time.sleep(99)"
 
     async def work() -> None:
         identity = yard.submit("a")

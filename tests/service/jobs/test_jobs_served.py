@@ -53,7 +53,9 @@ def test_a_life(is_wire: bool, run: Any, serve: Any, root: Path, api: Any) -> No
             assert (await client.ask(api.request("GET", "/v1/jobs?limit=1"))).json == {"jobs": [second]}
             older = await client.ask(api.request("GET", f"/v1/jobs?limit=5&before={second['id']}"))
             assert older.json == {"jobs": [page]}
-            api.problem(await client.ask(api.request("GET", f"{place}/result")), 409, "job_unfinished")
+            early = await client.ask(api.request("GET", f"{place}/result"))
+            assert api.problem(early, 409, "job_unfinished")["retryable"]
+            assert int(early["retry-after"]) > 0
             sha256 = api.done(live, page["id"], b"0123456789")
             assert (await client.ask(api.request("GET", place))).json["output"] == {"bytes": 10, "sha256": sha256}
             assert (await client.ask(api.request("GET", f"{place}/result"))).body == b"0123456789"

@@ -157,6 +157,10 @@ class Answers:
     def rows(self) -> int:
         return len(self.lines)
 
+    @property
+    def first_errors(self) -> tuple[str, ...]:
+        return tuple(line.rstrip() for line in self.lines if line.startswith("!"))[:3]
+
     def write(self, file: BinaryIO) -> None:
         file.writelines(line.encode() for line in self.lines)
 

@@ -16,7 +16,8 @@ from bentoml._internal.models import ModelStore
 from click.testing import CliRunner, Result
 
 from export.store import install
-from service.scoring.commands import EXITS, HELP, find_spec, how_to_go_on, interpreter, main, resuming
+from models.datasets import REPOSITORY
+from service.scoring.commands import EXITS, HELP, ONLY_ERRORS, find_spec, how_to_go_on, interpreter, main, resuming
 from service.scoring.places import work_folder
 from service.scoring.source import Cut
 from service.scoring.sources.jsonl import JsonlSource
@@ -76,7 +77,9 @@ def test_pause_and_resume(call: Call, tmp_path: Path) -> None:
     stopped = started(call, tmp_path, "--max-errors", 0)
     how = f"go on with: {interpreter()} -m service.scoring resume {out}\n"
     assert stopped.exit_code == 3
-    assert stopped.stderr == f"lectern: 1 error rows in 20 rows, more than --max-errors 0; {how}"
+    assert stopped.stderr == "row 7: invalid_request: tokens[1]: expected str, got int\n" + (
+        f"lectern: 1 error rows in 20 rows, more than --max-errors 0; {how}"
+    )
     looked = call("status", out)
     assert looked.stdout == f"paused: 20 of 60 rows, 1 of 3 parts, 1 error rows\nnobody works on it; {how}"
     assert call("resume", out, "--max-errors", 1, "--workers", 1).exit_code == 0
@@ -230,9 +233,50 @@ def test_quiet_and_lines(call: Call, tmp_path: Path) -> None:
     assert (quiet.exit_code, quiet.output) == (0, "")
 
 
+def test_every_row_an_error_row(call: Call, tmp_path: Path) -> None:
+    """A job of nothing but error rows is done, and says why on the terminal and that it is so by its exit status."""
+    (tmp_path / "in.jsonl").write_text('{"tokens": 5}\n' * ROWS)
+    found = started(call, tmp_path)
+    assert (found.exit_code, found.stdout.partition(":")[0]) == (ONLY_ERRORS, "60 rows, 60 error rows")
+    assert len(found.stderr.splitlines()) == 3
+    assert found.stderr.startswith("row 0: invalid_request: tokens: ")
+    assert started(call, tmp_path).exit_code == ONLY_ERRORS
+    told = call("run", "tagging", tmp_path / "in.jsonl", tmp_path / "out.csv", "--progress", "json")
+    assert (told.exit_code, "tokens" in told.stderr) == (ONLY_ERRORS, False)
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "words"),
+    [
+        ("--max-error-rate=0.01", 3, "1 error rows in 20 rows, more than --max-error-rate 0.01 of 60"),
+        ("--max-error-rate=0.02", 0, ""),
+        ("--max-rows=59", 8, "the input has more than 59 rows (--max-rows)"),
+        ("--max-rows=60", 0, ""),
+        ("--max-bytes=10", 8, "more than --max-bytes 10"),
+        ("--max-bytes=1000000", 0, ""),
+    ],
+)
+def test_bounds_of_a_job(option: str, code: int, words: str, call: Call, tmp_path: Path) -> None:
+    """A job with more error rows, rows or bytes than it may have ends with a status of its own, and can go on later."""
+    found = started(call, tmp_path, option)
+    assert (found.exit_code, words in found.stderr) == (code, True)
+    assert (tmp_path / "out.parquet").exists() == (code == 0)
+    assert started(call, tmp_path).exit_code == 0
+
+
+def test_no_memory_is_one_line(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An input that takes more memory than there is to be cut into parts is told so."""
+    monkeypatch.setattr(JsonlSource, "cuts", lambda _: bytes(2**62))
+    found = started(call, tmp_path)
+    assert (found.exit_code, "not enough memory" in found.stderr) == (1, True)
+
+
 def test_exit_statuses_are_documented() -> None:
-    """The help names every exit status."""
-    assert all(re.search(rf"\b{code}\b", HELP) for code in EXITS.values())
+    """The help and the documentation name every exit status."""
+    table = (REPOSITORY / "docs" / "operations.md").read_text()
+    for code in (ONLY_ERRORS, *EXITS.values()):
+        assert re.search(rf"\b{code}\b", HELP)
+        assert f"\n| {code} |" in table
 
 
 def test_sentences_by_any_number_of_workers(call: Call, tmp_path: Path) -> None:
