@@ -32,6 +32,7 @@ from service.jobs.desk import Jobs, open_jobs
 from service.lanes import Lanes
 from service.logs import configure, last_words
 from service.metrics import initialise, show_model
+from service.metrics_storage import keep_reserve
 from service.places import EmbeddedPlace, Place, RemotePlace, try_out
 from service.processes import collectors, count_devices, worker_name
 from service.remains import gather_remains
@@ -131,6 +132,7 @@ class GatewayCore:
         # Models warmed up in another thread: what is made at first use, or by a device per thread, is made here.
         await asyncio.gather(*(try_out(endpoint) for endpoint in endpoints for _ in range(IN_FLIGHT)))
         gather_remains()
+        keep_reserve()
         device = Device.CUDA if self.settings.uses_cuda else Device.CPU
         initialise([(endpoint.manifest, endpoint.provider) for endpoint in endpoints], device)
         for endpoint in endpoints:

@@ -11,6 +11,7 @@ from models.errors import HttpError
 from models.family import Budget
 from models.manifest import Manifest
 from service.cells import Cell, Spread, Tally
+from service.metrics_storage import require_room
 from service.turns import ABANDONED, BROKEN, LATE, Entry, Pending
 
 OUTCOMES = (
@@ -39,6 +40,8 @@ ACTIVATED, ROLLED_BACK, REFUSED = ACTIVATIONS = ("activated", "rolled_back", "re
 JOB_OUTCOMES = ("done", "failed", "cancelled")
 JOB_ROWS = ("ok", "error")
 JOB_STATES = ("queued", "running", "paused", "paused_no_space")
+
+require_room()  # before the first metric makes its file
 
 LATENCY_BUCKETS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
