@@ -28,12 +28,14 @@ from benchmarks.monitor.panels import (
     number,
     rows,
 )
+from loadtests.objectives import read_objectives
 from models.datasets import REPOSITORY
 from models.family import Family
 from models.manifest import MANIFEST_FILE
 from models.registry import FAMILIES
 
 FOLDER = REPOSITORY / "monitoring" / "dashboards"
+OBJECTIVES = read_objectives()
 MODELS = "label_values(lectern_model_loaded, model)"
 FEATURES = 'label_values(lectern_feature_expected_ratio{model=~"$model"}, feature)'
 OF_MODEL = '{model=~"$model"}'
@@ -57,12 +59,12 @@ def _now_against_training(feature: str) -> list[Query]:
     ]
 
 
-def _stages() -> list[Panel]:
+def _stages(limit: float) -> list[Panel]:
     p99 = f"job_model_stage:lectern_stage_seconds:p99_5m{OF_MODEL}"
     mean = f"job_model_stage:lectern_stage_seconds:mean5m{OF_MODEL}"
     quantiles = [Query(f"job_model:lectern_request_seconds:{q}_5m{OF_MODEL}", f"{{{{model}}}} {q}") for q in QUANTILES]
     return [
-        lines("Time to answer", SECONDS, *quantiles, width=THIRD, limit=0.25),
+        lines("Time to answer", SECONDS, *quantiles, width=THIRD, limit=limit),
         lines("Each stage, p99", SECONDS, Query(p99, "{{model}} {{stage}}"), width=THIRD),
         lines("Each stage, on average", SECONDS, Query(mean, "{{model}} {{stage}}"), width=THIRD),
     ]
@@ -74,7 +76,7 @@ def _stages_of_all() -> list[Panel]:
     spent = f"sum by (stage) (rate(lectern_stage_seconds_sum{OF_MODEL}[$__rate_interval]))"
     return [
         lines("Time to answer, p99", SECONDS, Query(f"job_model:lectern_request_seconds:p99_5m{OF_MODEL}", "{{model}}"),
-              width=THIRD, limit=0.25),
+              width=THIRD, limit=OBJECTIVES.p99_ms / 1000),
         lines("Each stage, p99", SECONDS, Query(f"histogram_quantile(0.99, {buckets})", "{{stage}}"), width=THIRD),
         lines("Requests in each stage", COUNT, Query(spent, "{{stage}}"), width=THIRD, is_stacked=True,
               description="Seconds spent per second: how many are in it at a time, on average."),
@@ -120,7 +122,7 @@ def overview() -> Dashboard:
         number("Failed in the last hour", SHARE, f"max(job_model:lectern_requests_failed:ratio_rate1h{OF_MODEL})",
                red_above=0.0144, description="Of the worst model."),
         number("Late in the last hour", SHARE, f"max(job_model:lectern_requests_slow:ratio_rate1h{OF_MODEL})",
-               red_above=0.144, description="Answers later than 250 ms, of the worst model."),
+               red_above=0.144, description="Answers later than their objective, of the worst model."),
         number("Drift, of its limit", TIMES, f"max(job_model_feature:lectern_feature_stability:of_limit{OF_MODEL})",
                red_above=1, description="Of the worst feature."),
     ])  # fmt: skip
@@ -160,6 +162,7 @@ def overview() -> Dashboard:
 
 def of_family(family: Family, models: Sequence[str]) -> Dashboard:
     """One family's models, one at a time."""
+    limit = OBJECTIVES.of(models).p99_ms / 1000
     page = board(
         f"lectern-{family.name}", f"Lectern: {family.title}", f"One model of the family {family.name} at a time.",
         [choice("model", "Model", MODELS, current=models[0]), choice("feature", "Feature", FEATURES, several=True)],
@@ -172,12 +175,12 @@ def of_family(family: Family, models: Sequence[str]) -> Dashboard:
         number("Late in the last hour", SHARE, f"max(job_model:lectern_requests_slow:ratio_rate1h{OF_MODEL})",
                red_above=0.144),
         number("Time to answer, p99", SECONDS, f"max(job_model:lectern_request_seconds:p99_5m{OF_MODEL})",
-               red_above=0.25),
+               red_above=limit),
         number("Drift, of its limit", TIMES, f"max(job_model_feature:lectern_feature_stability:of_limit{OF_MODEL})",
                red_above=1, description="Of the worst feature."),
         lines("By outcome", REQUESTS, _outcomes(), width=WHOLE, is_stacked=True),
     ])  # fmt: skip
-    page = _row(page, "Where the time goes", _stages())
+    page = _row(page, "Where the time goes", _stages(limit))
     load = _load()
     if any(card.budget.is_padded for card in family.cards):
         padding = Query(f"job_model:lectern_batch_padding:mean5m{OF_MODEL}", "{{model}}")
