@@ -192,7 +192,7 @@ def _describe(folder: Path) -> None:
     same = proof.batch_invariance
     click.echo(f"  batch invariance  {same.requests} requests, {same.companies} companies, bits {same.bit_identical}")
     if ended := manifest.training.report.get("ended"):
-        click.echo("  ended             after {epochs} of {of} epochs {half}".format(**ended))
+        click.echo("  ended             after {epochs} of {of} epochs {half}: {kept} ships".format(**ended))
     for score in (proof.score, *(proof.other_scores or ())):
         asked = f", by {score.measured_on}" if score.measured_on else ""
         found = f"torch {score.torch} onnx {score.onnx} {score.unit}, {score.label_changes} changes"

@@ -3,6 +3,10 @@
 import time
 from dataclasses import dataclass
 
+# In which half of a run it ended, and which weights are kept.
+ENDED = "on training data", "the best weights until then"
+ENDED_POOLING = "on training and validation data together", "what was learned from training data alone"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:

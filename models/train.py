@@ -215,7 +215,7 @@ def describe(report: Mapping[str, Any], model: str) -> None:
     for split, score in report["scores"].items():
         click.echo(f"{split:>10}  {metric['name']} {score:.3f} {metric['unit']}")
     if "ended" in report:
-        click.echo("ended after {epochs} of {of} epochs {half}; the best weights until then".format(**report["ended"]))
+        click.echo("ended after {epochs} of {of} epochs {half}: {kept} ships".format(**report["ended"]))
     click.echo(f"report and pictures: {RUNS / model}\nto certify it: make export MODEL={model}")
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from models import checkpoint, pictures
 from models.checkpoint import Progress, TrainingState
 from models.datasets import Data
-from models.ending import GO_ON, Ending, time_left
+from models.ending import ENDED, ENDED_POOLING, GO_ON, Ending, time_left
 from models.errors import TrainingError
 from models.family import AnyCard
 
@@ -217,8 +217,8 @@ def _ended(run: _Run, progress: Progress) -> dict[str, Any]:
     """What the report says of a run that ended before its time: nothing of any other."""
     if _is_complete(run, progress):
         return {}
-    half = "on training and validation data together" if run.is_pooled else "on training data"
-    return {"ended": {"epochs": progress.epoch, "of": run.plan.epochs, "half": half}}
+    half, kept = ENDED_POOLING if run.is_pooled else ENDED
+    return {"ended": {"epochs": progress.epoch, "of": run.plan.epochs, "half": half, "kept": kept}}
 
 
 def _take_best(run: _Run, progress: Progress) -> None:

@@ -18,6 +18,8 @@ from models.errors import DataError
 
 # A thousand years of days; what is larger is something else, and is not held in memory.
 MAX_BYTES = 16 * 2**20
+# Two years of 500 videos, as YouTube Studio's chart has them.
+MAX_ROWS = 400_000
 MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 DELIMITERS = (",", ";", "\t", "|")
 MEMBERS = frozenset({".csv", ".tsv", ".txt", ".json"})
@@ -45,7 +47,7 @@ class Table(NamedTuple):
 
     place: str
     header: Row
-    rows: Sequence[Row]
+    rows: list[Row]
     start: date | None = None
 
 
@@ -159,10 +161,15 @@ def _from_csv(lines: Sequence[str], file: str, delimiter: str) -> list[Table]:
             found.append(Table(str(len(found) + 1), Row(number, cells), [], start))
             is_apart = False
         else:
-            assert isinstance(found[-1].rows, list)
             found[-1].rows.append(Row(number, cells))
             is_apart = False
+            _check_count(len(found[-1].rows), file)
     return found
+
+
+def _check_count(rows: int, file: str) -> None:
+    if rows > MAX_ROWS:
+        raise DataError(file, found=f"more than {MAX_ROWS} rows", expected="one row for each day")
 
 
 def _records(lines: Sequence[str], file: str, delimiter: str) -> Iterator[Row]:
@@ -205,6 +212,7 @@ def _from_json(text: str, file: str) -> list[Table]:
     items = found.get("items") if isinstance(found, dict) else found
     if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
         raise DataError(file, found="other JSON", expected="a list of objects, alone or as items")
+    _check_count(len(items), file)
     dated = [[key for key in item if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", key)] for item in items]
     if all(dated):
         return [

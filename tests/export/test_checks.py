@@ -539,13 +539,13 @@ def test_stopped_run(finished: Path, tmp_path: Path) -> None:
     (copy / "result.json").unlink()
     with pytest.raises(CertificateError, match=r"python -m models.train --model my-channel --finish$"):
         export_run("my-channel", None, runs=tmp_path)
-    ended = {"epochs": 1, "of": 25, "half": "on training data"}
+    ended = {"epochs": 1, "of": 25, "half": "on training data", "kept": "what was best"}
     (copy / "result.json").write_text(json.dumps(report | {"ended": ended}))
     folder = export_run("my-channel", None, runs=tmp_path, target=tmp_path / "artifact")
     torch.use_deterministic_algorithms(False)
     assert read_artifact(folder)[0].training.report["ended"] == ended
     result = CliRunner().invoke(main, ["inspect", str(folder)])
-    assert "ended             after 1 of 25 epochs on training data\n" in result.output
+    assert "ended             after 1 of 25 epochs on training data: what was best ships\n" in result.output
 
 
 def test_same_net_same_bytes(exported: Path, finished: Path) -> None:

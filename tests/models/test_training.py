@@ -454,8 +454,16 @@ def stopped_run(runs: Path, monkeypatch: pytest.MonkeyPatch, *, after: int, epoc
 @pytest.mark.parametrize(
     ("after", "ended"),
     [
-        (2, {"epochs": 2, "of": 4, "half": "on training data"}),
-        (5, {"epochs": 1, "of": 4, "half": "on training and validation data together"}),
+        (2, {"epochs": 2, "of": 4, "half": "on training data", "kept": "the best weights until then"}),
+        (
+            5,
+            {
+                "epochs": 1,
+                "of": 4,
+                "half": "on training and validation data together",
+                "kept": "what was learned from training data alone",
+            },
+        ),
     ],
 )
 def test_finished_with_what_it_has(
@@ -469,7 +477,7 @@ def test_finished_with_what_it_has(
     report = json.loads((tmp_path / "mine" / REPORT).read_text())
     assert report["ended"] == ended
     assert report["recipe"]["reading"] == {"date_format": "%Y-%m-%d"}
-    assert "ended after {epochs} of 4 epochs {half}; the best weights".format(**ended) in result.output
+    assert "ended after {epochs} of 4 epochs {half}: {kept} ships".format(**ended) in result.output
     best = weights(tmp_path / "mine" / BEST_WEIGHTS)
     final = weights(tmp_path / "mine" / FINAL_WEIGHTS)
     learned = [name for name in best if not name.endswith("_ratio")]
@@ -491,7 +499,10 @@ def test_minutes(tmp_path: Path) -> None:
         seed_everything(1)
         line = Line(PLAN, wavering_net())
         report = fit(line, line_recipe(PLAN), seed=0, directory=tmp_path / name, quiet=True, ending=end)  # type: ignore[arg-type]
-    assert (report["epochs"], report["ended"]) == (1, {"epochs": 1, "of": 6, "half": "on training data"})
+    assert (report["epochs"], report["ended"]) == (
+        1,
+        {"epochs": 1, "of": 6, "half": "on training data", "kept": "the best weights until then"},
+    )
     seed_everything(1)
     report = learn(Line(PLAN, wavering_net()), tmp_path / "short")
     assert "ended" not in report

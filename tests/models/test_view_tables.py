@@ -12,7 +12,7 @@ import pytest
 
 from models.errors import DataError
 from models.viewcount.data import load
-from models.viewcount.exports import MAX_BYTES
+from models.viewcount.exports import MAX_BYTES, MAX_ROWS
 from models.viewcount.table import Series, SeriesOptions, read_series
 from tests.models import view_tables as made
 
@@ -218,9 +218,24 @@ def zipped(**members: bytes) -> bytes:
         (zipped(**{"a.csv": b"date,views\n2024-01-01,1\n"})[:-10], "expected a whole zip archive"),
         (gzip.compress(b"0" * (MAX_BYTES + 1)), f"found more than {MAX_BYTES} bytes, expected one row for each day"),
         (gzip.compress(b"date,views\n2024-01-01,1\n")[:-9], "found damaged or cut off gzip"),
+        (
+            b"date,views\n" + b"1,1\n" * (MAX_ROWS + 1),
+            f"found more than {MAX_ROWS} rows, expected one row for each day",
+        ),
+        (b"[" + b"{}," * MAX_ROWS + b"{}]", f"found more than {MAX_ROWS} rows, expected one row for each day"),
         (b"date,views\n" + b"2024-01-01,1\n" * 40_000, "found 40000 rows, expected one for each day"),
     ],
-    ids=["workbook", "pictures", "bomb", "torn zip", "gzip bomb", "torn gzip", "many rows"],
+    ids=[
+        "workbook",
+        "pictures",
+        "bomb",
+        "torn zip",
+        "gzip bomb",
+        "torn gzip",
+        "most rows",
+        "most objects",
+        "many rows",
+    ],
 )
 def test_files_that_are_no_table(content: bytes, message: str) -> None:
     """A workbook, an archive of other things, and what is far too large are refused by name."""
