@@ -1,6 +1,8 @@
 """What the command line may say of how own data are to be read, from the fields of a struct. Torch-free."""
 
-from typing import Literal, NamedTuple, get_args, get_origin
+import os
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, get_args, get_origin
 
 from msgspec import Meta, Struct
 from msgspec.structs import fields
@@ -14,12 +16,14 @@ class Saying(NamedTuple):
         option: The command line's, e.g. ``--date-column``.
         text: What it means.
         choices: What it may be; ``None`` for any text.
+        is_path: Whether it is a file or folder; kept by its place beside the data.
     """
 
     name: str
     option: str
     text: str
     choices: tuple[str, ...] | None
+    is_path: bool = False
 
 
 def sayings(options: type[Struct]) -> list[Saying]:
@@ -29,5 +33,23 @@ def sayings(options: type[Struct]) -> list[Saying]:
         kind, extra = get_args(field.type)
         assert isinstance(extra, Meta)
         choices = tuple(choice for choice in get_args(kind) if choice) if get_origin(kind) is Literal else None
-        found.append(Saying(field.name, f"--{field.name.replace('_', '-')}", extra.description or "", choices))
+        option, is_path = f"--{field.name.replace('_', '-')}", bool((extra.extra or {}).get("is_path"))
+        found.append(Saying(field.name, option, extra.description or "", choices, is_path))
     return found
+
+
+class HeldOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the command line may say of data whose owner has cut them."""
+
+    test: Annotated[
+        str,
+        Meta(
+            description="A file or folder like --data that tests, so that all of --data learns and validates.",
+            extra={"is_path": True},
+        ),
+    ] = ""
+
+
+def beside(data: Path, place: str) -> Path | None:
+    """The file or folder at a place relative to the data; ``None`` if none was said."""
+    return Path(os.path.normpath(data / place)) if place else None

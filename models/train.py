@@ -1,6 +1,7 @@
 """Train a model: ``python -m models.train viewcount --model my-channel --data views.csv``."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,14 +18,20 @@ from msgspec import Struct
 from models.datasets import REPOSITORY
 from models.ending import GO_ON, Ending, ending
 from models.errors import DataError, LecternError
-from models.reading import sayings
+from models.graph.molecule_data import MoleculeOptions
+from models.reading import HeldOut, Saying, sayings
 from models.registry import FAMILIES
 from models.training import Plan, Recipe, fit, seed_everything
 from models.viewcount.table import SeriesOptions
 
 RUNS = REPOSITORY / "runs"
 # What can be said of how to read own data, by family.
-READINGS: Mapping[str, type[Struct]] = {"viewcount": SeriesOptions}
+READINGS: Mapping[str, type[Struct]] = {
+    "viewcount": SeriesOptions,
+    "tagging": HeldOut,
+    "image": HeldOut,
+    "graph": MoleculeOptions,
+}
 RUN_FILE = "run.json"
 MODEL_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
@@ -118,23 +125,31 @@ def as_trained(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
 
 def reading_options() -> Iterator[click.Option]:
     """An option of the command line for each way to read own data that a family has."""
+    found: dict[str, tuple[list[str], Saying]] = {}
     for family, options in READINGS.items():
         for saying in sayings(options):
-            choice = click.Choice(saying.choices) if saying.choices else None
-            yield click.Option([saying.option], type=choice, help=f"{family}: {saying.text}")
+            found.setdefault(saying.name, ([], saying))[0].append(family)
+    for families, saying in found.values():
+        choice = click.Choice(saying.choices) if saying.choices else None
+        kind = click.Path(exists=True) if saying.is_path else choice
+        yield click.Option([saying.option], type=kind, help=f"{', '.join(families)}: {saying.text}")
 
 
-def reading_of(recipe: Recipe, given: Mapping[str, str | None]) -> dict[str, str]:
-    """What was said of how to read own data.
+def reading_of(recipe: Recipe, data: Path | None, given: Mapping[str, str | None]) -> dict[str, str]:
+    """What was said of how to read own data; paths from the data on, so that both can be moved together.
 
     Raises:
-        click.UsageError: If it is nothing that the recipe's family knows.
+        click.UsageError: If it is nothing that the recipe's family knows, or names a file beside no data.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     options = READINGS.get(recipe.card.family)
-    known = {saying.name for saying in sayings(options)} if options else set[str]()
-    for name in chosen.keys() - known:
+    known = {saying.name: saying for saying in sayings(options)} if options else {}
+    for name in chosen.keys() - known.keys():
         raise click.UsageError(f"--{name.replace('_', '-')} says nothing to {recipe.card.family}")
+    for name in [name for name in chosen if known[name].is_path]:
+        if data is None:
+            raise click.UsageError(f"{known[name].option} is for your own data: give --data, too")
+        chosen[name] = os.path.relpath(Path(chosen[name]).resolve(), data)
     return chosen
 
 
@@ -185,10 +200,10 @@ def main(
             report = finish_run(model, end, quiet=quiet)
         else:
             recipe = choose_recipe(family, model, recipe_name)
-            recipe = replace(recipe, reading=reading_of(recipe, reading))
+            path = data.resolve() if data else None
+            recipe = replace(recipe, reading=reading_of(recipe, path, reading))
             if epochs is not None:
                 recipe = replace(recipe, plan=replace(recipe.plan, epochs=epochs))
-            path = data.resolve() if data else None
             report = train(recipe, model, data=path, seed=seed, quiet=quiet, ending=end)
     describe(report, model)
 

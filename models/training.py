@@ -81,10 +81,11 @@ class Learner(Protocol):
     def score(self, split: str) -> float:
         """The metric on ``"train"``, ``"validation"`` or ``"test"``; the net is in evaluation mode."""
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, directory: Path) -> dict[str, Any]:
         """Calibrate with the best weights loaded, and return what the report should say more.
 
-        Called once more on the pooled learner, which keeps the calibration and measures itself.
+        Called once more on the pooled learner, which keeps the calibration and measures itself. What takes long may
+        be kept in ``directory``, to go on from there.
         """
 
     def pooled(self) -> "Learner | None":
@@ -170,7 +171,7 @@ def fit(
     run = _start(learner, recipe.plan, seed, directory)
     progress = _loop(run, ending, quiet=quiet)
     _take_best(run, progress)
-    more = learner.finish() | _ended(run, progress)
+    more = learner.finish(directory) | _ended(run, progress)
     pooled = None if "ended" in more else learner.pooled()
     if pooled is None:
         return _report(run, recipe, progress, more)
@@ -180,7 +181,7 @@ def fit(
         # Half learned it is worse than the one that is whole.
         return _report(run, recipe, progress, more | ended)
     _take_best(again, second)
-    return _report(replace(run, learner=pooled), recipe, progress, more | pooled.finish())
+    return _report(replace(run, learner=pooled), recipe, progress, more | pooled.finish(directory / "pooled"))
 
 
 def _start(learner: Learner, plan: Plan, seed: int, directory: Path, *, is_pooled: bool = False) -> _Run:

@@ -1,11 +1,13 @@
 """Molecules to learn from: MUTAG, or a user's folder in the TU format. Torch-free."""
 
-from codecs import BOM_UTF8
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
 
 from models.datasets import (
     ACCURACY,
@@ -20,9 +22,11 @@ from models.datasets import (
 from models.errors import DataError
 from models.family import Prediction
 from models.graph.edges import Ints
+from models.graph.label_names import NO_NAMES, Names, find_names
 from models.graph.molecule_schema import MAX_ATOMS, MAX_BONDS, SYMBOLS, Assets, Instance
+from models.graph.tu import PARTS, Graphs, files_of, read_graphs, with_test
+from models.reading import HeldOut, beside
 
-PARTS = ("A", "graph_indicator", "graph_labels", "node_labels")
 MUTAG = Dataset(
     name="MUTAG (TUDataset)",
     folder="graph/tu_mutag",
@@ -48,7 +52,28 @@ MUTAG = Dataset(
 )
 CLASSES = {"MUTAG": ["non-mutagenic", "mutagenic"]}
 FOLDS = 10
+# Cross-validating more of a user's own graphs than these takes hours: --folds asks for it.
+MOST_UNASKED = 1000
 MAX_DEGREES = 8
+
+
+class MoleculeOptions(HeldOut, frozen=True, kw_only=True, omit_defaults=True):
+    """What the command line may say of a folder of graphs."""
+
+    names: Annotated[
+        str,
+        Meta(
+            description="A file with lines of number and name below 'Node labels' and 'Class labels'.",
+            extra={"is_path": True},
+        ),
+    ] = ""
+    folds: Annotated[
+        Literal["", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"],
+        Meta(description="How many of ten folds to cross-validate; by default 10, or 0 for more than 1,000 graphs."),
+    ] = ""
+
+
+AS_IT_IS = MoleculeOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,36 +102,58 @@ class MoleculeData:
         return 100 * float(np.mean(hits))
 
 
-def load_molecules(path: Path | None = None, seed: int = 0, fold: int = 0) -> MoleculeData:
+def load_molecules(
+    path: Path | None = None, seed: int = 0, fold: int = 0, options: MoleculeOptions = AS_IT_IS
+) -> MoleculeData:
     """Read MUTAG, or a folder with the files ``NAME_A.txt``, ``NAME_graph_indicator.txt`` and so on.
 
     Args:
         path: ``None`` for MUTAG.
         seed: Of the ten stratified folds.
-        fold: The one to test on; the next is for validation, the rest for training.
+        fold: The one to test on, unless the test part is given; the next is for validation, the rest for training.
+        options: What else is said of a user's own folder.
 
     Raises:
         DataError: With file, line, what was found and what was expected.
     """
     if path is None:
         name, origin = "MUTAG", provenance(MUTAG)
-        files = {part: read(MUTAG, f"MUTAG_{part}.txt") for part in PARTS}
+        numbers, names = read_graphs(name, {part: read(MUTAG, f"MUTAG_{part}.txt") for part in PARTS}), NO_NAMES
+        is_test = np.zeros(len(numbers.label), bool)
     else:
-        name = _name(path)
-        paths = [path / f"{name}_{part}.txt" for part in PARTS]
-        origin = own_provenance(*paths)
-        files = {part: file.read_bytes() for part, file in zip(PARTS, paths, strict=True)}
-    molecules, labels, assets = _assemble(name, files)
-    folds = fold_of_each(labels, seed)
-    held = {"test": folds == fold, "validation": folds == (fold + 1) % FOLDS}
+        (name, paths), given = files_of(path), beside(path, options.names)
+        numbers = read_graphs(name, {part: file.read_bytes() for part, file in zip(PARTS, paths, strict=True)})
+        names = find_names(path, name, given)
+        numbers, is_test, more = with_test(numbers, beside(path, options.test))
+        origin = own_provenance(*paths, *more)
+    molecules, labels, assets, kept = _assemble(name, numbers, names, is_named=bool(options.names))
+    is_test = is_test[kept]
+    rest = np.flatnonzero(~is_test)
+    _check_classes(name, labels[rest], int((~kept).sum()))
+    folds = np.full(len(labels), -1)
+    folds[rest] = fold_of_each(labels[rest], seed)
+    held = {"test": is_test if is_test.any() else folds == fold, "validation": folds == (fold + 1) % FOLDS}
     splits = {"train": ~(held["test"] | held["validation"]), **held}
     return MoleculeData(
-        provenance=origin,
+        provenance=replace(origin, notes=_notes(numbers, kept, names, assets)),
         assets=assets,
         molecules=molecules,
         labels=labels,
         splits={split: np.flatnonzero(mask) for split, mask in splits.items()},
     )
+
+
+def _notes(numbers: Graphs, kept: NDArray[np.bool_], names: Names, assets: Assets) -> tuple[str, ...]:
+    """What their owner should know: graphs that were passed over, and where names come from."""
+    notes = []
+    if not kept.all():
+        limits = f"1 to {MAX_ATOMS} atoms and at most {MAX_BONDS} bonds"
+        first = int((~kept).argmax()) + 1
+        notes.append(f"{(~kept).sum()} of {len(kept)} graphs passed over, the first is graph {first}: not {limits}")
+    for what, found in (("atoms", assets.atoms), ("classes", assets.classes)):
+        if found and found == names.of(what, np.unique(numbers.kind if what == "atoms" else numbers.label).tolist()):
+            notes.append(f"{what} are named by {names.file}: {', '.join(found)}")
+    return tuple(notes)
 
 
 def fold_of_each(labels: Ints, seed: int) -> Ints:
@@ -119,95 +166,45 @@ def fold_of_each(labels: Ints, seed: int) -> Ints:
     return folds
 
 
-def _name(path: Path) -> str:
-    marks = sorted(path.glob("*_graph_indicator.txt"))
-    if len(marks) != 1:
-        raise DataError(path, found=f"{len(marks)} files NAME_graph_indicator.txt", expected="one")
-    name = marks[0].name.removesuffix("_graph_indicator.txt")
-    missing = [part for part in PARTS if not (path / f"{name}_{part}.txt").is_file()]
-    if missing:
-        raise DataError(path, found=f"no {name}_{missing[0]}.txt", expected="the four files of the TU format")
-    return name
+def _assemble(
+    name: str, numbers: Graphs, names: Names, *, is_named: bool
+) -> tuple[list[Instance], Ints, Assets, NDArray[np.bool_]]:
+    """Molecules that a request could hold, their class ids, constants, and which of the graphs they are."""
+    values, labels = np.unique(numbers.label, return_inverse=True)
+    symbols, symbol_ids = _symbols(name, numbers.kind, names)
+    graphs = _cut(symbols, symbol_ids, numbers)
+    kept = np.array([1 <= len(one.atoms) <= MAX_ATOMS and len(one.bonds) <= MAX_BONDS for one in graphs], bool)
+    molecules = [one for one, is_kept in zip(graphs, kept.tolist(), strict=True) if is_kept]
+    most = max((np.bincount(np.ravel(one.bonds).astype(int), minlength=1).max() for one in molecules), default=0)
+    known = CLASSES.get(name, [])
+    if len(known) != len(values):
+        known = names.of("classes", values.tolist()) or [str(value) for value in values.tolist()]
+    if is_named and not (names.of("classes", values.tolist()) or names.of("atoms", np.unique(numbers.kind).tolist())):
+        expected = "below 'Node labels' or 'Class labels' a line with number and name for each, at most 16 characters"
+        raise DataError(names.file, found="no name for each atom or each class", expected=expected)
+    assets = Assets(classes=known, atoms=symbols, degrees=min(int(most) + 1, MAX_DEGREES))
+    return molecules, labels[kept], assets, kept
 
 
-def read_numbers(content: bytes, file: str, columns: int) -> Ints:
-    """The whole numbers of a text file, ``(lines, columns)``, separated by commas.
-
-    Raises:
-        DataError: Naming the first line, counted from 1, that is anything else.
-    """
-    rows = []
-    for row, line in enumerate(content.removeprefix(BOM_UTF8).decode("latin1").splitlines(), start=1):
-        fields = line.split(",")
-        try:
-            numbers = [int(field) for field in fields]
-        except ValueError:
-            numbers = []
-        if len(numbers) != columns or any(abs(number) >= 2**31 for number in numbers):
-            raise DataError(file, row=row, found=repr(line[:40]), expected=f"{columns} whole numbers")
-        rows.append(numbers)
-    return np.asarray(rows, np.int64).reshape(-1, columns)
-
-
-def _assemble(name: str, files: Mapping[str, bytes]) -> tuple[list[Instance], Ints, Assets]:
-    numbers = {part: read_numbers(files[part], f"{name}_{part}.txt", 2 if part == "A" else 1) for part in PARTS}
-    bonds = numbers.pop("A") - 1
-    graph, label, kind = (part[:, 0] for part in numbers.values())
-    _check(name, bonds, graph - 1, label, kind)
-    values, labels = np.unique(label, return_inverse=True)
-    symbols, symbol_ids = _symbols(name, kind)
-    molecules = _cut(symbols, symbol_ids, bonds, graph - 1, len(label))
-    for number, molecule in enumerate(molecules, start=1):
-        if not 1 <= len(molecule.atoms) <= MAX_ATOMS or len(molecule.bonds) > MAX_BONDS:
-            found = f"graph {number} with {len(molecule.atoms)} atoms and {len(molecule.bonds)} bonds"
-            limits = f"1 to {MAX_ATOMS} atoms and at most {MAX_BONDS} bonds, as in a request"
-            raise DataError(f"{name}_graph_indicator.txt", found=found, expected=limits)
-    most = max(np.bincount(np.ravel(molecule.bonds).astype(int), minlength=1).max() for molecule in molecules)
-    classes = CLASSES.get(name, [])
-    assets = Assets(
-        classes=classes if len(classes) == len(values) else [str(value) for value in values.tolist()],
-        atoms=symbols,
-        degrees=min(int(most) + 1, MAX_DEGREES),
-    )
-    return molecules, labels, assets
-
-
-def _symbols(name: str, kind: Ints) -> tuple[list[str], Ints]:
+def _symbols(name: str, kind: Ints, names: Names) -> tuple[list[str], Ints]:
     """Names of the atoms' kinds, and the place of each atom's; its number stands for an unnamed kind."""
     kinds, places = np.unique(kind, return_inverse=True)
     known = SYMBOLS.get(name, [])
     if kinds[0] >= 0 and kinds[-1] < len(known):
         return known, kind
-    return [str(value) for value in kinds.tolist()], places
+    return names.of("atoms", kinds.tolist()) or [str(value) for value in kinds.tolist()], places
 
 
-def _check(name: str, bonds: Ints, graph: Ints, label: Ints, kind: Ints) -> None:
-    """Refuse numbers that do not fit together, naming the line."""
-    if len(label) < FOLDS or len(np.unique(label)) < 2:
-        found = f"{len(label)} graphs of {len(np.unique(label))} classes"
+def _check_classes(name: str, labels: Ints, passed: int) -> None:
+    if len(labels) < FOLDS or len(np.unique(labels)) < 2:
+        found = f"{len(labels)} graphs of {len(np.unique(labels))} classes to learn from"
+        found += f" and {passed} that are empty or too large" if passed else ""
         raise DataError(f"{name}_graph_labels.txt", found=found, expected=f"at least {FOLDS} of at least 2")
-    if len(kind) != len(graph) or not len(kind):
-        expected = f"{max(len(graph), 1)}, one per line of {name}_graph_indicator.txt"
-        raise DataError(f"{name}_node_labels.txt", found=f"{len(kind)} lines", expected=expected)
-    places = (
-        ("graph_indicator", graph, len(label), "graph numbers"),
-        ("A", bonds[:, 0], len(graph), "atom numbers"),
-        ("A", bonds[:, 1], len(graph), "atom numbers"),
-    )
-    for part, numbers, bound, what in places:
-        outside = (numbers < 0) | (numbers >= bound)
-        if outside.any():
-            row = int(outside.argmax())
-            expected = f"{what} from 1 to {bound}"
-            raise DataError(f"{name}_{part}.txt", row=row + 1, found=str(numbers[row] + 1), expected=expected)
-    apart = graph[bonds[:, 0]] != graph[bonds[:, 1]]
-    if apart.any():
-        row = int(apart.argmax()) + 1
-        raise DataError(f"{name}_A.txt", row=row, found="atoms of two graphs", expected="a bond within one")
 
 
-def _cut(symbols: Sequence[str], symbol_ids: Ints, bonds: Ints, graph: Ints, graphs: int) -> list[Instance]:
+def _cut(symbols: Sequence[str], symbol_ids: Ints, numbers: Graphs) -> list[Instance]:
     """One request per graph: atoms in the file's order, each bond once."""
+    bonds, graph, graphs = numbers.bonds, numbers.graph, len(numbers.label)
     atoms: list[list[str]] = [[] for _ in range(graphs)]
     places = []
     for number, symbol in zip(graph.tolist(), symbol_ids.tolist(), strict=True):

@@ -1,24 +1,27 @@
 """How the graph models are trained."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import torch
+from msgspec import convert
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from tqdm import tqdm
 
 from models import pictures
 from models.checkpoint import FINAL_WEIGHTS
+from models.errors import DataError
 from models.family import Feeds
 from models.graph import LABEL_GRAPH, LABEL_NODES, citation_codec, molecule_codec
 from models.graph.citation_data import CITESEER, CORA, load_citation, load_public
 from models.graph.edges import Ints
-from models.graph.molecule_data import FOLDS, load_molecules
+from models.graph.molecule_data import FOLDS, MOST_UNASKED, MoleculeOptions, load_molecules
 from models.graph.net import AttentionConfig, GraphAttentionNet
 from models.training import Plan, Recipe, fit, seed_everything
 
@@ -64,6 +67,11 @@ class CitationLearner:
 
     def __init__(self, recipe: Recipe, path: Path | None, seed: int) -> None:
         method: CitationMethod = recipe.method
+        if recipe.reading:
+            expected = "its arrays train, val, test and classes to say so"
+            raise DataError(
+                path or "--data", found=f"options for molecules ({', '.join(recipe.reading)})", expected=expected
+            )
         data = load_public(PUBLIC[method.dataset]) if path is None else load_citation(path, seed)
         config: AttentionConfig = recipe.network
         assets = msgspec.structs.replace(data.assets, heads=list(config.heads), hops=config.hops)
@@ -94,7 +102,7 @@ class CitationLearner:
         """Accuracy in %; on validation less ``TIE`` times the loss."""
         return _score(*self._logits(split), split)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, directory: Path) -> dict[str, Any]:
         """Nothing to calibrate."""
         return {}
 
@@ -112,7 +120,10 @@ class FoldLearner:
     """Learns the labels of molecules outside one fold."""
 
     def __init__(self, recipe: Recipe, path: Path | None, seed: int, fold: int) -> None:
-        data = load_molecules(path, seed, fold)
+        self.options = convert(dict(recipe.reading), MoleculeOptions)
+        if self.options.test and self.options.folds not in ("", "0"):
+            raise DataError("--folds", found=f"{self.options.folds} beside --test", expected="one of the two")
+        data = load_molecules(path, seed, fold, self.options)
         config: AttentionConfig = recipe.network
         method: MoleculeMethod = recipe.method
         # Of one count to tell apart, every atom has the same.
@@ -147,7 +158,7 @@ class FoldLearner:
         with torch.inference_mode():
             return _score(*self.logits(self.splits[split]), split)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, directory: Path) -> dict[str, Any]:
         """Nothing to calibrate."""
         return {}
 
@@ -167,30 +178,44 @@ class FoldLearner:
 
 
 class MoleculeLearner(FoldLearner):
-    """Learns with the first of ten folds for test, and reports how all ten would do."""
+    """Learns with the first of ten folds for test, or with the test part that was given, and reports on other folds."""
 
     def __init__(self, recipe: Recipe, path: Path | None, seed: int) -> None:
         super().__init__(recipe, path, seed, fold=0)
 
-    def finish(self) -> dict[str, Any]:
-        """Cross-validation: the training repeated ten times, each tested on the fold it has not seen.
+    def fold_count(self) -> int:
+        """Folds to cross-validate: those asked for, else all of few graphs, and none of many or beside a test part."""
+        if self.options.folds:
+            return int(self.options.folds)
+        is_much = len(self.data.labels) > MOST_UNASKED and self.path is not None
+        return 0 if is_much or self.options.test else FOLDS
+
+    def finish(self, directory: Path) -> dict[str, Any]:
+        """Cross-validation: the training repeated, each time tested on a fold that it has not seen.
 
         No epoch is chosen by a test fold, as is usual on MUTAG: a fold's net is the last of a schedule whose length is
-        fixed for all folds and seeds.
+        fixed for all folds and seeds. Finished folds and whole epochs are kept in ``directory``.
         """
-        scores = []
-        for fold in range(FOLDS):
-            seed_everything(self.seed)
-            learner = FoldLearner(self.recipe, self.path, self.seed, fold)
-            with TemporaryDirectory() as directory:
-                fit(learner, self.recipe, seed=self.seed, directory=Path(directory), quiet=True)
-                learner.net.load_state_dict(torch.load(Path(directory) / FINAL_WEIGHTS, weights_only=True))
-            scores.append(learner.score("test"))
-            with torch.inference_mode():
-                logits, truth = learner.logits(learner.splits["test"])
-            self.answers += zip(truth.tolist(), logits.argmax(-1).tolist(), strict=True)
+        count, scores, started = self.fold_count(), [], time.perf_counter()
+        if not count:
+            return {}
+        tqdm.write(f"cross-validation: {count} folds, each about as long as the whole training; finished ones are kept")
+        for fold in range(count):
+            scores.append(self._test_fold(fold, directory / "folds" / str(fold)))
+            left = (time.perf_counter() - started) / (fold + 1) * (count - fold - 1)
+            tqdm.write(f"fold {fold + 1}/{count}  test accuracy {scores[-1]:.3f} %  about {left:.0f} s left")
         spread = {"mean": float(np.mean(scores)), "sd": float(np.std(scores))}
         return {"cross_validation": {"folds": scores, **spread}}
+
+    def _test_fold(self, fold: int, directory: Path) -> float:
+        seed_everything(self.seed)
+        learner = FoldLearner(self.recipe, self.path, self.seed, fold)
+        fit(learner, self.recipe, seed=self.seed, directory=directory, quiet=True)
+        learner.net.load_state_dict(torch.load(directory / FINAL_WEIGHTS, weights_only=True))
+        with torch.inference_mode():
+            logits, truth = learner.logits(learner.splits["test"])
+        self.answers += zip(truth.tolist(), logits.argmax(-1).tolist(), strict=True)
+        return learner.score("test")
 
 
 CITATION = Recipe(

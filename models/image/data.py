@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from models.image.idx import read_head
 from models.image.picture import open_picture, to_pixels
 from models.image.schema import Assets, Instance
 from models.picture_names import is_hidden, is_picture
+from models.reading import beside
 
 _URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 FASHION_MNIST = Dataset(
@@ -75,11 +77,12 @@ class ImageData:
         return 100 * float(np.mean(hits))
 
 
-def load(path: Path | None = None, seed: int = 0) -> ImageData:
+def load(path: Path | None = None, seed: int = 0, test: str = "") -> ImageData:
     """Read Fashion-MNIST, or a user's folder: IDX files named as Fashion-MNIST's, or ``<class>/<picture>``.
 
     The validation pictures are drawn from the training ones, stratified by class: 5,000 of Fashion-MNIST, a tenth of
-    a user's. A user's folder without a test part gives another tenth for it.
+    a user's. A user's folder without a test part gives another tenth for it, unless ``test`` is the place beside it of
+    a folder with the same classes.
 
     Raises:
         DataError: With file, what was found and what was expected.
@@ -89,10 +92,13 @@ def load(path: Path | None = None, seed: int = 0) -> ImageData:
         return _from_idx(files, FASHION_CLASSES, provenance(FASHION_MNIST), share=1 / 12, seed=seed)
     names = {name: next(path.glob(f"{name}*"), None) for name in FASHION_MNIST.files}
     paths = [found for found in names.values() if found is not None]
+    given = beside(path, test)
+    if len(paths) == len(names) and given is not None:
+        raise DataError(given, found="a test part", expected="none beside IDX files, which bring their own")
     if len(paths) == len(names):
         files = {name: unpack(found) for name, found in names.items() if found is not None}
         return _from_idx(files, None, own_provenance(*paths), share=0.1, seed=seed)
-    return _from_folder(path, seed)
+    return _from_folder(path, seed, given)
 
 
 def read_idx(content: bytes, name: str, axes: int) -> NDArray[np.uint8]:
@@ -155,32 +161,62 @@ def stratified(labels: NDArray[np.int64], share: float, seed: int) -> tuple[NDAr
     return np.setdiff1d(np.arange(len(labels)), chosen), chosen
 
 
-def _from_folder(path: Path, seed: int) -> ImageData:
+class _Folder(NamedTuple):
+    """What a folder with one subfolder per class holds: pictures, their class ids, their files, and what is none."""
+
+    images: NDArray[np.uint8]
+    ids: NDArray[np.int64]
+    files: list[Path]
+    others: int
+
+
+def _from_folder(path: Path, seed: int, given: Path | None) -> ImageData:
     """One subfolder per class; all pictures are brought to 28 x 28 grey."""
     classes = _class_folders(path)
     assets = Assets(classes=classes)
-    pictures, labels, files, passed = [], [], [], 0
-    for label, name in enumerate(classes):
-        members, others = _pictures(path / name)
-        passed += others
-        if len(members) < LEAST_PICTURES:
-            raise DataError(path / name, found=f"{len(members)} pictures", expected=f"at least {LEAST_PICTURES}")
-        for file in members:
-            pictures.append(_picture(file, assets))
-            labels.append(label)
-            files.append(file)
-    everything, ids = np.stack(pictures), np.asarray(labels, np.int64)
-    rest, test = stratified(ids, 0.1, seed)
-    fit, validation = stratified(ids[rest], 0.1, seed + 1)
-    chosen = {"train": rest[fit], "validation": rest[validation], "test": test}
-    origin = own_provenance(*files, root=path)
-    counts = ", ".join(f"{name} {count}" for name, count in zip(classes, np.bincount(ids).tolist(), strict=True))
-    over = f"; {passed} other files and folders in them passed over" if passed else ""
+    own = _read_folder(path, assets, least=LEAST_PICTURES)
+    origin = own_provenance(*own.files, root=path)
+    if given is None:
+        rest, test = stratified(own.ids, 0.1, seed)
+        tested = own.images[test], own.ids[test]
+    else:
+        rest, apart = np.arange(len(own.ids)), _test_folder(given, assets)
+        tested = apart.images, apart.ids
+        digests = own_provenance(*apart.files, root=given).sha256
+        origin = replace(origin, sha256=origin.sha256 | {f"test: {name}": one for name, one in digests.items()})
+    fit, validation = stratified(own.ids[rest], 0.1, seed + 1)
+    counts = ", ".join(f"{name} {count}" for name, count in zip(classes, np.bincount(own.ids).tolist(), strict=True))
+    over = f"; {own.others} other files and folders in them passed over" if own.others else ""
+    chosen = {
+        split: (own.images[rows], own.ids[rows])
+        for split, rows in (("train", rest[fit]), ("validation", rest[validation]))
+    }
     return ImageData(
         provenance=replace(origin, notes=(f"pictures by class: {counts}{over}",)),
         assets=assets,
-        splits={split: (everything[rows], ids[rows]) for split, rows in chosen.items()},
+        splits={**chosen, "test": tested},
     )
+
+
+def _read_folder(path: Path, assets: Assets, *, least: int) -> _Folder:
+    images, labels, files, passed = [], [], [], 0
+    for label, name in enumerate(assets.classes):
+        members, others = _pictures(path / name)
+        if len(members) < least:
+            raise DataError(path / name, found=f"{len(members)} pictures", expected=f"at least {least}")
+        images += [_picture(file, assets) for file in members]
+        labels += [label] * len(members)
+        files += members
+        passed += others
+    return _Folder(np.stack(images), np.asarray(labels, np.int64), files, passed)
+
+
+def _test_folder(path: Path, assets: Assets) -> _Folder:
+    classes = _class_folders(path)
+    if classes != assets.classes:
+        odd = sorted({*classes} ^ {*assets.classes})
+        raise DataError(path, found=f"{', '.join(odd[:8])} in one of the two", expected="the class folders of --data")
+    return _read_folder(path, assets, least=1)
 
 
 def _class_folders(path: Path) -> list[str]:

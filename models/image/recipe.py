@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from msgspec import convert
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -17,6 +18,7 @@ from models.image import CLASSIFY
 from models.image.data import ImageData, Split, load, stratified
 from models.image.net import NETS, ConvolutionConfig, ImageNet
 from models.image.patch_net import PatchAttentionConfig
+from models.reading import HeldOut
 from models.training import Plan, Recipe
 
 MAX_SHIFT = 2
@@ -47,7 +49,9 @@ class ImageLearner:
 
     def __init__(self, recipe: Recipe, path: Path | None, seed: int) -> None:
         self.method: ImageMethod = recipe.method
-        self.data: ImageData = _prepare(load(path, seed), recipe.network, self.method)
+        self.data: ImageData = _prepare(
+            load(path, seed, convert(dict(recipe.reading), HeldOut).test), recipe.network, self.method
+        )
         self.plan = recipe.plan
         fit = self.data.splits["train"][0]
         constants = float(fit.mean()), float(max(fit.std(), 1e-3))
@@ -87,7 +91,7 @@ class ImageLearner:
         """Accuracy in %."""
         return 100 * float(np.mean(self._classes(split) == self.data.splits[split][1]))
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, directory: Path) -> dict[str, Any]:
         """Nothing to calibrate."""
         return {}
 

@@ -22,6 +22,7 @@ from models.datasets import (
 )
 from models.errors import DataError
 from models.family import Prediction
+from models.reading import beside
 from models.tagging.conllu import Sentence, read_conllu
 from models.tagging.cutter import Cutter
 from models.tagging.schema import Assets, Instance, validate
@@ -135,10 +136,11 @@ class RunningText:
         return f1(hits, found, true)
 
 
-def load(path: Path | None = None, seed: int = 0) -> TaggingData:
+def load(path: Path | None = None, seed: int = 0, test: str = "") -> TaggingData:
     """Read EWT, or a user's CoNLL-U: a folder with one file each for train, dev and test, or a single file.
 
-    A single file is shuffled by ``seed`` and cut into 80 % train, 10 % validation and 10 % test.
+    A single file is shuffled by ``seed`` and cut into 80 % train, 10 % validation and 10 % test; a file ``test``, by
+    its place beside ``path``, is the test part instead.
 
     Raises:
         DataError: With file, row, what was found and what was expected.
@@ -147,13 +149,18 @@ def load(path: Path | None = None, seed: int = 0) -> TaggingData:
         contents = {split: f"en_ewt-ud-{part}.conllu" for split, part in PARTS.items()}
         splits = {split: read_conllu(read(EWT, name), name) for split, name in contents.items()}
         return _assemble(provenance(EWT), splits)
+    given = beside(path, test)
     if path.is_dir():
-        files = {split: _find_part(path, part) for split, part in PARTS.items()}
+        files = {split: given if split == "test" and given else _find_part(path, part) for split, part in PARTS.items()}
         splits = {split: read_conllu(file.read_bytes(), file) for split, file in files.items()}
         return _own(_assemble(own_provenance(*files.values()), splits))
     if not path.is_file():
         raise DataError(path, found="no such file or folder", expected="a .conllu file, or a folder of three")
-    return _own(_assemble(own_provenance(path), _cut(read_conllu(path.read_bytes(), path), path, seed)))
+    splits = _cut(read_conllu(path.read_bytes(), path), path, seed, has_test=given is not None)
+    if given is None:
+        return _own(_assemble(own_provenance(path), splits))
+    splits["test"] = read_conllu(given.read_bytes(), given)
+    return _own(_assemble(own_provenance(path, given), splits))
 
 
 def _find_part(folder: Path, part: str) -> Path:
@@ -163,12 +170,13 @@ def _find_part(folder: Path, part: str) -> Path:
     return files[0]
 
 
-def _cut(sentences: list[Sentence], path: Path, seed: int) -> dict[str, list[Sentence]]:
+def _cut(sentences: list[Sentence], path: Path, seed: int, *, has_test: bool) -> dict[str, list[Sentence]]:
     tenth = len(sentences) // 10
     if not tenth:
         raise DataError(path, found=f"{len(sentences)} sentences", expected="at least 10, to cut off two tenths")
     order = np.random.default_rng(seed).permutation(len(sentences))
-    test, validation, train = np.split(order, [tenth, 2 * tenth])
+    first = 0 if has_test else tenth
+    test, validation, train = np.split(order, [first, first + tenth])
     chosen = {"train": train, "validation": validation, "test": test}
     return {split: [sentences[place] for place in np.sort(places)] for split, places in chosen.items()}
 

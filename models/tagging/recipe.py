@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import torch
+from msgspec import convert
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from models import pictures
+from models.reading import HeldOut
 from models.tagging import TAG, spelling
 from models.tagging.codec import Sample, collate, encode
 from models.tagging.conllu import Sentence
@@ -67,7 +69,7 @@ class TaggingLearner:
     def __init__(self, recipe: Recipe, path: Path | None, seed: int) -> None:
         config: TaggerConfig = recipe.network
         method: TaggingMethod = recipe.method
-        data = load(path, seed)
+        data = load(path, seed, convert(dict(recipe.reading), HeldOut).test)
         if method.sentences is not None:
             data = replace(data, splits={name: part[: method.sentences] for name, part in data.splits.items()})
         assets = msgspec.structs.replace(data.assets, layers=config.layers, heads=config.attention.heads)
@@ -119,7 +121,7 @@ class TaggingLearner:
         """Accuracy over words in %."""
         return 100 * float((self._classes(split) == self._truth(split)).mean())
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, directory: Path) -> dict[str, Any]:
         """Share of the test words that never occur in training, and the accuracy on them, both in %."""
         words = {
             split: [spelling.fold(word) for sentence in sentences for word in sentence.words]

@@ -109,7 +109,7 @@ class ViewCountLearner:
         with torch.inference_mode():
             return float((self.net.estimate(views)[:, 0] - future[:, 0]).abs().mean())
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, directory: Path) -> dict[str, Any]:
         """Calibrate the interval on validation; report how much of test it covers, and the forecasts of test.
 
         ``forecast`` holds views per day, one day ahead.

@@ -47,10 +47,10 @@ def measure(recipe: Recipe, seed: int = 0) -> list[float]:
 class RollingLearner(ViewCountLearner):
     """Reports its recipe's error at each origin too; of the first seed, on the public series."""
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, directory: Path) -> dict[str, Any]:
         """As ever; ``rolling_origin`` with the last call, since the net is finished then."""
         is_last = self.is_calibrated or not self.method.is_pooled
-        more = super().finish()
+        more = super().finish(directory)
         if not is_last or self.seed or self.path is not None:
             return more
         errors = measure(self.recipe, self.seed)

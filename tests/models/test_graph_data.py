@@ -12,8 +12,9 @@ import pytest
 from models.datasets import data_root
 from models.errors import DataError
 from models.graph.citation_data import CITESEER, CORA, load_citation, load_public
-from models.graph.molecule_data import FOLDS, MUTAG, fold_of_each, load_molecules, read_numbers
+from models.graph.molecule_data import FOLDS, MUTAG, fold_of_each, load_molecules
 from models.graph.pickles import SparseRows, read_pickle
+from models.graph.tu import read_numbers
 
 has_planetoid = pytest.mark.data(CORA, CITESEER)
 has_mutag = pytest.mark.data(MUTAG)
@@ -289,13 +290,16 @@ def test_own_molecules(tmp_path: Path) -> None:
         ({"A": "1, 2\n0, 1\n"}, "OWN_A.txt, row 2: found 0, expected atom numbers from 1 to 40"),
         ({"A": "1, 2\n2, 3\n"}, "OWN_A.txt, row 2: found atoms of two graphs, expected a bond within one"),
         ({"graph_indicator": "1\n" * 39 + "21\n"}, "row 40: found 21, expected graph numbers from 1 to 20"),
-        ({"graph_indicator": "1\n" * 40}, "found graph 2 with 0 atoms and 0 bonds, expected 1 to 256 atoms"),
+        (
+            {"graph_indicator": "1\n" * 40},
+            "found 1 graphs of 1 classes to learn from and 19 that are empty or too large, expected at least 10",
+        ),
         (
             {"node_labels": "0\n" * 39},
             "OWN_node_labels.txt: found 39 lines, expected 40, one per line of OWN_graph_",
         ),
         ({"node_labels": "0\nC\n"}, "OWN_node_labels.txt, row 2: found 'C', expected 1 whole numbers"),
-        ({"graph_labels": "1\n" * 20}, "found 20 graphs of 1 classes, expected at least 10 of at least 2"),
+        ({"graph_labels": "1\n" * 20}, "found 20 graphs of 1 classes to learn from, expected at least 10"),
     ],
 )
 def test_bad_molecules(tmp_path: Path, changes: dict[str, str], message: str) -> None:

@@ -285,6 +285,6 @@ def test_learner(recipe: Recipe, tmp_path: Path) -> None:
     assert learner.loss(batches[0]).item() < before
     learner.net.eval()
     assert 0 <= learner.score("test") <= 100
-    assert learner.finish() == {}
+    assert learner.finish(tmp_path) == {}
     assert learner.pooled() is None
     assert ("patches" in learner.data.assets.sizes) == (recipe is RECIPES[1])

@@ -69,7 +69,7 @@ class Line:
         with torch.inference_mode():
             return float(self.loss(self.x))
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, directory: Path) -> dict[str, Any]:
         return {"interval": {"width": 1}, "private": 2}
 
     def pooled(self) -> None:

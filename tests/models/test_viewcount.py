@@ -425,7 +425,7 @@ def test_learner(tmp_path: Path) -> None:
     # The level is 200, every true day 100 away: a relative error e of a half, by Huber e - 0.1, for eight members.
     assert [learner.loss(batch).item() for batch in batches] == pytest.approx([3.2, 3.2])
     assert [learner.score(split) for split in ("train", "validation", "test")] == [100.0] * 3
-    assert learner.finish() == {
+    assert learner.finish(tmp_path) == {
         "interval": {"nominal": 0.9, "test_coverage_one_day": 1.0, "test_coverage_all_days": 1.0},
         "forecast": {"real": [300, 100] * 20, "estimated": [200] * 40},
     }

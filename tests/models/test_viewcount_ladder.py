@@ -237,28 +237,28 @@ def test_origins_see_nothing_later(origin: tuple[date, date, date]) -> None:
     assert float(found.splits["test"][1].nan_to_num().max()) == end.toordinal() - data.first_day.toordinal() - 1
 
 
-def test_rolling_learner_reports_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rolling_learner_reports_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last learner of the first seed holds the mean and each origin's error; no other does."""
     monkeypatch.setattr(rolling, "measure", lambda recipe, seed: [100.0, 200.0, 600.0])
     recipe = replace(RECIPES[0], method=ViewMethod(), network=DenseConfig(members=1))
     data = series(weekly(300), (200, 240, 300))
     found = rolling.RollingLearner(recipe, None, 0, data)
-    assert "rolling_origin" not in found.finish()
+    assert "rolling_origin" not in found.finish(tmp_path)
     found.is_calibrated = True
-    assert found.finish()["rolling_origin"] == {
+    assert found.finish(tmp_path)["rolling_origin"] == {
         "mean": 300.0,
         "until": {"2020-01-01": 100.0, "2020-07-01": 200.0, "2021-01-01": 600.0},
     }
     other = rolling.RollingLearner(recipe, None, 1, data)
     other.is_calibrated = True
-    assert "rolling_origin" not in other.finish()
+    assert "rolling_origin" not in other.finish(tmp_path)
 
 
 # The ladder
 
 
 @pytest.mark.parametrize("rung", LADDER.rungs, ids=lambda rung: rung.recipe.name)
-def test_rungs_learn(rung: object) -> None:
+def test_rungs_learn(rung: object, tmp_path: Path) -> None:
     """Every rung makes a net with the card's outputs; two steps of its own optimiser's kind change the loss."""
     recipe = rung.recipe  # type: ignore[attr-defined]
     rng = np.random.default_rng(0)
@@ -274,7 +274,7 @@ def test_rungs_learn(rung: object) -> None:
         optimizer.step()
     assert found.loss(batch).item() < before.item()
     found.net.eval()
-    more = found.finish()
+    more = found.finish(tmp_path)
     assert len(more["forecast"]["real"]) == len(more["forecast"]["estimated"]) == 60
     assert {name: tuple(out.shape) for name, out in found.net(batch[0][:3]).items()} == dict.fromkeys(
         ("forecast", "lower", "upper"), (3, 28)
