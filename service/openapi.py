@@ -110,6 +110,8 @@ def schemas(
     )
     narrowing = card.narrow(predictor.assets)
     for kind, fields in ((card.instance, narrowing.instance), (card.prediction, narrowing.prediction)):
+        if not fields:
+            continue
         properties = parts[kind.__name__]["properties"]
         for name, keywords in fields.items():
             properties[name] = None if keywords is None else properties[name] | keywords

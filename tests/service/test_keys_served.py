@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -197,7 +198,14 @@ def test_presented(name: str, run: Any, serve: Any) -> None:
             assert outcomes == ({"ok": 1} if status == 200 else {"unauthenticated": 1} if status == 401 else {})
 
     both(run, work)
-    assert answers[True] == answers[False]
+    assert [*map(without_id, answers[True])] == [*map(without_id, answers[False])]
+
+
+def without_id(answer: Any) -> tuple[int, list[tuple[str, str]], bytes]:
+    """What was answered, but for the id that broken HTTP is given."""
+    given = (answer["x-request-id"] or "").encode()
+    headers = [(name, value) for name, value in answer.headers if name not in ("x-request-id", "content-length")]
+    return answer.status, headers, answer.body.replace(given, b"ID")
 
 
 def test_presented_again(run: Any, serve: Any) -> None:
@@ -219,18 +227,16 @@ def test_presented_again(run: Any, serve: Any) -> None:
 
 
 def test_a_megabyte(run: Any, serve: Any) -> None:
-    """A header of a megabyte is a refusal; the wire does not even collect it."""
+    """A header of a megabyte is a refusal; it is not even collected."""
 
     async def work(is_wire: bool) -> None:
         async with serve(wire=is_wire, keys=LINES) as live:
             client = await live.connect()
             whole = request(DOUBLE, b"x-api-key: " + b"k" * 2**20)
-            try:
+            with suppress(ConnectionError):
                 await client.send(*(whole[start : start + 30_000] for start in range(0, len(whole), 30_000)))
-            except ConnectionError:
-                assert is_wire
             answer = await client.read()
-            assert answer is None or answer.status == (431 if is_wire else 401)
+            assert answer is None or answer.status == 431
             assert not live.model.seen
 
     both(run, work)
