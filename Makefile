@@ -113,7 +113,8 @@ score: $(SERVE_READY) ## Score a file: make score MODEL=tagging IN=corpus.jsonl 
 	@$(SERVE) -m export install > /dev/null
 	@exec $(SERVE) -m service.scoring run $(if $(WORKERS),--workers "$$WORKERS") $(OPTIONS) -- "$$MODEL" "$$IN" "$$OUT"
 
-ray: $(DEV_READY) ## Install Ray beside the rest, for the tests of --engine ray
+ray: $(SERVE_READY) $(DEV_READY) ## Install Ray beside the rest, for make score OPTIONS="--engine ray" and its tests
+	$(SERVE) -m pip install --quiet --progress-bar on --constraint constraints.txt ray
 	$(DEV) -m pip install --quiet --progress-bar on --constraint constraints.txt --group ray
 
 monitor: $(SERVE_READY) ## Watch the running service with a real Prometheus, on http://127.0.0.1:9090 (KEY_FILE=FILE where it asks for keys)

@@ -64,11 +64,14 @@ class CsvSource:
     def _head(self) -> tuple[int, list[bytes]]:
         """Where the rows begin, and the first two of them, the header among them, in UTF-8."""
         spec = self._spec
-        head, start = b"", 0
+        head, start, read = b"", 0, 0
         with open_stored(spec.source) as stored, damage_told(spec.source, spec.compression):
             inside = decompressed(stored, spec.compression) if spec.compression else stored
             ends = self._quotes.ends(head)
-            while len(ends) < 3 and len(head) <= 2 * MAX_ROW_BYTES and (block := inside.read(2**16 + len(head))):
+            while len(ends) < 3 and read <= 2 * MAX_ROW_BYTES and (block := inside.read(2**16 + len(head))):
+                read += len(block)
+                if len(ends) and not block.strip(b"\r\n"):
+                    continue  # millions of blank lines take some hundred times their size to be told apart
                 mark, head = (b"", head + block) if head else self._encoding.without_mark(block)
                 start = start or len(mark)
                 ends = self._quotes.ends(head)
