@@ -180,9 +180,8 @@ class RayPool:
             seat.orders[0].losses += 1
             if seat.orders[0].losses > MOST_FRUITLESS:
                 found = seat.orders[0]
-                raise JobError(
-                    f"{found.losses} workers on Ray were gone at part {found.cut.index}, and no row is to blame"
-                )
+                times = f"{found.losses} workers on Ray were gone at part {found.cut.index}"
+                raise JobError(f"{times}, and no row is to blame; the last time: {_last_line(error)}")
         self._again.extendleft(reversed(seat.orders))
         self._seats[self._seats.index(seat)] = self._seat()
 

@@ -169,7 +169,8 @@ def _float_texts(array: pa.Array) -> list[str]:
         return []
     texts = to_json(array.fill_null(0).to_numpy(zero_copy_only=False))[1:-1].decode().split(",")
     is_strange = pc.invert(pc.fill_null(pc.is_finite(array), False))
-    strange = array.filter(is_strange).cast(pa.string()).fill_null("").to_pylist()
+    # Polars, too, reads it so.
+    strange = pc.replace_substring(array.filter(is_strange).cast(pa.string()).fill_null(""), "nan", "NaN").to_pylist()
     for row, text in zip(pc.indices_nonzero(is_strange).to_pylist(), strange, strict=True):
         texts[row] = text
     return texts

@@ -225,7 +225,7 @@ def _number(cell: Any, decimal: str, *place: str | int) -> bytes:
     if NUMBER.fullmatch(text):
         return orjson.dumps(float(text))  # out of range: null, which no field takes
     shown = "nothing" if not text else repr(cell.strip(" \t")[:40])
-    hint = f" (--decimal {'.' if decimal == ',' else ','}, if that is before a fraction)"
+    hint = f" (a decimal {'point needs --decimal .' if decimal == ',' else 'comma needs --decimal ,'})"
     is_other = decimal and NUMBER.fullmatch(text.translate(_SWAPPED))
     raise _refusal(f"expected a number, found {shown}{hint if is_other else ''}", *place)
 

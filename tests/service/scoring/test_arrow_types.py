@@ -92,7 +92,7 @@ CASES: dict[str, Case] = {
     "float16": Case(pa.array([1.0, 0.5, None], pa.float16()), [1.0, 0.5, None], ["1.0", "0.5", ""]),
     "float32": Case(pa.array([1.0, 0.1, None], pa.float32()), [1.0, 0.1, None], ["1.0", "0.1", ""]),
     "float64": Case(pa.array([1.0, 1e300, None]), [1.0, 1e300, None], ["1.0", "1e+300", ""]),
-    "not finite": Case(pa.array([math.nan, math.inf, -math.inf]), [None] * 3, ["nan", "inf", "-inf"]),
+    "not finite": Case(pa.array([math.nan, math.inf, -math.inf]), [None] * 3, ["NaN", "inf", "-inf"]),
     "decimal32": decimals(pa.decimal32(5, 2)), "decimal64": decimals(pa.decimal64(10, 2)),
     "decimal128": decimals(pa.decimal128(38, 2)), "decimal256": decimals(pa.decimal256(76, 2)),
     "decimal, all digits": Case(
@@ -330,12 +330,14 @@ def test_whole_decimals_are_whole_numbers(kind: Any, form: str, run: Run, tmp_pa
 
 
 def test_decimals_with_a_fraction(run: Run, tmp_path: Path) -> None:
-    """A decimal with a fraction is the number that JSON has for its digits."""
+    """A decimal with a fraction is the number that JSON has for its digits: the model says the same of both."""
     rows = [[Decimal("0.1") + day for day in range(56)]]
     pq.write_table(pa.table({"views": pa.array(rows, pa.list_(pa.decimal128(20, 1)))}), tmp_path / "in.parquet")
     line = json.dumps({"views": [float(one) for one in rows[0]]}).encode() + b"\n"
-    found = run("viewcount", tmp_path / "in.parquet").lines[0]["prediction"]
-    assert found == run("viewcount", "in.jsonl", line).lines[0]["prediction"]
+    given: list[tuple[Any, ...]] = [(tmp_path / "in.parquet",), ("in.jsonl", line)]
+    reasons = [run("viewcount", *one).lines[0]["error_reason"] for one in given]
+    assert reasons[0] == reasons[1]
+    assert "found 0.1" in reasons[0]
 
 
 def test_pictures_as_hugging_face_has_them(run: Run, draw: Any, alone: Any, prediction: Any, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_numbers(run: Run) -> None:
     table = job.table
     assert table["views_1"].to_pylist()[6:] == [None, None, -1.0, 1.5, 7.0, 7.0, 700.0, 7.0, 7.0]
     assert table["error_reason"][0].as_py() == (
-        "views[0]: expected a number, found '1,234' (--decimal ,, if that is before a fraction)"
+        "views[0]: expected a number, found '1,234' (a decimal comma needs --decimal ,)"
     )
     assert table["error_place"][0].as_py() == '["views",0]'
 
@@ -252,7 +252,7 @@ def test_decimal_commas(bad: bytes, run: Run, prediction: Any) -> None:
     comma = point.replace(b".", b",")
     job = run("viewcount", "in.csv", comma, delimiter=";")
     assert job.errors == 4
-    assert job.lines[0]["error_reason"].endswith(",0' (--decimal ,, if that is before a fraction)")
+    assert job.lines[0]["error_reason"].endswith(",0' (a decimal comma needs --decimal ,)")
     assert job.lines[0]["views_56"].endswith(",0")
     wanted = run("viewcount", "in.csv", point, delimiter=";")
     assert wanted.errors == 0
@@ -262,7 +262,7 @@ def test_decimal_commas(bad: bytes, run: Run, prediction: Any) -> None:
     assert [line["views_56"] for line in job.lines[:4]] == [line["views_56"] for line in wanted.lines]
     job = run("viewcount", "in.csv", point, delimiter=";", decimal=",")
     assert job.errors == 4
-    assert job.lines[0]["error_reason"].endswith(".0' (--decimal ., if that is before a fraction)")
+    assert job.lines[0]["error_reason"].endswith(".0' (a decimal point needs --decimal .)")
     with pytest.raises(DataError, match="found ',' between cells and in numbers"):
         run("viewcount", "in.csv", comma, decimal=",")
 
