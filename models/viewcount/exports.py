@@ -4,6 +4,7 @@ import codecs
 import csv
 import gzip
 import io
+import json
 import re
 import zipfile
 import zlib
@@ -11,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
-
-import msgspec
 
 from models.errors import DataError
 
@@ -206,8 +205,8 @@ def _are_names(cells: Sequence[str]) -> bool:
 def _from_json(text: str, file: str) -> list[Table]:
     """A list of objects, alone or as ``items``, or an object of days per page, as Wikimedia's Pageviews tool writes."""
     try:
-        found: Any = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+        found: Any = json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
         raise DataError(file, found=f"no JSON ({error})", expected="a whole file") from error
     items = found.get("items") if isinstance(found, dict) else found
     if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
@@ -226,6 +225,13 @@ def _from_json(text: str, file: str) -> list[Table]:
     names = [*dict.fromkeys(key for item in items for key in item)]
     rows = [Row(number, [_text(item.get(name)) for name in names]) for number, item in enumerate(items, start=1)]
     return [Table("1", Row(0, names), rows)]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is given twice")
+    return found
 
 
 def _text(value: Any) -> str:

@@ -3,9 +3,8 @@
 The one reader of such tables, for training and for scoring. Torch-free.
 """
 
-import re
-from collections.abc import Iterator, Sequence
-from datetime import date, datetime, timedelta
+from collections.abc import Sequence
+from datetime import date, timedelta
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -15,23 +14,19 @@ from numpy.typing import NDArray
 
 from models.errors import DataError
 from models.family import SeriesReader
+from models.viewcount.cells import CellError, counted_days, parsed_days, whole_number
 from models.viewcount.exports import MAX_BYTES, Row, Table, tables
-from models.viewcount.schema import MAX_VIEWS_PER_DAY, WINDOW_DAYS
+from models.viewcount.schema import WINDOW_DAYS
 
 # Columns by their usual names, the likelier first.
 DATES = ("date", "day", "day index", "nth day", "timestamp")
 VIEWS = ("views", "pageviews", "page views")
 NTH_DAY = "nth day"
-# ISO 8601 beside these. What reads every date of the column is its format; two that disagree are refused.
-FORMATS = (
-    "%Y%m%d%H", "%Y/%m/%d", "%d.%m.%Y", "%d.%m.%y", "%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d/%m/%y", "%d-%m-%Y",
-    "%b %d, %Y", "%B %d, %Y", "%d %b %Y", "%d %B %Y",
-)  # fmt: skip
-GROUPS = {",": ",", ".": r"\.", "'": "['’]", "space": "[ \u00a0\u202f]"}
 MAX_DAYS = 36_600
+# Of what stands for the day where a row is one of totals.
+LONGEST_TOTAL = 40
 # As much of a file as shows what it is.
 HEAD_BYTES = 2**16
-_COUNT = re.compile(r"([0-9]{1,18})(?:\.0)?")
 
 
 class SeriesOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -124,8 +119,11 @@ def is_series(content: bytes, file: str, options: SeriesOptions) -> bool:
 
 
 def read_days(content: bytes, file: str, options: SeriesOptions) -> tuple[NDArray[np.float64], list[str]]:
-    """The views of a file and the day of each, in ISO 8601; raises as ``read_series``."""
-    series = read_series(content, file, options)
+    """The views of a file and the day of each, in ISO 8601; raises as ``read_series``, without what a cell holds."""
+    try:
+        series = read_series(content, file, options)
+    except CellError as error:
+        raise error.unquoted from None
     days = [str(series.first_day + timedelta(days=day)) for day in range(len(series.views))]
     return series.views.astype(np.float64), days
 
@@ -184,7 +182,7 @@ def _no_columns(file: str, chosen: Sequence[Table], options: SeriesOptions) -> D
     wanted = [options.date_column or "date", options.views_column or "views"]
     expected = f"{' and '.join(wanted)}, or --date-column and --views-column"
     names = ", ".join(map(repr, shown.cells[:8])) or "none"
-    return DataError(file, row=shown.number or None, found=f"the columns {names}", expected=expected)
+    return CellError(file, shown.number or None, "the columns", names, expected)
 
 
 def _read(table: Table, file: str, options: SeriesOptions) -> Series:
@@ -208,7 +206,7 @@ def _days_alone(table: Table, columns: Columns, file: str, notes: list[str]) -> 
         raise DataError(file, found=f"{len(table.rows)} rows", expected=f"one for each day, at most {MAX_DAYS}")
     rows, wanted = [*table.rows], len(table.header.cells)
     for end in (0, -1):
-        if rows and not any(letter.isdigit() for cell in rows[end].cells[columns.date :][:1] for letter in cell):
+        if rows and _is_total(rows[end].cells[columns.date :][:1]):
             notes.append(f"row {rows.pop(end).number}: a row of totals, passed over")
     for row in rows:
         if len(row.cells) != wanted:
@@ -218,57 +216,18 @@ def _days_alone(table: Table, columns: Columns, file: str, notes: list[str]) -> 
     return rows
 
 
+def _is_total(cells: list[str]) -> bool:
+    return not any(len(cell) > LONGEST_TOTAL or any(letter.isdigit() for letter in cell) for cell in cells)
+
+
 def _dated(rows: Sequence[Row], columns: Columns, table: Table, file: str, options: SeriesOptions) -> list[_Day]:
     texts = [row.cells[columns.date].strip() for row in rows]
     numbers = [row.number for row in rows]
     if _plain(table.header.cells[columns.date]) == NTH_DAY and not options.date_format:
-        days = _counted_days(texts, numbers, table.start, file)
+        days = counted_days(texts, numbers, table.start, file)
     else:
-        days = _parsed_days(texts, numbers, file, options.date_format)
+        days = parsed_days(texts, numbers, file, options.date_format)
     return [_Day(row.number, day, row.cells[columns.views]) for row, day in zip(rows, days, strict=True)]
-
-
-def _counted_days(texts: Sequence[str], numbers: Sequence[int], start: date | None, file: str) -> list[date]:
-    if start is None:
-        expected = "a line '# Start date: 20240131' before the table, or --date-column with another column"
-        raise DataError(file, found="days by number alone", expected=expected)
-    for number, text in zip(numbers, texts, strict=True):
-        if not (text.isdecimal() and len(text) <= 5):
-            raise DataError(file, row=number, found=f"day {text!r}", expected=f"its number from {start} on")
-    return [start + timedelta(days=int(text)) for text in texts]
-
-
-def _parsed_days(texts: Sequence[str], numbers: Sequence[int], file: str, wanted: str) -> list[date]:
-    """The days as the one format has them that reads all of them."""
-    read = {form: [*_days_until_other(texts, form)] for form in ((wanted,) if wanted else ("", *FORMATS))}
-    whole = {form: days for form, days in read.items() if len(days) == len(texts)}
-    if not whole:
-        first_bad = max(len(days) for days in read.values())
-        expected = wanted or "YYYY-MM-DD, or another format, in every row the same (or --date-format)"
-        raise DataError(file, row=numbers[first_bad], found=f"date {texts[first_bad][:40]!r}", expected=expected)
-    (form, days), *others = whole.items()
-    for other, theirs in others:
-        if theirs != days:
-            expected = f"--date-format {form or '%Y-%m-%d'} or --date-format {other}"
-            raise DataError(file, found="dates that can be read in two ways", expected=expected)
-    return days
-
-
-def _days_until_other(texts: Sequence[str], form: str) -> Iterator[date]:
-    for text in texts:
-        day = _parse(text, form)
-        if day is None:
-            return
-        yield day
-
-
-def _parse(text: str, form: str) -> date | None:
-    try:
-        if form == "%Y%m%d%H" and len(text) != 10:
-            return None
-        return (datetime.strptime(text, form) if form else datetime.fromisoformat(text)).date()
-    except ValueError:
-        return None
 
 
 def _by_day(rows: Sequence[_Day], file: str, options: SeriesOptions) -> dict[date, int | None]:
@@ -277,28 +236,10 @@ def _by_day(rows: Sequence[_Day], file: str, options: SeriesOptions) -> dict[dat
     for number, day, text in rows:
         if day in counted:
             raise DataError(file, row=number, found=f"{day} a second time", expected="one row per day")
-        counted[day] = _count(text.strip(), number, file, options.thousands) if text.strip() else None
+        counted[day] = whole_number(text.strip(), number, file, options.thousands) if text.strip() else None
     if all(count is None for count in counted.values()):
         raise DataError(file, found="no views", expected="a number for each day")
     return counted
-
-
-def _count(text: str, number: int, file: str, thousands: str) -> int:
-    plain = re.sub(GROUPS[thousands], "", text) if thousands and _is_grouped(text, thousands) else text
-    match = _COUNT.fullmatch(plain)
-    expected = f"a whole number from 0 to {MAX_VIEWS_PER_DAY}"
-    if match is None:
-        group = next((name for name in GROUPS if _is_grouped(text, name)), None)
-        hint = f" (if thousands are grouped so: --thousands {group})" if group and not thousands else ""
-        raise DataError(file, row=number, found=f"views {text[:40]!r}", expected=expected + hint)
-    views = int(match[1])
-    if views > MAX_VIEWS_PER_DAY:
-        raise DataError(file, row=number, found=f"views {views}", expected=expected)
-    return views
-
-
-def _is_grouped(text: str, thousands: str) -> bool:
-    return re.fullmatch(rf"[0-9]{{1,3}}(?:{GROUPS[thousands]}[0-9]{{3}})+", text) is not None
 
 
 def _consecutive(counted: dict[date, int | None], file: str, options: SeriesOptions, notes: list[str]) -> Series:

@@ -86,11 +86,16 @@ def test_rows_stay_rows(name: str, content: str, kind: str, run: Run) -> None:
     [
         (made.youtube_totals(55), "found 55 days, expected at least 56"),
         (b"date,views\n2023-12-01,2,305\n", "row 2: found 3 cells, expected 2"),
-        (made.universal_analytics(100), "--thousands ,"),
+        (
+            made.universal_analytics(100),
+            "row 12: found views that cannot be read, expected a whole number from 0 to 1000000000 "
+            "(if thousands are grouped so: --thousands ,)",
+        ),
+        (b"date,views\nAnna 7,5\n", "row 2: found date that cannot be read, expected YYYY-MM-DD"),
     ],
 )
 def test_refused(content: bytes, message: str, run: Run) -> None:
-    """What training refuses, scoring refuses with the same words; and a series that is too short."""
+    """What training refuses, scoring refuses, but without what a cell holds; and a series that is too short."""
     with pytest.raises(DataError) as caught:
         run("viewcount", "views.csv", content)
     assert message in str(caught.value)
