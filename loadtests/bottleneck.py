@@ -1,4 +1,4 @@
-"""What, other than the service, made requests leave late: a busy generator, or the machine it shares."""
+"""What, other than the service, was in the way: a busy generator, or a machine that is full."""
 
 from typing import NamedTuple
 
@@ -21,22 +21,22 @@ class Bottleneck(NamedTuple):
 
 
 def find_bottleneck(part: Part, used: Used, objective: Objective, patience: Patience) -> Bottleneck | None:
-    """What made the generator late; ``None`` when it was on time.
+    """What made the generator late, or took the cores that the service needed; ``None`` when nothing did.
 
     A late generator on a machine whose cores are all busy is no sign of a busy generator: whoever took the cores is.
     """
     if used.client_share > patience.cpu_share:
         return Bottleneck(GENERATOR, f"a generator process used {used.client_share:.0%} of its core")
+    is_full = used.machine_share + used.stolen_share > BUSY_MACHINE
+    if is_full and used.server_cores is not None and used.other_cores > OTHERS_SHARE * used.cores:
+        return Bottleneck(OTHERS, cores_taken(used))
     if part.lag_p99_ms <= patience.lag_ms(objective):
         return None
     late = (
         f"one request of a hundred left {part.lag_p99_ms:.1f} ms late or more, "
         f"and {patience.lag_ms(objective):.1f} ms are bearable"
     )
-    if used.machine_share + used.stolen_share <= BUSY_MACHINE:
-        return Bottleneck(GENERATOR, late)
-    what = OTHERS if used.other_cores > OTHERS_SHARE * used.cores else MACHINE
-    return Bottleneck(what, f"{late}; {cores_taken(used)}")
+    return Bottleneck(MACHINE, f"{late}; {cores_taken(used)}") if is_full else Bottleneck(GENERATOR, late)
 
 
 def cores_taken(used: Used) -> str:

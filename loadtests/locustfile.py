@@ -8,6 +8,7 @@ when it is imported, so nothing else imports this module.
 import logging
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ import gevent
 import msgspec
 from geventhttpclient.response import HTTPParseError
 from locust import LoadTestShape, events
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import STATE_RUNNING, MasterRunner, WorkerRunner
 
 from loadtests import users
 from loadtests.asking import Asker, Round
 from loadtests.conductor import FAILED, OFFER, PREPARE, READY, RECORDS, STOP, Conductor
-from loadtests.hosts import DEFAULT_HOST
+from loadtests.hosts import DEFAULT_HOST, read_host
 from loadtests.keys import read_key
 from loadtests.plan import Offer
 from loadtests.targets import Ask, Unusable, describe_failure
@@ -32,6 +33,7 @@ logger = logging.getLogger("lectern")
 UNUSABLE = "lectern-unusable"
 # Of each model, for users without a task: asked once before the first user begins, while Locust's clock runs.
 FEW_QUESTIONS = 32
+SPAWN_SECONDS = 10.0
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
@@ -60,6 +62,12 @@ def prepare(environment: Any, **_: Any) -> None:
         environment.shape_class = Load(conductor)
         gevent.signal_handler(signal.SIGINT, conductor.stop)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        return
+    try:
+        environment.host = read_host(environment.host or DEFAULT_HOST).url  # as Locust's page proposes it
+    except ValueError as error:
+        sys.stderr.write(f"lectern: {error}\n")
+        sys.exit(2)
 
 
 def _leave_interrupts_to_the_master(path: str) -> None:
@@ -101,7 +109,15 @@ def on_unusable(environment: Any, msg: Any, **_: Any) -> None:
         environment.process_exit_code = FAILED
         gevent.spawn(environment.runner.quit)
     else:
-        gevent.spawn(environment.runner.stop)
+        gevent.spawn(_stop, environment.runner)
+
+
+def _stop(runner: Any) -> None:
+    """Stop a test that Locust's page has begun, once it has: one that begins cannot be stopped."""
+    with gevent.Timeout(SPAWN_SECONDS, False):
+        while runner.state != STATE_RUNNING:
+            gevent.sleep(0.05)
+    runner.stop()
 
 
 def on_prepare(environment: Any, msg: Any, **_: Any) -> None:

@@ -15,7 +15,6 @@ from locust import User, constant, task
 from locust.exception import StopUser
 
 from loadtests.asking import Asker, Round
-from loadtests.hosts import DEFAULT_HOST
 from models.registry import FAMILIES
 
 AGAIN_SECONDS = 0.05
@@ -64,7 +63,6 @@ class FamilyUser(User):
     """
 
     abstract = True
-    host = DEFAULT_HOST
     family = ""
 
     def wait_time(self) -> float:
