@@ -15,6 +15,7 @@ from typing import Any
 import bentoml
 import msgspec
 
+from benchmarks.peers import read_ports
 from benchmarks.peers.codec import MODELS, open_codec
 
 
@@ -50,5 +51,5 @@ Peer = bentoml.service(name="peer")(
 
 if __name__ == "__main__":
     target = "benchmarks.peers.serve_bentoml:Peer"
-    arguments = ["serve", target, "--host", "127.0.0.1", "--port", sys.argv[1]]
+    arguments = ["serve", target, "--host", "127.0.0.1", "--port", str(read_ports(__doc__, "port")[0])]
     os.execv(sys.executable, [sys.executable, "-m", "bentoml", *arguments])

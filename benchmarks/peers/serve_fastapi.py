@@ -8,7 +8,6 @@
 rest is Lectern's codec. Lectern's writer makes the answer: kinder than ``tolist()`` and FastAPI's own encoder.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -16,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Response
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
+from benchmarks.peers import read_ports
 from benchmarks.peers.codec import MAX_INSTANCES, MODELS, Codec, open_codec
 from models.errors import HttpError
 from models.graph.citation_schema import Instance, NewPaper
@@ -138,4 +138,4 @@ def molecule(body: Body[Molecule]) -> Response:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", access_log=False)
+    uvicorn.run(app, host="127.0.0.1", port=read_ports(__doc__, "port")[0], log_level="warning", access_log=False)

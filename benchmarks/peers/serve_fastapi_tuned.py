@@ -7,11 +7,10 @@
 ``python -m benchmarks.peers.serve_fastapi_tuned PORT``
 """
 
-import sys
-
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
+from benchmarks.peers import read_ports
 from benchmarks.peers.codec import MODELS, open_codec
 from models.errors import HttpError
 
@@ -30,4 +29,4 @@ async def predict(model: str, request: Request) -> Response:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", access_log=False)
+    uvicorn.run(app, host="127.0.0.1", port=read_ports(__doc__, "port")[0], log_level="warning", access_log=False)

@@ -9,12 +9,12 @@ the raw body on: the API server parses nothing, and the worker's ``decode_reques
 Lectern's reader and writer.
 """
 
-import sys
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request, Response
 from litserve import LitAPI, LitServer
 
+from benchmarks.peers import read_ports
 from benchmarks.peers.codec import MODELS, Samples, open_codec
 from models.errors import HttpError
 from models.family import Prediction
@@ -65,9 +65,10 @@ class ModelAPI(LitAPI):
 
 def main() -> None:
     """Serve every model."""
+    (port,) = read_ports(__doc__, "port")
     server = LitServer([ModelAPI(model) for model in MODELS], accelerator="cpu", workers_per_device=1, timeout=30)
     server.run(
-        host="127.0.0.1", port=int(sys.argv[1]), num_api_servers=1, generate_client_file=False, log_level="warning",
+        host="127.0.0.1", port=port, num_api_servers=1, generate_client_file=False, log_level="warning",
         access_log=False,
     )  # fmt: skip
 

@@ -11,7 +11,6 @@ batch it. Both are measured.
 
 import asyncio
 import os
-import sys
 from typing import Any
 
 from fastapi import Request, Response
@@ -20,6 +19,7 @@ from mlserver.handlers import custom_handler
 from mlserver.settings import ModelParameters
 from mlserver.types import InferenceRequest, InferenceResponse, ResponseOutput
 
+from benchmarks.peers import read_ports
 from benchmarks.peers.codec import MODELS, Codec, open_codec
 from models.errors import HttpError
 
@@ -86,4 +86,4 @@ async def main(port: int, grpc_port: int) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("MLSERVER_PARALLEL_WORKERS", "0")
-    asyncio.run(main(*map(int, sys.argv[1:])))
+    asyncio.run(main(*read_ports(__doc__, "port", "grpc_port")))

@@ -10,7 +10,6 @@ Its stub needs exactly Debian's Python 3.11.2.
 """
 
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
 
+from benchmarks.peers import read_ports
 from benchmarks.peers.codec import MODELS, open_codec
 
 MAX_BATCH = 64
@@ -65,4 +65,4 @@ def main(port: int, grpc_port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*read_ports(__doc__, "port", "grpc_port"))

@@ -9,7 +9,6 @@
 """
 
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
 
+from benchmarks.peers import read_ports
 from models.datasets import REPOSITORY
 from models.family import TensorSpec
 from models.manifest import MANIFEST_FILE
@@ -69,4 +69,4 @@ def main(port: int, grpc_port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*read_ports(__doc__, "port", "grpc_port"))

@@ -7,7 +7,6 @@
 """
 
 import signal
-import sys
 from typing import Any
 
 import ray
@@ -18,6 +17,7 @@ from ray.serve.schema import LoggingConfig
 from starlette.requests import Request
 from starlette.responses import Response
 
+from benchmarks.peers import read_ports
 from benchmarks.peers.codec import MODELS, Samples, open_codec
 from models.errors import HttpError
 from models.family import Prediction
@@ -55,9 +55,10 @@ def stay_local() -> None:
 
 def main() -> None:
     """Serve every model."""
+    (port,) = read_ports(__doc__, "port")
     hook = {"worker_process_setup_hook": stay_local}
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=hook)
-    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=int(sys.argv[1])))
+    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
     quiet: Any = LoggingConfig(enable_access_log=False)
     for model in MODELS:
         serve.run(Model.bind(model), name=model, route_prefix=f"/v1/models/{model}/predict", logging_config=quiet)
