@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from models.errors import HttpError, MalformedRequest
 from service.call import Call, Route
 from service.gateway import Desk
+from service.handshake import FIRST_SECONDS
 from service.spare import PIECE_BYTES, Valve
 
 MOST_UNANSWERED = 64
@@ -46,6 +47,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, desk: Desk, routes: dict[bytes, Route], watch: Callable[[], None], **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
         self.desk, self.routes, self.watch = desk, routes, watch
+        self.timeout_keep_alive = desk.settings.keep_alive_seconds  # type: ignore[assignment]  # uvicorn knows whole ones
         self.unanswered: deque[Call] = deque()
         self.unanswered_bytes = self.unread_bytes = self.header_bytes = 0
         self.call: Call | None = None
@@ -63,6 +65,17 @@ class Connection(HttpToolsProtocol):
     def is_busy(self) -> bool:
         """Whether uvicorn owes an answer."""
         return bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)
+
+    @property
+    def quiet_since(self) -> float | None:
+        """Since when nothing is owed on it and it may make room for another, on the monotonic clock; else ``None``."""
+        if self.unanswered or self.is_busy or self.is_cooling or self.stuck_at or self.transport.is_closing():
+            return None
+        return self.idle_at if self.begun_at is None else self.begun_at
+
+    def abort(self) -> None:
+        """Make room for another."""
+        self.transport.abort()
 
     @property
     def _is_arriving(self) -> bool:
@@ -167,7 +180,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Look after the connection from now on."""
         super().connection_made(transport)
-        self.flow = Valve(transport, self._pour)
+        self.flow, self.idle_at = Valve(transport, self._pour), monotonic()
         self.watch()
 
     def pause_writing(self) -> None:
@@ -199,5 +212,13 @@ class Connection(HttpToolsProtocol):
         elif self.begun_at is not None:
             if now - self.begun_at > patience and not (self.flow.read_paused or self.flow.is_held):
                 self.time_out(patience)
-        elif not (self.unanswered or self.is_busy or self.is_cooling) and now - self.idle_at > self.timeout_keep_alive:
+        elif not (self.unanswered or self.is_busy or self.is_cooling) and now - self.idle_at > self._idle_seconds:
             self.transport.close()
+
+    @property
+    def _idle_seconds(self) -> float:
+        """How long nothing may happen on it while no request is begun."""
+        if self.headers is None:
+            return min(FIRST_SECONDS, self.timeout_keep_alive)
+        most: float = self.timeout_keep_alive
+        return min(self.desk.settings.body_timeout_seconds, most) if self._is_arriving else most

@@ -43,6 +43,10 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self.desk = desk
 
+    @property
+    def _wires(self) -> Any:
+        return self.config.http_protocol_class
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """From the signal on nothing new is begun, and ``/readyz`` says so."""
         if self.desk is not None and self.started:
@@ -52,6 +56,8 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen; each copy of a public socket is one more that is looked at in a turn."""
         doors = DOORS if self.desk is not None else 1
+        if self.desk is not None:  # the wires shake hands themselves
+            self._wires.tls, self.config.ssl = self.config.ssl, None
         copies = [listening.dup() for listening in sockets or () for _ in range(doors - 1)]
         await super().startup(sockets and [*sockets, *copies])
 
@@ -69,19 +75,20 @@ class DrainingServer(uvicorn.Server):
         for connection in last:
             await self._take(connection)
         await self._refuse(end)
+        for one in self._wires.shaking if self.desk is not None else ():
+            one.abort()
         self.config.timeout_graceful_shutdown = max(1, round(end - monotonic()))
         await super().shutdown(sockets)
 
     async def _take(self, connection: socket.socket) -> None:
         """Serve a connection that was accepted here, as uvicorn does."""
-        made: Any = self.config.http_protocol_class
         protocol = partial(
-            made,
+            self._wires,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        await asyncio.get_running_loop().connect_accepted_socket(protocol, connection, ssl=self.config.ssl)
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
 
     async def _refuse(self, end: float) -> None:
         """Let the event loop turn for a little while, and until nothing is owed."""

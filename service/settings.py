@@ -101,6 +101,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         float,
         Meta(gt=0, description="Longest expected wait for a turn, seconds; beyond it requests are refused with 503."),
     ] = 1.0
+    keep_alive_seconds: Annotated[
+        float,
+        Meta(gt=0, description="How long an idle connection is kept, seconds; longer than balancers do."),
+    ] = 75.0
+    max_connections: Annotated[
+        int, Meta(ge=1, description="Most connections per process; one more, and the longest idle ones are closed.")
+    ] = 4096
     body_timeout_seconds: Annotated[float, Meta(gt=0, description="Time a body may take to arrive, seconds.")] = 10.0
     request_timeout_seconds: Annotated[
         float, Meta(gt=0, description="Time from a whole body to its answer, seconds; later is a 504.")

@@ -55,6 +55,7 @@ class Server:
     log: Path
     ready_seconds: float = 0.0
     trust: ssl.SSLContext | None = None
+    host: str = "127.0.0.1"
     client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
@@ -64,7 +65,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"{'http' if self.trust is None else 'https'}://127.0.0.1:{self.port}"
+        return f"{'http' if self.trust is None else 'https'}://{self.host}:{self.port}"
 
     def get(self, path: str) -> httpx.Response:
         return self.client.get(path)
@@ -137,10 +138,11 @@ def start(
     home: Path,
     trust: Any = None,
     under: Sequence[str] = (),
+    host: str = "127.0.0.1",
 ) -> Server:
     """Start a server in a process group of its own and wait until it is ready.
 
-    ``trust`` is for one that speaks TLS; ``under`` stands before its command, and becomes it.
+    ``trust`` is for one that speaks TLS; ``under`` stands before its command, and becomes it; at ``host`` it is asked.
     """
     log = home / f"server-{port}.log"
     with log.open("wb") as output:
@@ -153,7 +155,7 @@ def start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    found = Server(process, port, home, log, trust=trust)
+    found = Server(process, port, home, log, trust=trust, host=host)
     try:
         found.wait_ready()
     except BaseException:
@@ -211,19 +213,24 @@ def new_home(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Callable[[],
 def launch(new_home: Callable[[], Path], run: Run) -> Iterator[Launch]:
     """Starts servers with settings, e.g. ``launch(LECTERN_RUNNERS="process")``; all are stopped at the end.
 
-    Artifacts beside the shipped ones are given by their folders.
+    Artifacts beside the shipped ones are given by their folders; ``host`` is where it is asked, as URLs have it.
     """
     running: list[Server] = []
 
     def launch_one(
-        *artifacts: str, trust: ssl.SSLContext | None = None, under: Sequence[str] = (), **settings: str
+        *artifacts: str,
+        trust: ssl.SSLContext | None = None,
+        under: Sequence[str] = (),
+        host: str = "127.0.0.1",
+        **settings: str,
     ) -> Server:
         home, port = new_home(), free_port()
         if artifacts:
             done = run("-m", "export", "install", *artifacts, home=home)
             assert done.returncode == 0, done.stderr
         wanted = {"LECTERN_DEVICE": "cpu", "LECTERN_PORT": str(port), **settings}
-        running.append(start(["service"], clean_environment(home, **wanted), port, REPOSITORY, home, trust, under))
+        environment = clean_environment(home, **wanted)
+        running.append(start(["service"], environment, port, REPOSITORY, home, trust, under, host))
         return running[-1]
 
     yield launch_one

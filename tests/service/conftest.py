@@ -205,16 +205,13 @@ async def turns(count: int = 10) -> None:
 class Live:
     """A running server."""
 
-    def __init__(
-        self, front: Front, model: Model, protocol: Callable[..., Any], keep_alive: float, pool: ThreadPoolExecutor
-    ) -> None:
+    def __init__(self, front: Front, model: Model, protocol: Wires, pool: ThreadPoolExecutor) -> None:
         self.front, self.model, self.state, self.protocol, self.pool = front, model, ServerState(), protocol, pool
         self.state.default_headers = DEFAULT_HEADERS
         self.long_ways = 0
         http: Any = protocol
         self.config = uvicorn.Config(self.call, http=http, interface="asgi3", lifespan="off", log_config=None)
         self.config.forwarded_allow_ips = ""  # as in ``bentoml_environment``
-        self.config.timeout_keep_alive = keep_alive  # type: ignore[assignment]
         self.config.load()
         self.address = ("", 0)
         self.listening: Any = None
@@ -329,10 +326,12 @@ def serve(
 
     @asynccontextmanager
     async def live(
-        *, wire: bool = True, keep_alive: float = 5.0, send_buffer: int | None = None, **settings: Any
+        *, wire: bool = True, keep_alive: float = 5.0, send_buffer: int | None = None, tls: Any = None, **settings: Any
     ) -> AsyncIterator[Live]:
         model, loop = Model(), asyncio.get_running_loop()
-        front = make_front([shipped_session("viewcount")], Settings(**settings), model, pool)
+        front = make_front(
+            [shipped_session("viewcount")], Settings(keep_alive_seconds=keep_alive, **settings), model, pool
+        )
         strange: list[dict[str, Any]] = []
         loop.set_exception_handler(lambda _, context: strange.append(context))
         # With this number asyncio knows it for TCP, and does not make answers in two parts wait for each other.
@@ -340,8 +339,8 @@ def serve(
             if send_buffer is not None:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
             listener.bind(("127.0.0.1", 0))
-            here = Live(front, model, Wires(front, is_short=wire), keep_alive, pool)
-            here.address = listener.getsockname()
+            here = Live(front, model, Wires(front, is_short=wire), pool)
+            here.protocol.tls, here.address = tls, listener.getsockname()
             here.listening = await loop.create_server(here.make_protocol, sock=listener, backlog=1000)
             try:
                 yield here

@@ -198,4 +198,5 @@ def test_address() -> None:
     """What is opened in the browser is where the service listens."""
     assert address(Settings()) == "http://127.0.0.1:3000/demo/"
     assert address(Settings(host="0.0.0.0", port=3001)) == "http://127.0.0.1:3001/demo/"
+    assert address(Settings(host="::1")) == "http://[::1]:3000/demo/"
     assert address(Settings(host="::", tls_certificate="c", tls_key="k")) == "https://[::1]:3000/demo/"

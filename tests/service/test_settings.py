@@ -32,6 +32,8 @@ EVERY = {
     "max_instances": ("7", 7),
     "queue_limit": ("9000", 9000),
     "queue_seconds": ("0.25", 0.25),
+    "keep_alive_seconds": ("5", 5.0),
+    "max_connections": ("64", 64),
     "body_timeout_seconds": ("0.5", 0.5),
     "request_timeout_seconds": ("2", 2.0),
     "keys": ("a; b", "a; b"),
