@@ -246,6 +246,49 @@ def test_endless_beside_bodies(name: str, line: bytes, wire: bool, run: Any, ser
     run(work)
 
 
+@pytest.mark.parametrize("before", [b"", b"x: " + b"y" * 5000 + b"\r\n"])
+def test_many_headers(before: bytes, run_on_both: Any, serve: Any) -> None:
+    """Of headers that are very many few are kept, also while the rest of them is still to come."""
+
+    async def work() -> None:
+        async with serve() as live:
+            client = await live.connect()
+            (connection,) = live.state.connections
+            await client.send(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n" + before)
+            for _ in range(40):
+                with contextlib.suppress(ConnectionError):
+                    await client.send(b"a:\r\n" * 100)
+                await asyncio.sleep(0)
+                assert len(connection.headers or ()) < 1000
+            (refused,) = await client.read_all()
+            assert (refused.status, refused.json["code"]) == (431, "headers_too_large")
+
+    run_on_both(work)
+
+
+@pytest.mark.parametrize("wish", [b"", b"connection: upgrade\r\nupgrade: h2c\r\n"])
+def test_pipelines_take_turns(wish: bytes, run_on_both: Any, serve: Any, post: Post) -> None:
+    """Thousands of requests that lie ready on some connections do not hold up one that comes after them."""
+
+    async def work() -> None:
+        async with serve() as live:
+            floods, other = [await live.connect() for _ in range(20)], await live.connect()
+            stream = post(0, body=b"{", headers=wish) * 2000
+            sending = [asyncio.create_task(client.send(stream)) for client in floods]
+            await live.until(lambda: len(live.state.connections) == 21)
+            await asyncio.sleep(0.05)
+            most = 0.0
+            for number in range(20):
+                started = time.monotonic()
+                assert (await other.ask(post(number))).y == 2 * number + 1
+                most = max(most, time.monotonic() - started)
+            for task in sending:
+                task.cancel()
+            assert most < 0.8
+
+    run_on_both(work)
+
+
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_many_chunks(size: int, run: Any, serve: Any) -> None:
     """Control: however small its chunks are, a body is no header."""
