@@ -167,6 +167,16 @@ def _wrong_digest() -> None:
     after_import("service.call", change)
 
 
+def _keeps_headers() -> None:
+    """Headers and trailers are kept, however many they are."""
+
+    def change(module: Any) -> None:
+        module.MOST_HEADERS = module.MOST_HEADER_BYTES = 2**60
+        module._Dropped.append = list.append
+
+    after_import("service.wire", change)
+
+
 def _few_descriptors() -> None:
     """A process may open few files and connections."""
     few = int(os.environ[DESCRIPTORS])
@@ -215,6 +225,7 @@ FAULTS: dict[str, Callable[[], None]] = {
     "clock": _clock,
     "wall_clock_deadlines": _wall_clock_deadlines,
     "wrong_digest": _wrong_digest,
+    "keeps_headers": _keeps_headers,
     "few_descriptors": _few_descriptors,
     "small_files": _small_files,
     "miscounts": _miscounts,

@@ -1,5 +1,6 @@
 """Who may call a served process, over what, and that it calls nobody itself."""
 
+import asyncio
 import base64
 import inspect
 import json
@@ -21,6 +22,9 @@ import orjson
 import pytest
 import trustme
 
+from benchmarks.torture.faults import NAMES
+from benchmarks.torture.ground import PLANTED
+from models.datasets import REPOSITORY
 from service.keys import line_of, new_key
 
 pytestmark = [
@@ -30,6 +34,11 @@ pytestmark = [
 ]
 
 LIMIT_SECONDS = 0.5
+HOSTILE, MOST_MEGABYTES = 200, 32.0
+# What ``LECTERN_MAX_ARRIVING_BYTES`` gives to bodies that are arriving.
+ROOM_MEGABYTES = {"bodies": 32.0}
+# How much one hostile connection sends, if it is let.
+MOST_SENT = 2**20
 RELOAD_SECONDS = 3.0
 
 
@@ -310,6 +319,98 @@ def test_the_wire_is_under_tls(encrypted: Any) -> None:
 
 def _environment(server: Any) -> str:
     return "\n".join(f"{name}={value}" for name, value in server.tree()[0].environ().items())
+
+
+# Hostile connections
+
+POST = b"POST /v1/models/viewcount/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+CHUNKED = POST + b"transfer-encoding: chunked\r\n\r\n"
+WISH = b"connection: upgrade\r\nupgrade: websocket\r\n"
+# What each begins with, and goes on with.
+HOSTILITIES = {
+    "headers": (POST, b"a:\r\n" * 4000),
+    "a header": (POST + b"a: ", b"b" * 16384),
+    "trailers": (CHUNKED + b"2\r\n{}\r\n0\r\n", b"a:\r\n" * 4000),
+    "trailers of a page": (CHUNKED.replace(b"POST", b"GET") + b"0\r\n", b"a:\r\n" * 4000),
+    "extensions": (CHUNKED + b"2;", b"a" * 16384),
+    "bodies": (CHUNKED, b"4000\r\n" + b"1" * 16384 + b"\r\n"),
+    "upgrades": (b"", (POST + WISH + b"content-length: 2\r\n\r\n{}") * 100),
+    "upgraded": (b"GET / HTTP/1.1\r\nhost: x\r\n" + WISH + b"\r\n", b"\x81\xff" * 8192),
+    "connections": (b"", b""),
+}
+
+
+@pytest.fixture(scope="module")
+def besieged(launch: Any) -> Any:
+    """A server that is attacked."""
+    return launch(LECTERN_MODELS="viewcount", LECTERN_BODY_TIMEOUT_SECONDS="3")
+
+
+async def attack(port: int, first: bytes, more: bytes) -> None:
+    """Send, read nothing, and wait for the end, which comes."""
+    with suppress(OSError):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        try:
+            writer.write(first)
+            async with asyncio.timeout(8):
+                for _ in range(MOST_SENT // len(more) if more else 0):
+                    writer.write(more)
+                    await writer.drain()
+                reader._transport.resume_reading()  # type: ignore[attr-defined]
+                await reader.read()
+        except TimeoutError:
+            pass
+        finally:
+            writer.transport.abort()
+
+
+def megabytes_taken(server: Any, kind: str, number: int) -> tuple[float, float]:
+    """By how much the server's processes grow at most under an attack, and have grown when it is over."""
+
+    def now() -> float:
+        return float(sum(one.memory_info().rss for one in server.tree()) / 2**20)
+
+    async def siege() -> float:
+        await asyncio.gather(*(attack(server.port, *HOSTILITIES[kind]) for _ in range(5)))
+        before = most = now()
+        attacks = asyncio.gather(*(attack(server.port, *HOSTILITIES[kind]) for _ in range(number)))
+        while not attacks.done():
+            most = max(most, now())
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(1)
+        return most - before, now() - before
+
+    return asyncio.run(siege())
+
+
+@pytest.mark.parametrize("kind", HOSTILITIES)
+def test_hostile_connections_take_little(besieged: Any, kind: str) -> None:
+    """Two hundred of a kind take a few megabytes, give them back, and others are answered afterwards."""
+    workers = [one.pid for one in besieged.tree()]
+    page = besieged.page("/v1/models/viewcount")["example"]
+    most, left = megabytes_taken(besieged, kind, HOSTILE)
+    assert most <= MOST_MEGABYTES + ROOM_MEGABYTES.get(kind, 0.0)
+    assert left <= MOST_MEGABYTES
+    assert besieged.post("viewcount", page["request"]).json() == page["response"]
+    assert workers == [one.pid for one in besieged.tree()]
+
+
+def test_hostile_handshakes_take_little(encrypted: Any) -> None:
+    """So do those that never shake hands, and they are gone after five seconds."""
+    most, left = megabytes_taken(encrypted, "connections", HOSTILE)
+    assert most <= MOST_MEGABYTES
+    assert left <= MOST_MEGABYTES / 2
+    assert encrypted.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["headers", "trailers"])
+def test_hostile_connections_are_seen(launch: Any, kind: str) -> None:
+    """Control: a server that keeps what they send grows by more, with a tenth of them."""
+    path = os.pathsep.join([str(PLANTED), str(REPOSITORY)])
+    server = launch(LECTERN_MODELS="viewcount", PYTHONPATH=path, **{NAMES: "keeps_headers"})
+    most, _ = megabytes_taken(server, kind, HOSTILE // 10)
+    assert most > MOST_MEGABYTES
 
 
 def test_plain_text_is_refused(encrypted: Any) -> None:
