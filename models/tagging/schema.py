@@ -53,11 +53,13 @@ class Instance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
         if isinstance(self.tokens, list):
             return self.tokens
         memory = vars(self)
-        if "words" not in memory:
+        cutter, words = memory.get("cut_words", (self, list[str]()))
+        if cutter is not assets.cutter:  # another version of the model may cut otherwise
             text = self.text if isinstance(self.text, str) else ""
-            memory["words"] = list(islice(assets.split(text), MAX_TOKENS + 1))
-        words: list[str] = memory["words"]
-        return words
+            words = list(islice(assets.split(text), MAX_TOKENS + 1))
+            memory["cut_words"] = assets.cutter, words
+        found: list[str] = words
+        return found
 
 
 class Prediction(TypedDict):

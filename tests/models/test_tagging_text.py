@@ -108,6 +108,15 @@ def test_text_is_cut_as_the_treebank_writes(learned: TaggingData) -> None:
     assert "-t-il" not in english.split()
 
 
+def test_one_text_in_two_models(learned: TaggingData) -> None:
+    """A request that another version of the model is asked, too, is cut as that one cuts."""
+    instance = Instance(text="qu'il parle")
+    english = msgspec.structs.replace(learned.assets, cutter=msgspec.UNSET)
+    assert [instance.cut(assets) for assets in (learned.assets, english, learned.assets)] == [
+        ["qu'", "il", "parle"], ["qu'il", "parle"], ["qu'", "il", "parle"],
+    ]  # fmt: skip
+
+
 def test_contractions_keep_their_case(learned: TaggingData) -> None:
     """What stands for two words is written as the text writes it."""
     words = ["De", "le", "roi", "À", "LES", "rois", "de", "le"]
