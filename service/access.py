@@ -34,9 +34,7 @@ LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 LOOK_SECONDS = 1.0
 # Ours have 51; nobody shall have megabytes hashed.
 MOST_KEY_BYTES = 512
-MOST_SEEN = 4096
-# Ten thousand keys.
-MOST_FILE_BYTES = 2**20
+MOST_SEEN, MOST_FILE_BYTES = 4096, 2**20
 NO_KEY = "present one known key, as Authorization: Bearer KEY or as x-api-key: KEY"
 
 
