@@ -20,6 +20,8 @@ from benchmarks.monitor.debian import NotToBeHad, Programs
 from models.datasets import REPOSITORY
 
 CONFIGURATION = REPOSITORY / "monitoring" / "prometheus.yml"
+# What every alert's link to the runbook begins with.
+DOCS_LABEL, DOCS = "lectern_docs", REPOSITORY / "docs"
 READY_SECONDS = 30.0
 STOP_SECONDS = 10.0
 
@@ -44,7 +46,11 @@ class Target:
 def configuration(target: Target) -> dict[str, Any]:
     """The committed configuration, aimed at one target."""
     found: dict[str, Any] = yaml.safe_load(CONFIGURATION.read_text())
-    found["global"] = {"scrape_interval": f"{target.seconds}s", "evaluation_interval": f"{target.seconds}s"}
+    found["global"] = {
+        "scrape_interval": f"{target.seconds}s",
+        "evaluation_interval": f"{target.seconds}s",
+        "external_labels": {DOCS_LABEL: DOCS.as_uri()},
+    }
     found["rule_files"] = [str(CONFIGURATION.parent / pattern) for pattern in found["rule_files"]]
     (job,) = found["scrape_configs"]
     job["static_configs"] = [{"targets": [target.address]}]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.monitor.prometheus import DOCS_LABEL, Target, configuration
 from models.datasets import REPOSITORY
 from tests.monitoring.conftest import Promtool
 
@@ -49,7 +50,7 @@ def faults(name: str, rule: Mapping[str, Any], runbook: str) -> list[str]:
     lacks = [key for key in ("summary", "description") if len(notes.get(key, "")) < 20]
     if rule["labels"]["severity"] not in ("page", "ticket"):
         lacks.append("severity")
-    if notes.get("runbook_url") != f"docs/runbook.md#{name.lower()}":
+    if notes.get("runbook_url") != f"{{{{ $externalLabels.{DOCS_LABEL} }}}}/runbook.md#{name.lower()}":
         lacks.append("runbook_url")
     entry = re.search(rf"^### {name}\n\n(.+?)(?=\n##|\Z)", runbook, re.MULTILINE | re.DOTALL)
     if entry is None or len(entry[1]) < 100:
@@ -69,6 +70,15 @@ def test_what_an_alert_lacks_is_found() -> None:
     assert faults("Bare", bare, "# Runbook\n\n### Other\n\nText.\n") == [
         "summary", "description", "severity", "runbook_url", "runbook entry",
     ]  # fmt: skip
+
+
+def test_links_to_the_runbook_are_absolute() -> None:
+    """One setting says where it is read; ``make monitor`` means the checkout's own, which is there."""
+    shipped = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
+    assert shipped["global"]["external_labels"][DOCS_LABEL].startswith("https://")
+    assert {"action": "labeldrop", "regex": DOCS_LABEL} in shipped["alerting"]["alert_relabel_configs"]
+    here = configuration(Target(address="127.0.0.1:3000"))["global"]["external_labels"][DOCS_LABEL]
+    assert Path(f"{here.removeprefix('file://')}/runbook.md") == RUNBOOK
 
 
 def test_the_runbook_has_no_other_entries() -> None:
