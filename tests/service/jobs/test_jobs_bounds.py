@@ -1,5 +1,6 @@
 """Whatever an input says, its job's time and memory are bounded, and other callers' jobs go on."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -30,10 +31,12 @@ def test_one_key_leaves_room(make_yard: Callable[..., Yard]) -> None:
     """While one key's jobs run for ever, another's begins at once; a key's second job waits for its first."""
     yard = make_yard(jobs_running=2)
     first, second = (yard.submit(f"wait {yard.gate}", owner="hostile") for _ in range(2))
-    other = yard.submit("1", owner="other")
 
     async def work() -> None:
         async with yard.led():
+            await yard.until(first, State.RUNNING)
+            await asyncio.sleep(0.2)  # its second one, if it may, begins in the meantime
+            other = yard.submit("1", owner="other")
             await yard.until(other, State.DONE)
             assert (yard.job(first).state, yard.job(second).state) == (State.RUNNING, State.QUEUED)
             yard.gate.touch()
