@@ -32,7 +32,7 @@ GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$
 STRANGE := $(firstword $(filter-out $(TAKEN) $(SETTINGS),$(GIVEN)))
 NEAREST = import difflib, sys; print(*[f"did you mean {one}?" for one in difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1)])
 ifneq ($(STRANGE),)
-$(error make $(MAKECMDGOALS) takes no $(STRANGE): $(or $(shell $(PYTHON) -c '$(NEAREST)' '$(STRANGE)' $(TAKEN) PYTHON LECTERN_PORT),it takes $(or $(TAKEN),none)))
+$(error make $(MAKECMDGOALS) takes no $(STRANGE): $(or $(shell "$(PYTHON)" -c '$(NEAREST)' '$(STRANGE)' $(TAKEN) PYTHON LECTERN_PORT),it takes $(or $(TAKEN),none)))
 endif
 # A value reaches its command through the environment, as it was typed: blanks, brackets and dollars stay what they are;
 # only ~/ at its beginning, which not every shell expands there, is the home folder.
@@ -50,9 +50,9 @@ help: ## Show this list
 
 # A whole environment is brought up to date in place; any other, as an interrupted installation leaves it, begins anew.
 # The stamp goes before anything changes and comes back when all of it is there.
-environment = { [ -f $@ ] || { $(or $(PYTHON),$(error Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python)) -c '$(FITS)' \
-	|| { echo "Python 3.11 or 3.12 is needed, and PYTHON is $$($(PYTHON) --version 2>&1)" >&2; exit 1; }; \
-	$(PYTHON) -m venv --clear $(@D); }; } && rm -f $@
+environment = { [ -f $@ ] || { "$(or $(PYTHON),$(error Python 3.11 or 3.12 is needed: make PYTHON=/path/to/python))" -c '$(FITS)' \
+	|| { echo "Python 3.11 or 3.12 is needed, and PYTHON is $$("$(PYTHON)" --version 2>&1)" >&2; exit 1; }; \
+	"$(PYTHON)" -m venv --clear $(@D); }; } && rm -f $@
 $(shell for one in .venv .venv-serve; do [ -x $$one/bin/python ] || rm -f $$one/.installed; done)
 
 # What serves is installed from a lock: these bytes or nothing, and no package runs code of its own to be built.

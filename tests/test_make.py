@@ -42,6 +42,9 @@ def make(tmp_path: Path) -> Make:
         (checkout / name / "bin" / "python").chmod(0o755)
         (checkout / name / ".installed").touch()
     (checkout / "requirements").mkdir()
+    interpreter = tmp_path / "an interpreter"
+    interpreter.write_text(f"#!/bin/sh\nexec '{sys.executable}' \"$@\"\n")
+    interpreter.chmod(0o755)
     for name in ("Makefile", "requirements/serve.txt", "pyproject.toml", "constraints.txt"):
         shutil.copy(REPOSITORY / name, checkout / name)
         os.utime(checkout / name, (0, 0))
@@ -49,7 +52,7 @@ def make(tmp_path: Path) -> Make:
     def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         taken = {name for names in TAKES.values() for name in names} | {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}
         kept = {name: value for name, value in os.environ.items() if name not in taken}
-        kept |= {"PYTHON": sys.executable, "RECORD": str(checkout / "record"), **environment}
+        kept |= {"PYTHON": str(interpreter), "RECORD": str(checkout / "record"), **environment}
         return subprocess.run(["make", *arguments], cwd=checkout, env=kept, capture_output=True, text=True)
 
     return run

@@ -50,7 +50,7 @@ class Table(NamedTuple):
     start: date | None = None
 
 
-def tables(content: bytes, file: str, *, delimiter: str, encoding: str) -> list[Table]:
+def tables(content: bytes, file: str, *, delimiter: str, encoding: str, is_strict: bool = True) -> list[Table]:
     """The tables in a file: in an archive, after each other, or as JSON.
 
     Args:
@@ -58,16 +58,17 @@ def tables(content: bytes, file: str, *, delimiter: str, encoding: str) -> list[
         file: Its name, for errors.
         delimiter: Between cells; empty: the one that gives most columns.
         encoding: Empty: as the byte order mark says, else UTF-8.
+        is_strict: Whether a quote that is never closed is an error; a file's beginning may end anywhere.
 
     Raises:
         DataError: If it is none of these, or torn.
     """
     content = _unpacked(content, file)
     if not content.startswith(b"PK\x03\x04"):
-        return _tables(content, file, delimiter, encoding)
+        return _tables(content, file, delimiter, encoding, is_strict=is_strict)
     found = []
     for name, member in _members(content, file):
-        inside = _tables(member, f"{file}, {name}", delimiter, encoding)
+        inside = _tables(member, f"{file}, {name}", delimiter, encoding, is_strict=is_strict)
         found += [table._replace(place=name if len(inside) == 1 else f"{name} {table.place}") for table in inside]
     return found
 
@@ -106,7 +107,7 @@ def _members(content: bytes, file: str) -> Iterator[tuple[str, bytes]]:
         raise DataError(file, found=f"{error}", expected="a whole zip archive, not encrypted") from error
 
 
-def _tables(content: bytes, file: str, delimiter: str, encoding: str) -> list[Table]:
+def _tables(content: bytes, file: str, delimiter: str, encoding: str, *, is_strict: bool) -> list[Table]:
     text = _decoded(content, file, encoding)
     if text.lstrip()[:1] in ("{", "["):
         return _from_json(text, file)
@@ -115,7 +116,7 @@ def _tables(content: bytes, file: str, delimiter: str, encoding: str) -> list[Ta
     if said is not None:
         lines[0] = "\n"
     delimiter = "\t" if delimiter == "tab" else delimiter or (said[1] if said else _delimiter(lines))
-    return _from_csv(lines, file, delimiter)
+    return _from_csv(lines, file, delimiter, is_strict=is_strict)
 
 
 def _decoded(content: bytes, file: str, encoding: str) -> str:
@@ -144,13 +145,13 @@ def _cells(line: str, delimiter: str) -> list[str]:
     return next(csv.reader([line], delimiter=delimiter), [])
 
 
-def _from_csv(lines: Sequence[str], file: str, delimiter: str) -> list[Table]:
+def _from_csv(lines: Sequence[str], file: str, delimiter: str, *, is_strict: bool) -> list[Table]:
     """Tables one after the other: each begins, after a blank line or a comment, with a line of names."""
     if len(delimiter) != 1 or delimiter in '"\r\n':
         raise DataError(file, found=f"--delimiter {delimiter!r}", expected="one character, or tab")
     found: list[Table] = []
     start, is_apart = None, True
-    for number, cells in _records(lines, file, delimiter):
+    for number, cells in _records(lines, file, delimiter, is_strict=is_strict):
         if not any(cell.strip() for cell in cells):
             is_apart = True
         elif cells[0].startswith("#"):
@@ -171,7 +172,7 @@ def _check_count(rows: int, file: str) -> None:
         raise DataError(file, found=f"more than {MAX_ROWS} rows", expected="one row for each day")
 
 
-def _records(lines: Sequence[str], file: str, delimiter: str) -> Iterator[Row]:
+def _records(lines: Sequence[str], file: str, delimiter: str, *, is_strict: bool) -> Iterator[Row]:
     """Rows of CSV with their lines; a comment, which may hold any quotes, is a row of one cell."""
     number = first = 0
     is_inside = False
@@ -189,7 +190,7 @@ def _records(lines: Sequence[str], file: str, delimiter: str) -> Iterator[Row]:
             if lines[number].startswith("#"):
                 number += 1
                 yield Row(number, [lines[number - 1]])
-            for cells in csv.reader(feed(), delimiter=delimiter, strict=True):
+            for cells in csv.reader(feed(), delimiter=delimiter, strict=is_strict):
                 yield Row(first + 1, cells)
                 first, is_inside = number, False
             first = number

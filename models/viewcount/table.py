@@ -108,7 +108,7 @@ def is_series(content: bytes, file: str, options: SeriesOptions) -> bool:
     if not content.startswith(b"PK") and content.lstrip()[:1] not in (b"{", b"["):
         content = content if len(content) <= HEAD_BYTES else content[: content.rfind(b"\n", 0, HEAD_BYTES) + 1]
     try:
-        found = tables(content, file, delimiter=options.delimiter, encoding=options.encoding)
+        found = tables(content, file, delimiter=options.delimiter, encoding=options.encoding, is_strict=False)
     except DataError:
         return False
     for table in found:
