@@ -390,8 +390,11 @@ def test_hostile_connections_take_little(besieged: Any, kind: str) -> None:
     workers = [one.pid for one in besieged.tree()]
     page = besieged.page("/v1/models/viewcount")["example"]
     most, left = megabytes_taken(besieged, kind, HOSTILE)
-    assert most <= MOST_MEGABYTES + ROOM_MEGABYTES.get(kind, 0.0)
-    assert left <= MOST_MEGABYTES
+    if kind in ROOM_MEGABYTES:  # which the C library keeps for the next ones: a second siege finds it there
+        assert most <= MOST_MEGABYTES + ROOM_MEGABYTES[kind]
+        most, left = megabytes_taken(besieged, kind, HOSTILE)
+    assert most <= MOST_MEGABYTES
+    assert left <= MOST_MEGABYTES / 2
     assert besieged.post("viewcount", page["request"]).json() == page["response"]
     assert workers == [one.pid for one in besieged.tree()]
 
