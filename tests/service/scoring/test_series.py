@@ -91,6 +91,11 @@ def test_rows_stay_rows(name: str, content: str, kind: str, run: Run) -> None:
             "row 12: found views that cannot be read, expected a whole number from 0 to 1000000000 "
             "(if thousands are grouped so: --thousands ,)",
         ),
+        (
+            b'date,views\n2024-01-01,1\n2024-01-02,"12',
+            "row 3: found unexpected end of data, expected a whole row of CSV",
+        ),
+        (b'date,views\n2024-01-01,"1\n2024-01-02,12\n', "row 2: found unexpected end of data"),
         (b"date,views\nAnna 7,5\n", "row 2: found date that cannot be read, expected YYYY-MM-DD"),
     ],
 )
