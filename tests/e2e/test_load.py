@@ -221,7 +221,6 @@ def test_an_interrupted_run_reports_what_it_measured(profile: str, tmp_path: Pat
         said, complaint = process.communicate(timeout=30)
     assert process.returncode == 130, (said, complaint)
     assert said.startswith("Interrupted: ")
-    assert said.count("\n") == 1
     found = result.read(out)
     assert found.is_interrupted
     assert 0 < found.whole.seconds < 50
