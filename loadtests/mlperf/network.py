@@ -39,7 +39,7 @@ class Link:
     def __init__(self, address: Address) -> None:
         self.question: Question | None = None
         self.since, self.answers, self.is_answering, self.is_lost = monotonic(), 0, False, False
-        self.body, self.is_whole = bytearray(), False
+        self.body, self.is_whole, self.keeps = bytearray(), False, False
         self.socket = socket.create_connection((address.host, address.port), timeout=PATIENCE_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.settimeout(None)
@@ -51,7 +51,7 @@ class Link:
 
     def on_message_complete(self) -> None:
         """The end of the answer."""
-        self.is_whole = True
+        self.is_whole, self.keeps = True, self.parser.should_keep_alive()  # the parser forgets it afterwards
 
     def feed(self) -> bool:
         """Read what is there; whether the connection still stands."""
@@ -141,12 +141,11 @@ class Network:
 
     def _finish(self, link: Link) -> None:
         question, body, status = link.question, bytes(link.body), link.parser.get_status_code()
-        keeps = link.parser.should_keep_alive()
         link.question, link.body, link.is_whole, link.is_answering = None, bytearray(), False, False
         link.answers += 1
         if question is not None:
             question.answered(str(status), body)
-        if not keeps:
+        if not link.keeps:
             self._lose(link, "")
             return
         with self.lock:
