@@ -105,7 +105,7 @@ def test_answers_do_not_depend_on_the_company(batch: int, run: Run, draw: Any, s
     """Micro-batches may be of any size, bit for bit; ours are larger than those of rows read one by one."""
     predictor = shipped("tagging")
     assert predictor.card.word_bulk.batch > predictor.card.budget.batch
-    content = conllu([one.words for one in draw("tagging", 150)])
+    content = conllu([one.cut(predictor.assets) for one in draw("tagging", 150)])
     other = replace(predictor, card=replace(predictor.card, word_bulk=replace(predictor.card.word_bulk, batch=batch)))
     found = run("tagging", "in.conllu", content, to="arrow").output
     assert run("tagging", "in.conllu", content, to="arrow", predictor=other).output == found
