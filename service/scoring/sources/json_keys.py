@@ -79,7 +79,7 @@ def _lines(blocks: Iterable[bytes]) -> Iterable[bytes]:
         if whole:
             if not is_long:
                 yield rest + whole[0]
-            yield from whole[1:]
+            yield from filter(None, whole[1:])  # blank ones, of which there may be billions, have no keys
             rest, is_long = last, False
         elif not is_long:
             rest += last
