@@ -191,7 +191,8 @@ def test_failing_measure_hurts_nobody(
 ) -> None:
     """A family's code that raises is logged; requests are answered before and after."""
     desk = open_desk(shipped_session("viewcount"), pool)
-    example = desk.endpoints["viewcount"].predictor.card.example(Any)
+    predictor = desk.endpoints["viewcount"].predictor
+    example = predictor.card.example(predictor.assets)
     watch_of(desk)._assets = None
     watch_of(desk)._traits = None  # type: ignore[assignment]
 
@@ -227,7 +228,8 @@ def test_outliers_on_request(name: str, shipped_session: Open, pool: ThreadPoolE
 def test_strange_and_usual(shipped_session: Open, pool: ThreadPoolExecutor) -> None:
     """A channel like the training data's is nothing special; one a thousand times as large is, by its level."""
     desk = open_desk(shipped_session("viewcount"), pool)
-    example = desk.endpoints["viewcount"].predictor.card.example(Any)
+    predictor = desk.endpoints["viewcount"].predictor
+    example = predictor.card.example(predictor.assets)
     large = replace(example, views=[1000 * views for views in example.views])
     usual, strange = orjson.loads(ask(desk, example, large, outlier=True))["outliers"]
     assert usual["score"] < 1.5
@@ -238,7 +240,8 @@ def test_long_body(shipped_session: Open, pool: ThreadPoolExecutor) -> None:
     """A body that is read instance by instance, in a thread, may ask too."""
     session = shipped_session("viewcount")
     desk = open_desk(session, pool)
-    instances = [open_predictor(session).card.example(Any)] * 64
+    predictor = open_predictor(session)
+    instances = [predictor.card.example(predictor.assets)] * 64
     rest = b" " * LONG_BYTES
     body = msgspec.json.encode({"instances": instances, "outlier": True}) + rest
     assert len(orjson.loads(asyncio.run(answer(desk, body)))["outliers"]) == 64
