@@ -193,12 +193,16 @@ def provenance(dataset: Dataset) -> Provenance:
     )
 
 
-def own_provenance(*paths: Path, root: Path | None = None) -> Provenance:
-    """What the manifest says of a user's own files, named by their place below ``root`` where there is one."""
+def own_provenance(*paths: Path, root: Path | None = None, test: Sequence[Path] = ()) -> Provenance:
+    """What the manifest says of a user's own files, named by their place below ``root`` where there is one.
+
+    Files of a test part that was given apart, ``test``, may have the same names and are called so.
+    """
     places = [str(path.relative_to(root)) if root else path.name for path in paths]
+    places += [f"test: {path.name}" for path in test]
     # Names that are no UTF-8 have signs for their bytes: the certificate is UTF-8, and made after the training.
     names = [place.encode("utf-8", "backslashreplace").decode() for place in places]
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (*paths, *test)]
     return Provenance(
         name=printable(root.name) if root else names[0],
         licence="the owner's",

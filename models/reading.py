@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Literal, NamedTuple, TypeAlias, get_args, get_origin
 
 from msgspec import Meta, Struct
 from msgspec.structs import fields
@@ -38,16 +38,19 @@ def sayings(options: type[Struct]) -> list[Saying]:
     return found
 
 
+TestPart: TypeAlias = Annotated[
+    str,
+    Meta(
+        description="A file or folder like --data that tests, so that all of --data learns and validates.",
+        extra={"is_path": True},
+    ),
+]
+
+
 class HeldOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the command line may say of data whose owner has cut them."""
 
-    test: Annotated[
-        str,
-        Meta(
-            description="A file or folder like --data that tests, so that all of --data learns and validates.",
-            extra={"is_path": True},
-        ),
-    ] = ""
+    test: TestPart = ""
 
 
 def beside(data: Path, place: str) -> Path | None:

@@ -22,12 +22,12 @@ from models.graph.molecule_data import MoleculeOptions
 from models.reading import HeldOut, Saying, sayings
 from models.registry import FAMILIES
 from models.training import Plan, Recipe, fit, seed_everything
-from models.viewcount.table import SeriesOptions
+from models.viewcount.data import LearningOptions
 
 RUNS = REPOSITORY / "runs"
 # What can be said of how to read own data, by family.
 READINGS: Mapping[str, type[Struct]] = {
-    "viewcount": SeriesOptions,
+    "viewcount": LearningOptions,
     "tagging": HeldOut,
     "image": HeldOut,
     "graph": MoleculeOptions,

@@ -125,7 +125,7 @@ def load_molecules(
         numbers = read_graphs(name, {part: file.read_bytes() for part, file in zip(PARTS, paths, strict=True)})
         names = find_names(path, name, given)
         numbers, is_test, more = with_test(numbers, beside(path, options.test))
-        origin = own_provenance(*paths, *more)
+        origin = own_provenance(*paths, test=more)
     molecules, labels, assets, kept = _assemble(name, numbers, names, is_named=bool(options.names))
     is_test = is_test[kept]
     rest = np.flatnonzero(~is_test)

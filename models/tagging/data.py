@@ -153,14 +153,15 @@ def load(path: Path | None = None, seed: int = 0, test: str = "") -> TaggingData
     if path.is_dir():
         files = {split: given if split == "test" and given else _find_part(path, part) for split, part in PARTS.items()}
         splits = {split: read_conllu(file.read_bytes(), file) for split, file in files.items()}
-        return _own(_assemble(own_provenance(*files.values()), splits))
+        given_apart = [files.pop("test")] if given else []
+        return _own(_assemble(own_provenance(*files.values(), test=given_apart), splits))
     if not path.is_file():
         raise DataError(path, found="no such file or folder", expected="a .conllu file, or a folder of three")
     splits = _cut(read_conllu(path.read_bytes(), path), path, seed, has_test=given is not None)
     if given is None:
         return _own(_assemble(own_provenance(path), splits))
     splits["test"] = read_conllu(given.read_bytes(), given)
-    return _own(_assemble(own_provenance(path, given), splits))
+    return _own(_assemble(own_provenance(path, test=[given]), splits))
 
 
 def _find_part(folder: Path, part: str) -> Path:

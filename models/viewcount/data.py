@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from models.datasets import Dataset, Metric, Provenance, RemoteFile, own_provenance, provenance, read
 from models.errors import DataError
 from models.family import Prediction
+from models.reading import TestPart, beside
 from models.viewcount.exports import MAX_BYTES
 from models.viewcount.schema import MAX_HORIZON_DAYS, WINDOW_DAYS, Assets, Instance
 from models.viewcount.table import Series, SeriesOptions, read_series
@@ -96,8 +97,17 @@ class ViewData:
         return float(np.mean(np.abs(errors)))
 
 
-def load(path: Path | None = None, options: SeriesOptions | None = None) -> ViewData:
+class LearningOptions(SeriesOptions, frozen=True, kw_only=True, omit_defaults=True):
+    """What the command line may say of a table to learn from."""
+
+    test: TestPart = ""
+
+
+def load(path: Path | None = None, options: LearningOptions | None = None) -> ViewData:
     """Read OTexts, or a user's own table. A user's last fifth tests, the fifth before validates.
+
+    A table ``options.test``, by its place beside ``path``, goes on where the user's ends: its days test instead, and
+    the last fifth of ``path`` validates.
 
     Raises:
         DataError: With file, row, what was found and what was expected.
@@ -111,23 +121,37 @@ def load(path: Path | None = None, options: SeriesOptions | None = None) -> View
             first_day=series.first_day,
             bounds=(bounds[0], bounds[1], bounds[2]),
         )
+    options = options or LearningOptions()
+    given = beside(path, options.test)
+    return _own(path, _read(path, options), given, _read(given, options) if given else None)
+
+
+def _read(path: Path, options: LearningOptions) -> Series:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise DataError(path, found=type(error).__name__, expected="a readable file") from error
-    return _own(path, read_series(content, str(path), options or SeriesOptions()))
+    return read_series(content, str(path), options)
 
 
-def _own(path: Path, series: Series) -> ViewData:
+def _own(path: Path, series: Series, given: Path | None, tested: Series | None) -> ViewData:
     count = len(series.views)
     if count < MIN_DAYS:
         raise DataError(path, found=f"{count} days", expected=f"at least {MIN_DAYS}")
-    test = count - (count - WINDOW_DAYS) // 5
+    origin, share = own_provenance(path, test=[given] if given else []), (count - WINDOW_DAYS) // 5
+    test, views, notes = count - share, series.views, series.notes
+    if given is not None and tested is not None:
+        after = series.first_day + timedelta(days=count)
+        if tested.first_day != after:
+            expected = f"{after}, the day after the last of --data, {path.name}"
+            raise DataError(given, found=f"{tested.first_day} as the first day", expected=expected)
+        test, views = count, np.concatenate([series.views, tested.views])
+        notes += (f"the {len(tested.views)} days from {after} on test, from {given.name}", *tested.notes)
     return ViewData(
-        provenance=replace(own_provenance(path), notes=series.notes),
-        views=series.views,
+        provenance=replace(origin, notes=notes),
+        views=views,
         first_day=series.first_day,
-        bounds=(test - (count - WINDOW_DAYS) // 5, test, count),
+        bounds=(test - share, test, len(views)),
         is_own=True,
     )

@@ -15,9 +15,8 @@ from torch.nn.functional import huber_loss, l1_loss, mse_loss
 from models import pictures
 from models.training import Plan, Recipe, seed_everything
 from models.viewcount import FORECAST, companions
-from models.viewcount.data import ViewData, load
+from models.viewcount.data import LearningOptions, ViewData, load
 from models.viewcount.net import DenseConfig, DenseNet
-from models.viewcount.table import SeriesOptions
 
 # Relative errors up to here count squared, larger ones by their size.
 HUBER_DELTA = 0.2
@@ -50,7 +49,7 @@ class ViewCountLearner:
     def __init__(self, recipe: Recipe, path: Path | None, seed: int, data: ViewData | None = None) -> None:
         self.recipe, self.path, self.seed = recipe, path, seed
         self.is_calibrated = False
-        self.alone: ViewData = load(path, convert(dict(recipe.reading), SeriesOptions)) if data is None else data
+        self.alone: ViewData = load(path, convert(dict(recipe.reading), LearningOptions)) if data is None else data
         self.data = self.alone
         self.plan = recipe.plan
         self.method: ViewMethod = recipe.method or ViewMethod()

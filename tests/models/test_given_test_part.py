@@ -1,5 +1,6 @@
 """The test part given by its owner: all of --data learns and validates, and only what was given tests."""
 
+from datetime import date, timedelta
 from pathlib import Path
 
 import click
@@ -11,6 +12,8 @@ from models.errors import DataError
 from models.image.data import load as load_pictures
 from models.tagging.data import load as load_sentences
 from models.train import choose_recipe, reading_of
+from models.viewcount.data import LearningOptions
+from models.viewcount.data import load as load_views
 
 
 def sentences(*words: str) -> str:
@@ -24,13 +27,37 @@ def test_sentences(tmp_path: Path) -> None:
     data = load_sentences(tmp_path / "all.conllu", test="../other.conllu")
     sizes = {split: len(found) for split, found in data.splits.items()}
     assert sizes == {"train": 18, "validation": 2, "test": 2}
-    assert list(data.provenance.sha256) == ["all.conllu", "other.conllu"]
+    assert list(data.provenance.sha256) == ["all.conllu", "test: other.conllu"]
     folder = tmp_path / "folder"
     folder.mkdir()
     for part in ("train", "dev"):
         (folder / f"x-{part}.conllu").write_text(sentences("a", "b", "c"))
     data = load_sentences(folder, test="../other.conllu")
     assert [sentence.words for sentence in data.splits["test"]] == [["a"], ["b"]]
+    assert [*data.provenance.sha256] == ["x-train.conllu", "x-dev.conllu", "test: other.conllu"]
+
+
+def write_views(path: Path, first: date, count: int) -> Path:
+    days = [first + timedelta(days=day) for day in range(count)]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("date,views\n" + "".join(f"{day},{100 + number % 7}\n" for number, day in enumerate(days)))
+    return path
+
+
+def test_views(tmp_path: Path) -> None:
+    """A second table that goes on where the first ends tests, and is named; any other first day is refused."""
+    path = write_views(tmp_path / "a" / "views.csv", date(2024, 1, 1), 200)
+    write_views(tmp_path / "b" / "views.csv", date(2024, 7, 19), 10)
+    data = load_views(path, LearningOptions(test="../../b/views.csv"))
+    assert (data.bounds, len(data.views)) == ((200 - 28, 200, 210), 210)
+    assert [*data.target_days("test")] == [*range(200, 210)]
+    assert data.provenance.notes == ("the 10 days from 2024-07-19 on test, from views.csv",)
+    assert [*data.provenance.sha256] == ["views.csv", "test: views.csv"]
+    for day in (date(2024, 7, 18), date(2024, 7, 20)):
+        write_views(tmp_path / "b" / "views.csv", day, 10)
+        message = f"b.views.csv: found {day} as the first day, expected 2024-07-19, the day after the last of --data"
+        with pytest.raises(DataError, match=message):
+            load_views(path, LearningOptions(test="../../b/views.csv"))
 
 
 def write_pictures(folder: Path, count: int, *classes: str) -> Path:

@@ -12,7 +12,7 @@ import pytest
 
 from models.errors import DataError
 from models.viewcount import exports
-from models.viewcount.data import load
+from models.viewcount.data import LearningOptions, load
 from models.viewcount.exports import MAX_BYTES
 from models.viewcount.table import Series, SeriesOptions, read_series
 from tests.models import view_tables as made
@@ -29,7 +29,7 @@ def test_exports(name: str, tmp_path: Path) -> None:
     write, options = made.EXPORTS[name]
     path = tmp_path / name
     path.write_bytes(write(250))
-    data = load(path, SeriesOptions(**options))
+    data = load(path, LearningOptions(**options))
     assert data.views.tolist() == made.views(250)
     assert data.first_day == date(2024, 1, 1)
 
