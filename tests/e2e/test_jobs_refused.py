@@ -10,6 +10,7 @@ import pytest
 import schemathesis
 
 from service.keys import line_of, new_key
+from tests.e2e.conftest import free_port
 from tests.e2e.job_steps import submit, wait, write_inputs
 from tests.e2e.test_openapi import ask
 
@@ -86,7 +87,7 @@ def test_keys(launch: Any, root: Path) -> None:
 
 def test_root_must_be_there(run: Any, new_home: Any, tmp_path: Path) -> None:
     """A storage root that is none ends the start in one line."""
-    settings = {"LECTERN_DEVICE": "cpu", "LECTERN_JOBS_ROOT": str(tmp_path / "none")}
+    settings = {"LECTERN_DEVICE": "cpu", "LECTERN_PORT": str(free_port()), "LECTERN_JOBS_ROOT": str(tmp_path / "none")}
     done = run("-m", "service", home=new_home(), timeout=20, **settings)
     assert done.returncode > 0
     assert json.loads(done.stderr)["message"].startswith("lectern: LECTERN_JOBS_ROOT: ")
