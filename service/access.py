@@ -2,22 +2,19 @@
 
 Without keys and without a rate there is no ``Access``, and everything is open. Once there is a key, or a file for them,
 everything but the health pages needs one: what is not listed here is refused, not served.
-
-A key is found by the SHA-256 of what was presented. Nobody can choose what to present so that its hash agrees with a
-stored one in more places, so the time that the look-up takes tells nothing; ``compare_digest`` has the last word.
 """
 
 import logging
 import os
 import threading
-from hashlib import sha256
-from hmac import compare_digest
 from time import sleep
 from typing import TypeAlias
 
 from models.errors import Forbidden, HttpError, RateLimited, SettingsError, Unauthenticated
 from models.small_files import read_small_file
 from service.admission import MAX_DIGITS, Header
+from service.callers import KEYS_FILE_ERROR, Caller, Ring
+from service.cells import Cell
 from service.keys import ADMIN, JOBS, METRICS, PREDICT, Key, check_unique, environment_keys, parse_keys
 from service.limits import Addresses, Bucket
 from service.settings import Settings
@@ -32,69 +29,7 @@ ADMIN_ROUTES = ("/v1/admin", "/v2/repository")
 JOBS_ROUTES = "/v1/jobs"
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 LOOK_SECONDS = 1.0
-# Ours have 51; nobody shall have megabytes hashed.
-MOST_KEY_BYTES = 512
-MOST_SEEN, MOST_FILE_BYTES = 4096, 2**20
-NO_KEY = "present one known key, as Authorization: Bearer KEY or as x-api-key: KEY"
-
-
-class Caller:
-    """Whoever holds a key.
-
-    Attributes:
-        key: Which.
-        roles: The key's, where a request finds them.
-        bucket: Its tokens; ``None`` without a limit.
-    """
-
-    __slots__ = ("bucket", "digest", "key", "roles")
-
-    def __init__(self, key: Key, bucket: Bucket | None) -> None:
-        self.key, self.digest, self.roles, self.bucket = key, key.digest, key.roles, bucket
-
-
-class Ring:
-    """The callers of one reading of the keys.
-
-    The headers that brought good keys are remembered as they came: hashing each again cost a request 2.5 µs instead of
-    0.5. They are found by Python's own hash, which a secret of the process keys, so their time tells nothing either.
-    """
-
-    __slots__ = ("_api_keys", "_bearers", "callers")
-
-    def __init__(self, callers: dict[bytes, Caller]) -> None:
-        self.callers = callers
-        self._bearers: dict[bytes | None, Caller] = {}
-        self._api_keys: dict[bytes | None, Caller] = {}
-
-    def remember(self, found: dict[bytes, bytes]) -> Caller | None:
-        """The caller that has sent this header before, where it is the only one."""
-        key = found.get(b"x-api-key")
-        if key is None:
-            return self._bearers.get(found.get(b"authorization"))
-        return None if b"authorization" in found else self._api_keys.get(key)
-
-    def look_up(self, headers: list[Header], found: dict[bytes, bytes]) -> Caller:
-        """The caller with the key in these headers.
-
-        Raises:
-            Unauthenticated: Without exactly one known key.
-        """
-        given, value = found.get(b"x-api-key"), found.get(b"authorization")
-        bearer = None if value is None else _bearer(value)
-        key = bearer if given is None else given.strip()
-        if not key or (value is not None and bearer != key) or len(key) > MOST_KEY_BYTES or _is_doubled(headers):
-            raise Unauthenticated(NO_KEY)
-        digest = sha256(key).digest()
-        caller = self.callers.get(digest)
-        if caller is None or not compare_digest(caller.digest, digest):
-            raise Unauthenticated(NO_KEY)
-        if given is None or value is None:
-            seen, header = (self._bearers, value) if given is None else (self._api_keys, given)
-            if len(seen) >= MOST_SEEN:
-                seen.clear()
-            seen[header] = caller
-        return caller
+MOST_FILE_BYTES = 2**20
 
 
 class Access:
@@ -142,8 +77,10 @@ class Access:
             return JOBS | ADMIN
         return PREDICT | ADMIN
 
-    def check(self, needed: int, headers: list[Header], found: dict[bytes, bytes], client: Client) -> Bucket | None:
-        """The bucket that this request has to take from, if any.
+    def check(
+        self, needed: int, headers: list[Header], found: dict[bytes, bytes], client: Client
+    ) -> Caller | Bucket | None:
+        """Whom this request has to ask for a token, if anybody.
 
         Args:
             needed: The roles of which the caller must have one.
@@ -163,7 +100,7 @@ class Access:
             caller = ring.look_up(headers, found)
         if not caller.roles & needed:
             raise Forbidden("this key may not do this")
-        return caller.bucket
+        return caller
 
     def caller(self, headers: list[Header]) -> Caller | None:
         """Who sent a request that was let in; ``None`` where nobody needs a key."""
@@ -176,11 +113,13 @@ class Access:
         found = dict(headers)
         error: HttpError | None
         try:
-            bucket = self.check(self.needed(path), headers, found, client)
+            caller = self.check(self.needed(path), headers, found, client)
         except (Unauthenticated, Forbidden) as refusal:
             error = refusal.with_traceback(None)
+            if isinstance(refusal, Forbidden) and (known := self.caller(headers)) is not None:
+                known.forbid()
         else:
-            error = None if bucket is None else bucket.refusal()
+            error = None if caller is None else caller.refusal()
         if error is not None:
             error.is_last = self._is_last(error, found)
         return error
@@ -222,11 +161,15 @@ class Access:
             self._use(text)
         except (OSError, SettingsError) as error:
             complaint = str(error)
+            if isinstance(error, OSError):
+                self._stamp = None  # it is read when it is back, even if it is the same
             if complaint != self._complaint:
                 logger.error("%s; the keys read before stay", complaint)
             self._complaint = complaint
+            Cell(KEYS_FILE_ERROR).set(1.0)
             return False
         self._complaint = ""
+        Cell(KEYS_FILE_ERROR).set(0.0)
         self.tell()
         return True
 
@@ -268,16 +211,6 @@ def open_access(settings: Settings) -> Access | None:
         logger.warning("whoever reaches %s may call: there are no LECTERN_KEYS and no LECTERN_KEYS_FILE", settings.host)
     is_open = not access.has_keys and settings.requests_per_second is None
     return None if is_open else access.watch()
-
-
-def _bearer(value: bytes) -> bytes | None:
-    scheme, _, key = value.partition(b" ")
-    return key.strip() if scheme.lower() == b"bearer" else None
-
-
-def _is_doubled(headers: list[Header]) -> bool:
-    names = [name for name, _ in headers]
-    return names.count(b"authorization") > 1 or names.count(b"x-api-key") > 1
 
 
 def _stamp(status: os.stat_result) -> Stamp:

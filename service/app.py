@@ -31,7 +31,6 @@ from service.gateway import Desk
 from service.jobs.desk import Jobs, open_jobs
 from service.lanes import Lanes
 from service.logs import configure, last_words
-from service.metrics import initialise, show_model
 from service.metrics_storage import keep_reserve
 from service.places import EmbeddedPlace, Place, RemotePlace, try_out
 from service.processes import collectors, count_devices, worker_name
@@ -39,6 +38,7 @@ from service.remains import gather_remains
 from service.runners import COMMON, check_devices, remote_families, runner_class, runner_service
 from service.server import use_wires
 from service.settings import Settings, metrics_place, settings
+from service.state_metrics import initialise, show_model
 from service.trail import find_exporter
 from service.versions import Versions
 from service.watchdog import beat

@@ -59,13 +59,14 @@ class MicroBatcher(Turns):
         lanes: "Lanes",
         *,
         name: str,
+        version: str,
         queue_limit: int,
         pace: Pace | None = None,
         watch: Watch | None = None,
     ) -> None:
         super().__init__(predictor, queue_limit=queue_limit, pace=pace)
         self.runner, self.lanes, self.name, self.pace = runner, lanes, name, pace
-        self.meter = Meter(name, predictor.card.budget, queue_limit)
+        self.meter = Meter(name, version, predictor.card.budget, queue_limit)
         self.watch = watch
         self.running: list[list[Entry]] = []
         self.used_seconds = 0.0

@@ -53,12 +53,16 @@ class Tally:
         counter: Whose.
         keys: The label's values, all there are.
         known: The other labels.
+
+    Attributes:
+        numbers: Where they stand, for who cannot afford to call ``add``.
+        places: Of them among the numbers, by the label's value.
     """
 
     def __init__(self, counter: Counter, keys: Sequence[str], **known: str) -> None:
         (free,) = set(counter._labelnames) - known.keys()
-        self._numbers, places = find([counter.labels(**known, **{free: key})._value for key in keys])
-        self._places: Mapping[str, int] = dict(zip(keys, places, strict=True))
+        self.numbers, places = find([counter.labels(**known, **{free: key})._value for key in keys])
+        self.places: Mapping[str, int] = dict(zip(keys, places, strict=True))
 
     def add(self, key: str, amount: float = 1.0) -> None:
         """Count one, or more.
@@ -66,7 +70,7 @@ class Tally:
         Raises:
             KeyError: If there is no such series; none is made here.
         """
-        self._numbers[self._places[key]] += amount
+        self.numbers[self.places[key]] += amount
 
 
 class Cell:

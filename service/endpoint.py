@@ -99,7 +99,10 @@ def make_endpoint(
     manifest, predictor = session.manifest, open_predictor(session)
     example = predictor.card.example(predictor.assets)
     name, limit, watched = manifest.model, settings.queue_limit, watch(manifest, predictor)
-    batcher = MicroBatcher(predictor, runner, lanes, name=name, queue_limit=limit, pace=pace, watch=watched)
+    version = manifest.version
+    batcher = MicroBatcher(
+        predictor, runner, lanes, name=name, version=version, queue_limit=limit, pace=pace, watch=watched
+    )
     trail = open_trail(settings)
     batcher.is_told = trail is not None
     return Endpoint(
@@ -109,7 +112,7 @@ def make_endpoint(
         batcher=batcher,
         bodies=Bodies(predictor.card, manifest.tag, max_instances=settings.max_instances),
         tensors=TensorBodies(predictor, manifest, max_instances=settings.max_instances),
-        ledger=Ledger(name, batcher.meter.answered),
+        ledger=Ledger(name, version, batcher.meter.answered),
         example={"model": manifest.tag, "predictions": predictor.predict([example])},
         digest=manifest.digest.encode(),
         recent=deque(maxlen=RECENT),

@@ -136,13 +136,14 @@ class Page:
         return "".join(lines).encode() + generate_latest(self._registry)
 
     def totals(self) -> dict[str, dict[tuple[str, str], float]]:
-        """Each model's numbers, by sample name and the value of the other label; the buckets of a histogram in one."""
+        """Each model's numbers, by sample name and the other label's value; versions in one, and buckets."""
         found: dict[str, dict[tuple[str, str], float]] = {}
         for key, value in self._read().items():
             _, sample, labels, _ = json.loads(key)
             model = labels.pop("model", None)
             if model is not None:
-                labels.pop("le", None)
+                for label in ("le", "version"):
+                    labels.pop(label, None)
                 of_model, place = found.setdefault(model, {}), (sample, "".join(labels.values()))
                 of_model[place] = of_model.get(place, 0.0) + value
         return found

@@ -29,7 +29,7 @@ from service.oip.exchange import AwaitedTensorExchange
 from service.oip.pages import INFER_ROUTE, Pages, check_version
 from service.openapi import assets_page, card_page, docs_page, index, openapi
 from service.reply import JSON
-from service.sending import Scope, Send, put_whole, send_answer, send_content
+from service.sending import Scope, Send, counted, put_whole, send_answer, send_content
 from service.trail import PARENT
 from service.versions import Versions
 
@@ -74,6 +74,7 @@ class Front:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        send = counted(send, self.desk().responses)
         if self.demo is not None and scope["path"] in self.demo:
             await self.demo.answer(scope, send)
             return

@@ -16,6 +16,7 @@ from service.admission import Admission, Header, admit
 from service.cooling import Cooling
 from service.drift_window import Windows
 from service.endpoint import Endpoint
+from service.http_metrics import Responses
 from service.reply import Reply, new_request_id, reply
 from service.settings import Settings
 from service.spare import Spare
@@ -71,6 +72,7 @@ class Exchange(Pending):
 
     def __init__(self, endpoint: Endpoint, request_id: bytes) -> None:
         self.endpoint, self.request_id = endpoint, request_id
+        endpoint.ledger.begin()
 
     def send(self, answer: bytes | HttpError) -> None:
         """Called once, with the JSON answer or an error; never after ``abandon``."""
@@ -81,6 +83,7 @@ class Exchange(Pending):
         self.started = monotonic()
         self.deadline = self.started + timeout_seconds
         endpoint = self.endpoint
+        endpoint.ledger.read(len(body))
         try:
             if desk.is_draining:
                 raise Draining("the service is stopping; ask another one")
@@ -187,9 +190,9 @@ class Exchange(Pending):
         if isinstance(answer, HttpError):
             if isinstance(answer, DeadlineExceeded):
                 self.dropped = LATE
-            self.endpoint.ledger.refuse(answer)
+            self.endpoint.ledger.fail(answer)
         else:
-            self.endpoint.ledger.answer(monotonic() - self.started)
+            self.endpoint.ledger.answer(monotonic() - self.started, len(answer))
         self.send(answer)
         self._tell("ok" if isinstance(answer, bytes) else answer.code)
 
@@ -238,6 +241,7 @@ class Desk:
         cooling: Connections that were refused.
         spare: What is done when there is time.
         preparation: What is done in ``pool``.
+        responses: Counts all answers to HTTP requests.
         windows: How far recent requests are from the training data.
     """
 
@@ -251,6 +255,7 @@ class Desk:
     cooling: Cooling = field(default_factory=Cooling)
     spare: Spare = field(default_factory=Spare)
     windows: Windows | None = None
+    responses: Responses = field(default_factory=Responses)
     preparation: TimeSharing = field(init=False)
 
     def __post_init__(self) -> None:

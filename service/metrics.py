@@ -6,10 +6,8 @@ from typing import NamedTuple
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from models.device import CPU_PROVIDER, CUDA_PROVIDER, Device
 from models.errors import HttpError
 from models.family import Budget
-from models.manifest import Manifest
 from service.cells import Cell, Spread, Tally
 from service.metrics_storage import require_room
 from service.turns import ABANDONED, BROKEN, LATE, Entry, Pending
@@ -36,10 +34,6 @@ OUTCOMES = (
 REFUSALS = ("queue_full", "long_wait", "too_late", "body_memory", "rate_limited", "draining")
 EXPIRED = (LATE, ABANDONED, BROKEN)
 STAGES = ("encode", "queue", "infer", "decode")
-ACTIVATED, ROLLED_BACK, REFUSED = ACTIVATIONS = ("activated", "rolled_back", "refused")
-JOB_OUTCOMES = ("done", "failed", "cancelled")
-JOB_ROWS = ("ok", "error")
-JOB_STATES = ("queued", "running", "paused", "paused_no_space")
 
 require_room()  # before the first metric makes its file
 
@@ -48,9 +42,21 @@ LATENCY_BUCKETS = (
 )  # fmt: skip
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
-REQUESTS = Counter("lectern_requests_total", "Requests to a model, by how they ended.", ["model", "outcome"])
+REQUESTS = Counter("lectern_requests_total", "Requests to a model, by how they ended.", ["model", "version", "outcome"])
 _LATENCY = Histogram(
-    "lectern_request_seconds", "From the whole body to the answer.", ["model"], buckets=LATENCY_BUCKETS
+    "lectern_request_seconds", "From the whole body to the answer.", ["model", "version"], buckets=LATENCY_BUCKETS
+)
+_IN_FLIGHT = Gauge(
+    "lectern_requests_in_flight",
+    "Requests to a model whose headers are here and that have not ended, in all workers.",
+    ["model"],
+    multiprocess_mode="livesum",
+)
+_REQUEST_BYTES = Counter(
+    "lectern_request_body_bytes_total", "Bodies of requests to a model that arrived whole and were read.", ["model"]
+)
+_RESPONSE_BYTES = Counter(
+    "lectern_response_body_bytes_total", "Bodies of a model's answers that are no errors.", ["model"]
 )
 _STAGE = Histogram(
     "lectern_stage_seconds",
@@ -90,38 +96,6 @@ _EXPIRED = Counter(
     ["model", "reason"],
 )
 _REFUSALS = Counter("lectern_refusals_total", "Requests refused for want of room or time, by why.", ["model", "reason"])
-_ACTIVATIONS = Counter("lectern_activations_total", "Versions that were to go live.", ["model", "outcome"])
-_MISMATCHES = Counter(
-    "lectern_artifact_mismatches_total", "Artifacts that were not what their certificates say.", ["model"]
-)
-_MODEL = Gauge(
-    "lectern_model_loaded",
-    "1 for each version of a model that serves, 0 for one that did.",
-    ["model", "version", "digest", "provider"],
-    multiprocess_mode="livemax",
-)
-_INSTALLED = Gauge(
-    "lectern_model_installed_timestamp_seconds",
-    "When the version that serves came into the model store; 0 if that is not known.",
-    ["model"],
-    multiprocess_mode="livemax",
-)
-_DEVICE = Gauge(
-    "lectern_device_info",
-    "1 where models compute: the device that is set, and the execution provider they really have.",
-    ["device", "provider"],
-    multiprocess_mode="livemax",
-)
-_JOBS = Counter("lectern_jobs_total", "Jobs, by how they ended.", ["outcome"])
-_JOB_ROWS = Counter("lectern_job_rows_total", "Rows of jobs, by how they came out, as they are scored.", ["outcome"])
-_JOBS_ACTIVE = Gauge(
-    "lectern_jobs_active", "Jobs that are not finished, by state.", ["state"], multiprocess_mode="livesum"
-)
-_JOB_PROGRESS = Gauge(
-    "lectern_job_progress_timestamp_seconds",
-    "When the running job that has stood still longest last got on; 0 when none runs.",
-    multiprocess_mode="livemax",
-)
 
 
 class Ledger:
@@ -132,27 +106,48 @@ class Ledger:
 
     Args:
         model: Whose.
+        version: Of it.
         answered: Its ``Meter``'s, which takes the times at the end of each micro-batch.
     """
 
-    def __init__(self, model: str, answered: list[float]) -> None:
+    def __init__(self, model: str, version: str, answered: list[float]) -> None:
         self._answered = answered
-        self._outcomes = Tally(REQUESTS, OUTCOMES, model=model)
+        self._outcomes = Tally(REQUESTS, OUTCOMES, model=model, version=version)
         self._refusals = Tally(_REFUSALS, REFUSALS, model=model)
-        ok = Cell(REQUESTS, model=model, outcome="ok")
-        self._numbers, self._ok = ok.numbers, ok.place
+        ok, sent = Cell(REQUESTS, model=model, version=version, outcome="ok"), Cell(_RESPONSE_BYTES, model=model)
+        received, open_now = Cell(_REQUEST_BYTES, model=model), Cell(_IN_FLIGHT, model=model)
+        self._ok, self._ok_place = ok.numbers, ok.place
+        self._sent, self._sent_place = sent.numbers, sent.place
+        self._received, self._received_place = received.numbers, received.place
+        self._open, self._open_place = open_now.numbers, open_now.place
 
-    def answer(self, seconds: float) -> None:
-        """Note the end of one request that is answered, and the time it took."""
-        self._numbers[self._ok] += 1.0
+    def begin(self) -> None:
+        """Note that a request's headers are here; it ends by ``answer``, ``fail`` or ``abandon``."""
+        self._open[self._open_place] += 1.0
+
+    def read(self, length: int) -> None:
+        """Note that its body is here, of so many bytes."""
+        self._received[self._received_place] += length
+
+    def answer(self, seconds: float, length: int) -> None:
+        """Note the end of one request that is answered, the time it took, and the bytes of its answer."""
+        self._ok[self._ok_place] += 1.0
+        self._sent[self._sent_place] += length
+        self._open[self._open_place] -= 1.0
         self._answered.append(seconds)
+
+    def fail(self, error: HttpError) -> None:
+        """Note the end of one request that gets an error."""
+        self._open[self._open_place] -= 1.0
+        self.refuse(error)
 
     def abandon(self) -> None:
         """Note the end of one request whose caller has left."""
+        self._open[self._open_place] -= 1.0
         self._outcomes.add("disconnected")
 
     def refuse(self, error: HttpError) -> None:
-        """Note the end of one request that got an error."""
+        """Note a request that got an error before anything of it was begun."""
         self._outcomes.add(error.code)
         if error.refusal:
             self._refusals.add(error.refusal)
@@ -173,12 +168,12 @@ class Meter:
         answered: How long the requests took that were answered since the last micro-batch ended, seconds.
     """
 
-    def __init__(self, model: str, budget: Budget, queue_limit: int) -> None:
+    def __init__(self, model: str, version: str, budget: Budget, queue_limit: int) -> None:
         self._budget = budget
         self._encode, self._queue, self._infer, self._decode = (
             Spread(_STAGE, model=model, stage=stage) for stage in STAGES
         )
-        self._latency = Spread(_LATENCY, model=model)
+        self._latency = Spread(_LATENCY, model=model, version=version)
         self._sizes, self._fill = Spread(_BATCH, model=model), Spread(_FILL, model=model)
         self._padding = Spread(_PADDING, model=model) if budget.is_padded else None
         self._expired = Tally(_EXPIRED, EXPIRED, model=model)
@@ -228,67 +223,3 @@ def note(batch: Sequence[Entry], ran: Ran) -> None:
     for pending in requests(batch):
         pending.inferring += ran.ended - ran.began
         pending.ready = ran.ended
-
-
-def initialise(models: Iterable[tuple[Manifest, str]], device: Device) -> None:
-    """Create every series once, so that a rate over a new one is never missing its first step.
-
-    Args:
-        models: That serve, with their execution providers.
-        device: That they were to compute on.
-    """
-    providers = set()
-    for manifest, provider in models:
-        providers.add(provider)
-        Tally(_ACTIVATIONS, ACTIVATIONS, model=manifest.model)
-        Cell(_MISMATCHES, model=manifest.model)
-    for provider in (CPU_PROVIDER, CUDA_PROVIDER):
-        Cell(_DEVICE, device=device, provider=provider).set(provider in providers)
-    Tally(_JOBS, JOB_OUTCOMES)
-    Tally(_JOB_ROWS, JOB_ROWS)
-    show_jobs({}, 0.0)
-
-
-def show_model(manifest: Manifest, provider: str, *, is_live: bool, installed: float = 0.0) -> None:
-    """Whether a version serves; one that did stays, at 0.
-
-    Args:
-        manifest: Its certificate.
-        provider: Where it computes.
-        is_live: Whether it serves.
-        installed: When it came into the store, seconds since 1970.
-    """
-    series = Cell(
-        _MODEL, model=manifest.model, version=manifest.version, digest=manifest.digest[:12], provider=provider
-    )
-    series.set(is_live)
-    if is_live:
-        Cell(_INSTALLED, model=manifest.model).set(installed)
-
-
-def count_activation(model: str, outcome: str) -> None:
-    """Note what became of a version that was to go live."""
-    Cell(_ACTIVATIONS, model=model, outcome=outcome).add()
-
-
-def count_mismatch(model: str) -> None:
-    """Note an artifact that is not what its certificate says."""
-    Cell(_MISMATCHES, model=model).add()
-
-
-def count_job(outcome: str) -> None:
-    """Note the end of one job."""
-    Cell(_JOBS, outcome=outcome).add()
-
-
-def count_rows(rows: int, errors: int) -> None:
-    """Note that jobs have got on by so many rows, so many of them with errors."""
-    Cell(_JOB_ROWS, outcome="ok").add(rows - errors)
-    Cell(_JOB_ROWS, outcome="error").add(errors)
-
-
-def show_jobs(active: dict[str, int], progress_at: float) -> None:
-    """How many jobs there are by state, and when the slowest of those that run last got on, seconds since 1970."""
-    for state in JOB_STATES:
-        Cell(_JOBS_ACTIVE, state=state).set(active.get(state, 0))
-    Cell(_JOB_PROGRESS).set(progress_at)

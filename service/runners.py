@@ -19,9 +19,9 @@ from models.family import Array, Family, Feeds
 from models.predictor import Pace, open_predictor, warm_up
 from models.session import Session, open_artifact
 from service.catalog import Served, find_version
-from service.metrics import count_mismatch
 from service.processes import count_devices
 from service.settings import Placement, Settings
+from service.state_metrics import count_mismatch
 from service.watchdog import beat
 
 COMMON: dict[str, Any] = {

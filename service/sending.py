@@ -6,10 +6,22 @@ from typing import Any, TypeAlias
 from models.errors import HttpError, RequestTimeout
 from service.body import Receive, linger
 from service.gateway import Exchange
+from service.http_metrics import Responses
 from service.reply import JSON, Reply, reply
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+def counted(send: Send, responses: Responses) -> Send:
+    """The same, which counts the answer that is sent."""
+
+    async def put(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            responses.count(message["status"])
+        await send(message)
+
+    return put
 
 
 async def send_content(

@@ -18,9 +18,9 @@ from service.catalog import find_version, installed_at
 from service.endpoint import Endpoint
 from service.gateway import Desk
 from service.live import Live, path, read_live, write_live
-from service.metrics import ACTIVATED, REFUSED, ROLLED_BACK, count_activation, count_mismatch, show_model
 from service.places import Place
 from service.shadow import Comparison, compare, judge
+from service.state_metrics import ACTIVATED, REFUSED, ROLLED_BACK, count_activation, count_mismatch, show_model
 
 logger = logging.getLogger("lectern.versions")
 FOLLOW_SECONDS = 1.0

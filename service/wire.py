@@ -150,7 +150,7 @@ class Wire(Connection):
                     self.cool()
             else:
                 headers = tuple(self.server_state.default_headers)
-                self._write(call.to_bytes(ready, headers))
+                self._write(call.to_bytes(ready, headers), 200)
         if self.unanswered or self.flow.read_paused or self.is_ending or self.pipeline:
             self._rest()
         else:
@@ -161,9 +161,10 @@ class Wire(Connection):
             self.is_ending = True
         elif self.is_ending and not (self.unanswered or self.pipeline or self.complaint):
             answer.headers.append(CLOSE)
-        self._write(answer.to_bytes(self.server_state.default_headers))
+        self._write(answer.to_bytes(self.server_state.default_headers), answer.status)
 
-    def _write(self, content: bytes) -> None:
+    def _write(self, content: bytes, status: int) -> None:
+        self.desk.responses.count(status)
         self.unread_bytes += len(content)
         self.transport.write(content)
 

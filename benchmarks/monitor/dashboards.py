@@ -12,6 +12,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from benchmarks.monitor.panels import (
     BYTES,
+    BYTES_PER_SECOND,
     COUNT,
     REQUESTS,
     SECONDS,
@@ -108,6 +109,29 @@ def _load() -> list[Panel]:
     ]  # fmt: skip
 
 
+def _http() -> list[Panel]:
+    rate = "sum by ({0}) (rate({1}[$__rate_interval])) > 0"
+    refused = rate.format("status", 'lectern_http_responses_total{status!~"200|201|202|204|206|304|307"}')
+    received, sent = (f"lectern_{kind}_body_bytes_total{OF_MODEL}" for kind in ("request", "response"))
+    return [
+        lines("Refused on any path, by status", REQUESTS, Query(refused, "{{status}}"), width=THIRD, is_stacked=True,
+              description="Also pages, jobs, unknown paths and broken HTTP, which no model counts."),
+        lines("Requests in flight", COUNT,
+              Query(f"sum by (model) (lectern_requests_in_flight{OF_MODEL})", "{{model}}"),
+              width=THIRD, is_stacked=True),
+        lines("Bodies", BYTES_PER_SECOND,
+              Query(f"sum(rate({received}[$__rate_interval]))", "in"),
+              Query(f"sum(rate({sent}[$__rate_interval]))", "out"), width=THIRD),
+        lines("By key", REQUESTS,
+              Query(rate.format("key, outcome", "lectern_key_requests_total"), "{{key}} {{outcome}}"),
+              width=THIRD, is_stacked=True, description="Empty without keys."),
+        lines("By version", REQUESTS,
+              Query(rate.format("model, version", f"lectern_requests_total{OF_MODEL}"), "{{model}} {{version}}"),
+              width=THIRD, is_stacked=True),
+        rows("Built from", COUNT, Query("lectern_build_info", "runs"), width=THIRD),
+    ]  # fmt: skip
+
+
 def overview() -> Dashboard:
     """Everything at a glance."""
     page = board(
@@ -136,6 +160,7 @@ def overview() -> Dashboard:
               width=THIRD, limit=0.0144,
               description="Of what could be answered; what callers do wrong counts on neither side."),
     ])  # fmt: skip
+    page = _row(page, "HTTP", _http())
     page = _row(page, "Where the time goes", _stages_of_all())
     page = _row(page, "Load", _load())
     page = _row(page, "Models", [

@@ -36,6 +36,7 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 Panel = Any  # the builders share no type
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 REQUESTS, SECONDS, SHARE, BYTES, COUNT, TIMES = "reqps", "s", "percentunit", "bytes", "short", "suffix: ×"
+BYTES_PER_SECOND = "binBps"
 THIRD, HALF, WHOLE = 8, 12, 24
 TALL = 7
 # Of outcomes that are shown on several pages.

@@ -194,9 +194,9 @@ def _miscounts() -> None:
     def change(module: Any) -> None:
         answer, turns = module.Ledger.answer, itertools.count()
 
-        def forgetful(self: Any, seconds: float) -> None:
+        def forgetful(self: Any, *what: Any) -> None:
             if next(turns) % 50 != 7:
-                answer(self, seconds)
+                answer(self, *what)
 
         module.Ledger.answer = forgetful
 
@@ -207,7 +207,7 @@ def _no_metrics() -> None:
     """Nothing of the request's way is counted or measured."""
 
     def change(module: Any) -> None:
-        for name in ("answer", "abandon", "refuse"):
+        for name in ("begin", "read", "answer", "fail", "abandon", "refuse"):
             setattr(module.Ledger, name, lambda *_: None)
         for name in ("begin", "end", "spend", "drop"):
             setattr(module.Meter, name, lambda *_: None)

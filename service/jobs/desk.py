@@ -26,9 +26,9 @@ from models.errors import (
     UnknownVersion,
     UnsupportedMediaType,
 )  # fmt: skip
-from service.access import Caller
 from service.admission import Header, admit, request_id
 from service.body import Receive, read_body
+from service.callers import Caller
 from service.catalog import find_version
 from service.gateway import Desk
 from service.jobs.book import Book, Job, same

@@ -19,8 +19,8 @@ from service.jobs.book import Book, Job, State
 from service.jobs.place import Place
 from service.jobs.result import Result, result_of
 from service.jobs.run import STACK_CHANGED, Ending, Event, Run
-from service.metrics import count_job, show_jobs
 from service.settings import Settings
+from service.state_metrics import count_job, show_jobs
 
 logger = logging.getLogger("lectern.jobs")
 

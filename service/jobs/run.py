@@ -19,8 +19,8 @@ from msgspec import Struct
 from models.datasets import REPOSITORY
 from service.jobs.book import Job, State
 from service.jobs.place import Place
-from service.metrics import count_rows
 from service.settings import Settings
+from service.state_metrics import count_rows
 
 # A child that was asked to pause may finish writing.
 PAUSE_SECONDS = 10.0

@@ -19,6 +19,7 @@ from models.errors import (
     UnknownVersion,
 )
 from service.admin import stored_versions
+from service.build_info import VERSION
 from service.endpoint import Endpoint
 from service.exposition import Page
 from service.gateway import Desk
@@ -26,7 +27,7 @@ from service.oip.exchange import tell
 from service.oip.statistics import statistics
 from service.versions import Versions
 
-NAME, VERSION = "lectern", "0.1.0"
+NAME = "lectern"
 PLATFORM = "onnx_onnxv1"
 EXTENSIONS = (
     "binary_tensor_data",

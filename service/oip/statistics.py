@@ -58,7 +58,8 @@ def _own() -> dict[str, Totals]:
     for metric in REGISTRY.collect():
         for sample in metric.samples:
             labels = dict(sample.labels)
-            model = labels.pop("model", None)
+            model, _ = labels.pop("model", None), labels.pop("version", None)
             if model is not None and labels.pop("le", "+Inf") == "+Inf":
-                found.setdefault(model, {})[sample.name, "".join(labels.values())] = sample.value
+                of_model, place = found.setdefault(model, {}), (sample.name, "".join(labels.values()))
+                of_model[place] = of_model.get(place, 0.0) + sample.value
     return found

@@ -12,20 +12,14 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.catalog import shipped_tags
-from service.metrics import (
-    ACTIVATIONS,
-    EXPIRED,
-    JOB_OUTCOMES,
-    JOB_ROWS,
-    JOB_STATES,
-    OUTCOMES,
-    REFUSALS,
-    STAGES,
-)
+from service.http_metrics import STATUSES
+from service.metrics import EXPIRED, OUTCOMES, REFUSALS, STAGES
+from service.state_metrics import ACTIVATIONS, JOB_OUTCOMES, JOB_ROWS, JOB_STATES
 
 pytestmark = [pytest.mark.e2e]
 
 MODELS = sorted(shipped_tags())
+VERSIONS = {model: tag.partition(":")[2] for model, tag in shipped_tags().items()}
 NAME = re.compile(r"lectern(_[a-z0-9]+)+")
 UNITS = (
     "seconds",
@@ -39,9 +33,23 @@ UNITS = (
     "bound",
     "loaded",
     "active",
+    "flight",
+    "error",
     "total",
 )
-COUNTED = ("requests", "jobs", "rows", "refusals", "activations", "mismatches", "instances", "seconds", "range")
+COUNTED = (
+    "requests",
+    "jobs",
+    "rows",
+    "refusals",
+    "activations",
+    "mismatches",
+    "instances",
+    "seconds",
+    "range",
+    "responses",
+    "bytes",
+)
 SCALED = ("ms", "milliseconds", "minutes", "kilobytes", "mb", "percent")
 LABELS: dict[str, frozenset[str] | re.Pattern[str]] = {
     "model": frozenset(MODELS),
@@ -55,6 +63,11 @@ LABELS: dict[str, frozenset[str] | re.Pattern[str]] = {
     "process": re.compile(r"worker-[1-9]|runner-[a-z]+|supervisor"),
     "version": re.compile(r"[0-9][\w.-]*"),
     "digest": re.compile(r"[0-9a-f]{12}"),
+    "status": frozenset(STATUSES),
+    "commit": re.compile(r"[0-9a-f]{7,40}|unknown"),
+    "python": re.compile(r"3\.\d+\.\d+"),
+    "onnxruntime": re.compile(r"[\d.]+"),
+    "bentoml": re.compile(r"[\d.]+"),
     "le": re.compile(r"[0-9.e+-]+|\+Inf"),
     "feature": re.compile(r"[a-z][a-z0-9_]*"),
     "bin": re.compile(r"[\w.+/ -]{1,40}"),  # edges, or a model's own classes
@@ -63,6 +76,11 @@ LABELS: dict[str, frozenset[str] | re.Pattern[str]] = {
 WHOLE: dict[str, dict[str, Iterable[str]]] = {
     "lectern_requests_total": {"model": MODELS, "outcome": OUTCOMES},
     "lectern_request_seconds_count": {"model": MODELS},
+    "lectern_requests_in_flight": {"model": MODELS},
+    "lectern_request_body_bytes_total": {"model": MODELS},
+    "lectern_response_body_bytes_total": {"model": MODELS},
+    "lectern_http_responses_total": {"status": STATUSES},
+    "lectern_keys_file_error": {},
     "lectern_stage_seconds_count": {"model": MODELS, "stage": STAGES},
     "lectern_batch_instances_count": {"model": MODELS},
     "lectern_batch_fill_ratio_count": {"model": MODELS},
@@ -126,6 +144,11 @@ def series(page: str) -> dict[str, float]:
     }
 
 
+def versioned(row: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The labels of a series that says of which version of the model it is, too."""
+    return sorted([*row, ("version", VERSIONS[dict(row)["model"]])])
+
+
 def missing(page: str) -> list[str]:
     found = series(page)
     wanted = []
@@ -133,7 +156,8 @@ def missing(page: str) -> list[str]:
         rows: list[list[tuple[str, str]]] = [[]]
         for label, values in labels.items():
             rows = [[*row, (label, value)] for row in rows for value in values]
-        wanted += [f"{name}{sorted(row)}" for row in rows]
+        is_versioned = name in ("lectern_requests_total", "lectern_request_seconds_count")
+        wanted += [f"{name}{versioned(row) if is_versioned else sorted(row)}" for row in rows]
     return [name for name in wanted if name not in found]
 
 
@@ -185,7 +209,7 @@ def test_stages_are_told_apart(placed: Any) -> None:
         labels = [f"[('model', '{model}'), ('stage', '{stage}')]" for stage in STAGES]
         assert [grown[f"lectern_stage_seconds_count{one}"] for one in labels] == [1] * 4
         parts = [grown[f"lectern_stage_seconds_sum{one}"] for one in labels]
-        whole = grown[f"lectern_request_seconds_sum[('model', '{model}')]"]
+        whole = grown[f"lectern_request_seconds_sum{versioned([('model', model)])}"]
         assert min(parts) > 0
         # Decoding ends when the answer is written, a little after the request.
         assert whole * 0.5 < sum(parts) < whole + 0.005, (parts, whole)
@@ -219,14 +243,14 @@ def test_a_death_leaves_the_counters_and_no_ghosts(launch: Any) -> None:
     wait_until_ready(server, 4)
     before = series(server.get("/metrics").text)
     assert before["lectern_queue_limit_instances[('model', 'viewcount')]"] == 200
-    ok = "lectern_requests_total[('model', 'viewcount'), ('outcome', 'ok')]"
+    ok = f"lectern_requests_total{versioned([('model', 'viewcount'), ('outcome', 'ok')])}"
     for _ in range(2):
         kill_a_worker(server)
     after = series(server.get("/metrics").text)
     assert before.keys() == after.keys()
     assert (before[ok], after[ok]) == (40, 40)
     assert after["lectern_queue_limit_instances[('model', 'viewcount')]"] == 200
-    assert after["lectern_request_seconds_count[('model', 'viewcount')]"] == 40
+    assert after[f"lectern_request_seconds_count{versioned([('model', 'viewcount')])}"] == 40
 
 
 def kill_a_worker(server: Any) -> None:

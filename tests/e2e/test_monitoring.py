@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 EACH, ROWS = 60, 3000
 # What has nothing to say here: no GPU, no job that runs, no padding but in tagging's own page, nobody refused by a key.
 MAY_BE_EMPTY = (
+    "lectern_key_requests_total",  # only where there are keys
     r"lectern_device_memory_bytes",
     r"lectern_job_progress_timestamp_seconds > 0",
     r"ALERTS\{",

@@ -91,7 +91,7 @@ def test_counted(guarded: tuple[Any, Path, dict[str, str]]) -> None:
     assert len(refused) == 1
     assert float(refused[0].split()[-1]) >= 1
     for outcome in ("forbidden", "rate_limited"):
-        assert f'lectern_requests_total{{model="viewcount",outcome="{outcome}"}}' in text
+        assert f'lectern_requests_total{{model="viewcount",outcome="{outcome}",version=' in text
 
 
 def test_bentoml_client(guarded: tuple[Any, Path, dict[str, str]]) -> None:

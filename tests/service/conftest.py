@@ -271,14 +271,11 @@ class Live:
         return client
 
     def _outcomes(self) -> Counter[str]:
-        samples = (sample for metric in REQUESTS.collect() for sample in metric.samples)
-        return Counter(
-            {
-                sample.labels["outcome"]: int(sample.value)
-                for sample in samples
-                if sample.name.endswith("_total") and sample.labels["model"] == "double"
-            }
-        )
+        found = Counter[str]()
+        for sample in (sample for metric in REQUESTS.collect() for sample in metric.samples):
+            if sample.name.endswith("_total") and sample.labels["model"] == "double":
+                found[sample.labels["outcome"]] += int(sample.value)
+        return found
 
     async def counted(self) -> Counter[str]:
         """How requests to the model that doubles ended since this server started."""

@@ -97,7 +97,9 @@ def make_batcher(
 ) -> MicroBatcher:
     predictor = make_predictor(budget, cost or (lambda sample: 1), decimal)
     runner: Any = SimpleNamespace(run=model, run_now=model)
-    return MicroBatcher(predictor, runner, lanes or Lanes(IN_FLIGHT), name="fake", queue_limit=queue_limit, pace=pace)
+    return MicroBatcher(
+        predictor, runner, lanes or Lanes(IN_FLIGHT), name="fake", version="1.0.0", queue_limit=queue_limit, pace=pace
+    )
 
 
 def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -15,6 +15,7 @@ from service.access import Access
 from service.demo.__main__ import address
 from service.demo.pages import STATIC, Demo
 from service.front import Front
+from service.http_metrics import Responses
 from service.keys import line_of
 from service.settings import Settings
 
@@ -39,7 +40,7 @@ async def inner(scope: Any, receive: Any, send: Any) -> None:
 def make_get(**wanted: Any) -> Get:
     """Asks a front without models; ``demo=None`` is one without the page."""
     access = Access(Settings(**wanted["settings"])) if "settings" in wanted else None
-    desk: Any = SimpleNamespace(access=access, endpoints={}, is_draining=False)
+    desk: Any = SimpleNamespace(access=access, endpoints={}, is_draining=False, responses=Responses())
     front = Front(inner, lambda: desk, demo=wanted.get("demo", Demo()))
 
     def get(path: str, method: str = "GET", **headers: str) -> Answer:

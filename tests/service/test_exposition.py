@@ -117,6 +117,19 @@ def test_the_dead_are_gathered(tmp_path: Path, writers: list[Writer]) -> None:
     assert len([*tmp_path.glob("*.db")]) == 7
 
 
+def test_totals_are_over_all_versions(tmp_path: Path) -> None:
+    """The statistics of a model add up what its versions have counted."""
+    script = """if True:
+        from prometheus_client import Counter
+        counter = Counter("asked_total", "A.", ["model", "version", "outcome"])
+        for version in ("1.0.0", "1.0.1"):
+            counter.labels("m", version, "ok").inc(3)
+    """
+    environment = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PATH": "/bin"}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    assert Page(tmp_path).totals() == {"m": {("asked_total", "ok"): 6.0}}
+
+
 STEPS = ("replace", "unlink")
 
 

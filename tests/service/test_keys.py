@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from models.errors import Forbidden, SettingsError, Unauthenticated
 from service.access import Access, open_access
+from service.callers import Caller
 from service.keys import ADMIN, METRICS, PREDICT, Key, line_of, main, new_key, parse_keys
 from service.limits import Bucket
 from service.settings import Settings
@@ -192,7 +193,7 @@ def test_long_keys_are_not_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
         hashed.append(len(key))
         return hashlib.sha256(key)
 
-    monkeypatch.setattr("service.access.sha256", sha256)
+    monkeypatch.setattr("service.callers.sha256", sha256)
     assert not may(access, "x" * 2**20)
     assert may(access, ALICE)
     assert hashed == [len(ALICE)]
@@ -206,7 +207,7 @@ def test_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
         compared.append((one, other))
         return False
 
-    monkeypatch.setattr("service.access.compare_digest", compare)
+    monkeypatch.setattr("service.callers.compare_digest", compare)
     assert not may(Access(Settings(keys=OF_ALICE)), ALICE)
     assert compared == [(digest(ALICE), digest(ALICE))]
 
@@ -239,7 +240,7 @@ def test_admin() -> None:
 
 def test_few_headers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has a key cannot fill the memory with spellings of it, and bad ones are not kept at all."""
-    monkeypatch.setattr("service.access.MOST_SEEN", 3)
+    monkeypatch.setattr("service.callers.MOST_SEEN", 3)
     access = Access(Settings(keys=OF_ALICE))
     for number in range(50):
         for value in (b"Bearer " + b" " * number + ALICE.encode(), b"Bearer %d" % number):
@@ -432,8 +433,9 @@ def test_a_new_file_forgives_nothing(file: Path) -> None:
     def bucket() -> Bucket:
         headers = [(b"x-api-key", ALICE.encode())]
         found = access.check(PREDICT, headers, dict(headers), None)
-        assert found is not None
-        return found
+        assert isinstance(found, Caller)
+        assert found.bucket is not None
+        return found.bucket
 
     assert [bool(bucket().wait()) for _ in range(2)] == [False, True]
     replace(file, slow + "\n" + OF_BOB)

@@ -104,7 +104,7 @@ def test_where_a_batch_is_computed(pace: Pace | None, is_now: bool) -> None:
             run=lambda feeds, names: compute("thread", feeds), run_now=lambda feeds, names: compute("here", feeds)
         )
         predictor = make_predictor(Budget(unit="rows", batch=8, explained=1))
-        batcher = MicroBatcher(predictor, runner, Lanes(1), name="fake", queue_limit=9, pace=pace)
+        batcher = MicroBatcher(predictor, runner, Lanes(1), name="fake", version="1.0.0", queue_limit=9, pace=pace)
         assert await ask(batcher, 3) == [7]
         assert where == ["here" if is_now else "thread"]
 

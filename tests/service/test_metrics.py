@@ -9,22 +9,24 @@ from models.device import Device
 from models.errors import DeadlineExceeded, Draining, Overloaded, RateLimited, RunnerFailed
 from models.family import Budget
 from service.gateway import crowded
-from service.metrics import EXPIRED, OUTCOMES, REFUSALS, STAGES, Ledger, Meter, Ran, initialise
+from service.metrics import EXPIRED, OUTCOMES, REFUSALS, STAGES, Ledger, Meter, Ran
+from service.state_metrics import initialise
 from service.turns import ABANDONED, BROKEN, LATE, Entry, Pending
 
-MODEL = "metered"
+MODEL, VERSION = "metered", "1.2.3"
 
 
 def value(name: str, **labels: str) -> float:
     """A series now; it must be there."""
-    found = REGISTRY.get_sample_value(name, {"model": MODEL, **labels})
+    versioned = {"version": VERSION} if name.startswith(("lectern_requests_total", "lectern_request_seconds")) else {}
+    found = REGISTRY.get_sample_value(name, {"model": MODEL, **versioned, **labels})
     assert found is not None, (name, labels)
     return found
 
 
 @pytest.fixture
 def meter() -> Meter:
-    return Meter(MODEL, Budget(unit="tokens", batch=100, explained=1, is_padded=True), 64)
+    return Meter(MODEL, VERSION, Budget(unit="tokens", batch=100, explained=1, is_padded=True), 64)
 
 
 def entries(*costs: int, queued: float = 0.0) -> list[Entry]:
@@ -35,7 +37,7 @@ def entries(*costs: int, queued: float = 0.0) -> list[Entry]:
 
 def test_every_series_is_there_from_the_start(meter: Meter) -> None:
     """Before the first request each outcome, reason, stage and bucket exists, at 0."""
-    Ledger(MODEL, meter.answered)
+    Ledger(MODEL, VERSION, meter.answered)
     for name, key, values in (
         ("lectern_requests_total", "outcome", OUTCOMES),
         ("lectern_refusals_total", "reason", REFUSALS),
@@ -73,14 +75,14 @@ def test_a_batch(meter: Meter) -> None:
 
 def test_answered(meter: Meter) -> None:
     """An answer is counted at once, and its time when its micro-batch ends."""
-    ledger = Ledger(MODEL, meter.answered)
+    ledger = Ledger(MODEL, VERSION, meter.answered)
     ok, count, total = (
         value("lectern_requests_total", outcome="ok"),
         value("lectern_request_seconds_count"),
         value("lectern_request_seconds_sum"),
     )
-    ledger.answer(0.5)
-    ledger.answer(0.25)
+    ledger.answer(0.5, 100)
+    ledger.answer(0.25, 11)
     assert value("lectern_requests_total", outcome="ok") == ok + 2
     meter.end(entries(1), Ran(1.0, 2.0))
     meter.end(entries(1), Ran(1.0, 2.0))
@@ -113,7 +115,7 @@ def test_the_end_of_a_batch(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_refusals(error: Any, reason: str | None) -> None:
     """A refusal is one outcome and one reason; an error that is none has no reason."""
-    ledger = Ledger(MODEL, [])
+    ledger = Ledger(MODEL, VERSION, [])
     outcome = value("lectern_requests_total", outcome=error.code)
     reasons = {one: value("lectern_refusals_total", reason=one) for one in REFUSALS}
     ledger.refuse(error)

@@ -50,7 +50,7 @@ FULL = """
 mount -t tmpfs -o size={size} tmpfs "$PROMETHEUS_MULTIPROC_DIR" || exit 77
 [ {reserve} = 0 ] || "$0" -c "from service.metrics_storage import keep_reserve; keep_reserve()"
 dd if=/dev/zero of="$PROMETHEUS_MULTIPROC_DIR/full" bs=64k 2> /dev/null
-exec "$0" -c "import service.metrics as m; m.REQUESTS.labels('x', 'ok').inc(); print('counted')"
+exec "$0" -c "import service.metrics as m; m.REQUESTS.labels('x', '1', 'ok').inc(); print('counted')"
 """
 
 

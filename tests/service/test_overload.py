@@ -51,7 +51,9 @@ def batcher(monkeypatch: pytest.MonkeyPatch, double_card: Any) -> MicroBatcher:
     assets: Any = None
     card = replace(double_card, budget=Budget(unit="rows", batch=8, explained=1))
     predictor = Predictor(card=card, assets=assets, outputs=frozenset("y"), run=lambda feeds, names: {})
-    return MicroBatcher(predictor, runner, Lanes(1), name="fake", queue_limit=10_000, pace=Pace(1.0, 0.125))
+    return MicroBatcher(
+        predictor, runner, Lanes(1), name="fake", version="1.0.0", queue_limit=10_000, pace=Pace(1.0, 0.125)
+    )
 
 
 def test_the_first_guess(batcher: MicroBatcher, clock: Clock) -> None:

@@ -27,9 +27,10 @@ export function read(text) {
 
 function add(figures, name, labels, value) {
   if (name === "lectern_requests_total") figures.requests += value;
-  else if (name === "lectern_request_seconds_bucket")
-    figures.buckets.set(Number(labels.le.replace("+Inf", "Infinity")), value);
-  else if (name === "lectern_feature_window_instances") figures.window = value;
+  else if (name === "lectern_request_seconds_bucket") {
+    const bound = Number(labels.le.replace("+Inf", "Infinity"));
+    figures.buckets.set(bound, (figures.buckets.get(bound) ?? 0) + value); // of every version that has answered
+  } else if (name === "lectern_feature_window_instances") figures.window = value;
   else {
     const kind = name.endsWith("_index") ? "index" : "limit";
     figures.drift.set(labels.feature, { ...figures.drift.get(labels.feature), [kind]: value });

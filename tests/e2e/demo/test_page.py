@@ -245,6 +245,26 @@ def test_percentile(visit: Any) -> None:
     assert page.evaluate(script, [none, [[0.1, 5], [None, 100]]]) == [0.1, None]
 
 
+def test_versions_are_added_up(visit: Any) -> None:
+    """Requests and buckets of a model are those of all its versions together."""
+    page = visit.open("viewcount")
+    script = """async text => {
+        const { read } = await import('/demo/metrics.js');
+        const { requests, buckets } = read(text).get('viewcount');
+        return [requests, [...buckets.values()]];
+    }"""
+    lines = [
+        f'{name}{{model="viewcount",version="1.0.{patch}"{more}}} 5.0'
+        for patch in (0, 1)
+        for name, more in (
+            ("lectern_requests_total", ',outcome="ok"'),
+            ("lectern_request_seconds_bucket", ',le="0.1"'),
+            ("lectern_request_seconds_bucket", ',le="+Inf"'),
+        )
+    ]
+    assert page.evaluate(script, "\n".join(lines)) == [10, [10, 10]]
+
+
 def fulfil(route: Route, **answer: Any) -> None:
     """Answer in the service's place."""
     route.fulfill(**answer)

@@ -63,7 +63,9 @@ def draw(predictor: Predictor, count: int, seed: int = 0) -> list[Any]:
 
 
 def total(model: str, outcome: str) -> float:
-    return REGISTRY.get_sample_value("lectern_requests_total", {"model": model, "outcome": outcome}) or 0.0
+    samples = (sample for metric in REGISTRY.collect() for sample in metric.samples)
+    wanted = {"model": model, "outcome": outcome}.items()
+    return sum(one.value for one in samples if one.name == "lectern_requests_total" and wanted <= one.labels.items())
 
 
 @every_model
