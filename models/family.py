@@ -186,8 +186,10 @@ class SeriesReader:
         window: How many values a window has.
         label: Name of what each value is of, e.g. ``"day"``.
         options: What may be said of a file that it does not say itself (a msgspec struct).
+        asked: The options that are fields of each instance instead.
         recognise: Whether a file's beginning, with the file's name and the options, is that of a series.
-        read: A whole file likewise to its values ``(N,)`` float64 and what each is of, ``N`` texts.
+        read: A whole file likewise to its values ``(N,)`` float64, what each is of, ``N`` texts, and what was passed
+            over, put in order or filled in, a line each.
         most_bytes: A larger file is refused.
     """
 
@@ -195,8 +197,9 @@ class SeriesReader:
     window: int
     label: str
     options: type[msgspec.Struct]
+    asked: tuple[str, ...]
     recognise: Callable[[bytes, str, Any], bool]
-    read: Callable[[bytes, str, Any], tuple[Array, list[str]]]
+    read: Callable[[bytes, str, Any], tuple[Array, list[str], tuple[str, ...]]]
     most_bytes: int
 
 

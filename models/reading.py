@@ -16,6 +16,7 @@ class Saying(NamedTuple):
         option: The command line's, e.g. ``--date-column``.
         text: What it means.
         choices: What it may be; ``None`` for any text.
+        bounds: Of a whole number, the least and the most; ``None`` for any other.
         is_path: Whether it is a file or folder; kept by its place beside the data.
     """
 
@@ -23,18 +24,20 @@ class Saying(NamedTuple):
     option: str
     text: str
     choices: tuple[str, ...] | None
+    bounds: tuple[int, int] | None
     is_path: bool = False
 
 
 def sayings(options: type[Struct]) -> list[Saying]:
-    """All that may be said: each field is annotated with its type, text or a ``Literal``, and a description."""
+    """All that may be said: each field has its type (text, a ``Literal``, a bounded ``int``) and a description."""
     found = []
     for field in fields(options):
         kind, extra = get_args(field.type)
         assert isinstance(extra, Meta)
         choices = tuple(choice for choice in get_args(kind) if choice) if get_origin(kind) is Literal else None
+        bounds = (int(extra.ge or 0), int(extra.le or 0)) if kind is int else None
         option, is_path = f"--{field.name.replace('_', '-')}", bool((extra.extra or {}).get("is_path"))
-        found.append(Saying(field.name, option, extra.description or "", choices, is_path))
+        found.append(Saying(field.name, option, extra.description or "", choices, bounds, is_path))
     return found
 
 

@@ -16,7 +16,7 @@ from models.errors import DataError
 from models.family import SeriesReader
 from models.viewcount.cells import CellError, counted_days, parsed_days, whole_number
 from models.viewcount.exports import MAX_BYTES, Row, Table, tables
-from models.viewcount.schema import WINDOW_DAYS
+from models.viewcount.schema import HORIZON_DAYS, MAX_HORIZON_DAYS, WINDOW_DAYS
 
 # Columns by their usual names, the likelier first.
 DATES = ("date", "day", "day index", "nth day", "timestamp")
@@ -25,6 +25,8 @@ NTH_DAY = "nth day"
 MAX_DAYS = 36_600
 # Of what stands for the day where a row is one of totals.
 LONGEST_TOTAL = 40
+# Of a column's name in a note.
+LONGEST_NAME = 80
 # As much of a file as shows what it is.
 HEAD_BYTES = 2**16
 
@@ -45,6 +47,12 @@ class SeriesOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     delimiter: Annotated[str, Meta(description="Between cells, or tab; by default what gives most columns.")] = ""
     encoding: Annotated[str, Meta(description="By default UTF-8, or what a byte order mark says.")] = ""
     table: Annotated[str, Meta(description="Which of several tables: its number, or its file in an archive.")] = ""
+
+
+class ForecastOptions(SeriesOptions, frozen=True, kw_only=True, omit_defaults=True):
+    """What the command line may say of a table to forecast from."""
+
+    horizon: Annotated[int, Meta(ge=1, le=MAX_HORIZON_DAYS, description="How many days to forecast.")] = HORIZON_DAYS
 
 
 class Series(NamedTuple):
@@ -118,21 +126,24 @@ def is_series(content: bytes, file: str, options: SeriesOptions) -> bool:
     return False
 
 
-def read_days(content: bytes, file: str, options: SeriesOptions) -> tuple[NDArray[np.float64], list[str]]:
-    """The views of a file and the day of each, in ISO 8601; raises as ``read_series``, without what a cell holds."""
+def read_days(
+    content: bytes, file: str, options: SeriesOptions
+) -> tuple[NDArray[np.float64], list[str], tuple[str, ...]]:
+    """The views of a file, the day of each in ISO 8601, notes; raises as ``read_series``, but quotes no cell."""
     try:
         series = read_series(content, file, options)
     except CellError as error:
         raise error.unquoted from None
     days = [str(series.first_day + timedelta(days=day)) for day in range(len(series.views))]
-    return series.views.astype(np.float64), days
+    return series.views.astype(np.float64), days, series.notes
 
 
 READER = SeriesReader(
     field="views",
     window=WINDOW_DAYS,
     label="last_day",
-    options=SeriesOptions,
+    options=ForecastOptions,
+    asked=("horizon",),
     recognise=is_series,
     read=read_days,
     most_bytes=MAX_BYTES,
@@ -192,7 +203,9 @@ def _read(table: Table, file: str, options: SeriesOptions) -> Series:
     for name in names:
         if name and names.count(name) > 1:
             raise DataError(file, row=table.header.number, found=f"two columns {name!r}", expected="each name once")
-    notes = [] if names[columns.views] in VIEWS else [f"the views are {table.header.cells[columns.views]!r}"]
+    notes = (
+        [] if names[columns.views] in VIEWS else [f"the views are {table.header.cells[columns.views][:LONGEST_NAME]!r}"]
+    )
     rows = _days_alone(table, columns, file, notes)
     counted = _by_day(_dated(rows, columns, table, file, options), file, options)
     if [*counted] != sorted(counted):

@@ -50,6 +50,7 @@ class Job(Struct, frozen=True, kw_only=True):
         input: Below the storage root, as it was asked; ``None`` for an upload.
         suffix: Of an upload, e.g. ``csv.gz``.
         code: Why it failed or rests, for machines; ``reason`` is for people.
+        notes: What was passed over, put in order or filled in of its input, a line each.
         seconds: How long it has run so far.
         created: Seconds since 1970, as ``started`` and ``ended``.
     """
@@ -73,6 +74,7 @@ class Job(Struct, frozen=True, kw_only=True):
     reason: str | None = None
     output_bytes: int | None = None
     output_sha256: str | None = None
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
     created: float = 0.0
     started: float | None = None

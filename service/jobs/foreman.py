@@ -207,7 +207,7 @@ class Foreman:
 
     async def _finish(self, run: Run, result: Result) -> None:
         progress = {"rows": result.rows, "errors": result.errors, "rows_total": result.rows, "seconds_left": None}
-        output = {"output_bytes": result.bytes, "output_sha256": result.sha256}
+        output = {"output_bytes": result.bytes, "output_sha256": result.sha256, "notes": result.notes}
         ended = {"state": State.DONE, "ended": time(), "code": None, "reason": None}
         if await asyncio.to_thread(self.book.change, run.job.id, {**progress, **output, **ended}):
             run.tell_rows(result.rows, result.errors)

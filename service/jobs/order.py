@@ -5,9 +5,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 from models.bodies import from_decoding
 from models.errors import Fault, InvalidRequest
+from models.reading import sayings
+from models.registry import CARDS
 
 T = TypeVar("T")
 
@@ -38,6 +41,7 @@ class UploadFormat(StrEnum):
     JSONL = "jsonl"
     CSV = "csv"
     TSV = "tsv"
+    TXT = "txt"
     PARQUET = "parquet"
     ARROW = "arrow"
     CONLLU = "conllu"
@@ -53,32 +57,40 @@ class UploadFormat(StrEnum):
     TAR_ZST = "tar.zst"
 
 
-DECIMAL = "Before the fraction in a CSV file's numbers."
-ENCODING = "Of a CSV file, such as `latin-1`; UTF-8 by default."
-HEADER = "Whether a CSV file's first row names its columns."
-# The options that a query can hold.
-IN_QUERY = ("id_column", "delimiter", "decimal", "encoding", "header", "max_errors", "max_error_rate")
+# What may be said of a table that is one series.
+SAID = {saying.name: saying for card in CARDS if card.series for saying in sayings(card.series.options)}
+HORIZON = SAID["horizon"].bounds or (1, 1)
+# What the command line takes without a word that takes it back.
+FLAGS = {"every_day": False}
 
 
-class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How to read and to score; each means what the command line's does."""
+def _of_series(name: str) -> str:
+    return f"Of a series: {SAID[name].text}"
 
-    columns: Annotated[
-        dict[Name, Name], Meta(max_length=64, description="Field of an instance to the input's column that holds it.")
-    ] = {}
-    keep: Annotated[
-        tuple[Name, ...], Meta(max_length=64, description="Keys of a JSON line that are no field misspelt.")
-    ] = ()
+
+class Asked(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """How to read and to score, as far as a query can hold it; each means what the command line's does."""
+
     id_column: Annotated[Name | None, Meta(description="The column that the output shows beside each prediction.")] = (
         None
     )
     delimiter: Annotated[Delimiter | None, Meta(description="Between the cells of a CSV file.")] = None
-    decimal: Annotated[Literal[".", ","] | None, Meta(description=DECIMAL)] = None
-    encoding: Annotated[Name | None, Meta(description=ENCODING)] = None
-    header: Annotated[bool | None, Meta(description=HEADER)] = None
-    part_rows: Annotated[Annotated[int, Meta(ge=1, le=2**16)] | None, Meta(description="Most rows of a part.")] = None
-    part_bytes: Annotated[Annotated[int, Meta(ge=1024, le=2**24)] | None, Meta(description="Most bytes of a part.")] = (
+    decimal: Annotated[Literal[".", ","] | None, Meta(description="Before the fraction in a CSV file's numbers.")] = (
         None
+    )
+    encoding: Annotated[Name | None, Meta(description="Of a CSV file, such as `latin-1`; UTF-8 by default.")] = None
+    header: Annotated[bool | None, Meta(description="Whether a CSV file's first row names its columns.")] = None
+    date_column: Annotated[Name | None, Meta(description=_of_series("date_column"))] = None
+    views_column: Annotated[Name | None, Meta(description=_of_series("views_column"))] = None
+    date_format: Annotated[Name | None, Meta(description=_of_series("date_format"))] = None
+    thousands: Annotated[Literal[",", ".", "'", "space"] | None, Meta(description=_of_series("thousands"))] = None
+    gaps: Annotated[Literal["refuse", "zero", "interpolate"] | None, Meta(description=_of_series("gaps"))] = None
+    table: Annotated[Name | None, Meta(description=_of_series("table"))] = None
+    horizon: Annotated[
+        Annotated[int, Meta(ge=HORIZON[0], le=HORIZON[1])] | None, Meta(description=_of_series("horizon"))
+    ] = None
+    every_day: Annotated[bool, Meta(description="Of a series: a row for each day with a whole window before it.")] = (
+        False
     )
     max_errors: Annotated[
         Annotated[int, Meta(ge=0)] | None, Meta(description="The job fails when more rows than this do.")
@@ -88,20 +100,34 @@ class Options(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         Meta(description="The job fails when a larger part of all rows than this does."),
     ] = None
 
+
+class Options(Asked, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """How to read and to score a file that is there already."""
+
+    columns: Annotated[
+        dict[Name, Name], Meta(max_length=64, description="Field of an instance to the input's column that holds it.")
+    ] = {}
+    keep: Annotated[
+        tuple[Name, ...], Meta(max_length=64, description="Keys of a JSON line that are no field misspelt.")
+    ] = ()
+    part_rows: Annotated[Annotated[int, Meta(ge=1, le=2**16)] | None, Meta(description="Most rows of a part.")] = None
+    part_bytes: Annotated[Annotated[int, Meta(ge=1024, le=2**24)] | None, Meta(description="Most bytes of a part.")] = (
+        None
+    )
+
     def arguments(self) -> list[str]:
         """For the command line; a value never stands alone, where it could look like an option."""
         given = [f"--column={field}={column}" for field, column in self.columns.items()]
         given += [f"--keep={key}" for key in self.keep]
-        single: dict[str, str | float | None] = {
-            "id-column": self.id_column,
-            "delimiter": self.delimiter,
-            "part-rows": self.part_rows,
-        }
-        single |= {"part-bytes": self.part_bytes, "max-errors": self.max_errors}
-        single |= {"decimal": self.decimal, "encoding": self.encoding}
-        single |= {"max-error-rate": self.max_error_rate}
-        given += [f"--{name}={value}" for name, value in single.items() if value is not None]
-        return given if self.header is None else [*given, "--header" if self.header else "--no-header"]
+        for name, value in asdict(self).items():
+            option = name.replace("_", "-")
+            if name in ("columns", "keep") or value is None or value == FLAGS.get(name):
+                continue
+            if isinstance(value, bool):
+                given.append(f"--{option}" if value else f"--no-{option}")
+            else:
+                given.append(f"--{option}={value}")
+        return given
 
 
 class Order(Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,24 +141,17 @@ class Order(Struct, frozen=True, forbid_unknown_fields=True):
     options: Options = Options()
 
 
-class UploadOrder(Struct, frozen=True, forbid_unknown_fields=True):
+class UploadOrder(Asked, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A job over the body itself: the query of ``POST /v1/jobs?model=…&format=…``."""
 
     model: Tag
     format: Annotated[UploadFormat, Meta(description="Of the body.")]
     output_format: OutputFormat = OutputFormat.JSONL
-    id_column: Annotated[Name | None, Meta(description="The column that names each row.")] = None
-    delimiter: Annotated[Delimiter | None, Meta(description="Between the cells of a CSV file.")] = None
-    decimal: Annotated[Literal[".", ","] | None, Meta(description=DECIMAL)] = None
-    encoding: Annotated[Name | None, Meta(description=ENCODING)] = None
-    header: Annotated[bool | None, Meta(description=HEADER)] = None
-    max_errors: Annotated[int, Meta(ge=0)] | None = None
-    max_error_rate: Annotated[float, Meta(ge=0, le=1)] | None = None
 
     @property
     def options(self) -> Options:
         """Those that a query can hold."""
-        return Options(**{name: getattr(self, name) for name in IN_QUERY})
+        return Options(**{name: getattr(self, name) for name in Asked.__struct_fields__})
 
 
 def read_order(body: bytes) -> Order:

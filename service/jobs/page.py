@@ -35,6 +35,7 @@ class Page(Struct, frozen=True, kw_only=True):
     code: str | None
     reason: str | None
     output: Output | None
+    notes: tuple[str, ...]
     created: str
     started: str | None
     ended: str | None
@@ -65,6 +66,7 @@ def page(job: Job) -> Page:
         code=job.code,
         reason=job.reason,
         output=Output(job.output_bytes or 0, job.output_sha256 or "") if is_there else None,
+        notes=job.notes,
         created=_time(job.created) or "",
         started=_time(job.started),
         ended=_time(job.ended),

@@ -15,6 +15,7 @@ class Result(Struct, frozen=True):
     errors: int
     bytes: int
     sha256: str
+    notes: tuple[str, ...] = ()
 
 
 def result_of(output: Path, said: Event) -> Result:
@@ -31,4 +32,4 @@ def result_of(output: Path, said: Event) -> Result:
     if sha256 is None:
         with output.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Result(said.rows, said.errors, size, sha256)
+    return Result(said.rows, said.errors, size, sha256, said.notes)

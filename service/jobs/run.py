@@ -56,6 +56,7 @@ class Event(Struct, frozen=True):
     reason: str | None = None
     bytes: int | None = None
     sha256: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Ending(Struct, frozen=True):

@@ -147,7 +147,7 @@ def make_options(columns: tuple[str, ...], **options: Any) -> Options:
     if any(not (field and name) for field, _, name in pairs):
         raise click.BadParameter("expected FIELD=NAME", param_hint="--column")
     said = {name: options.pop(name) for name in SAID if name in options}
-    series = {name: value for name, value in said.items() if value}
+    series = {name: str(value) for name, value in said.items() if value}
     return Options(columns={field: name for field, _, name in pairs}, series=series, **options)
 
 
@@ -214,6 +214,7 @@ def say_done(out: Out, watch: Watch, manifest: Manifest, *, was_undone: bool) ->
             rows=manifest.rows,
             errors=manifest.errors,
             passed_over=manifest.passed_over or 0,
+            notes=manifest.notes or (),
             bytes=manifest.bytes,
             sha256=manifest.sha256,
         )
@@ -223,6 +224,8 @@ def say_done(out: Out, watch: Watch, manifest: Manifest, *, was_undone: bool) ->
         had = "" if was_undone else "nothing to do, this job is done: "
         more = f", {manifest.passed_over:,} files passed over" if manifest.passed_over else ""
         click.echo(f"{had}{manifest.rows:,} rows, {manifest.errors:,} error rows{more}: {out}")
+        for note in manifest.notes or ():
+            click.echo(note, err=True)
         say_errors(watch)
 
 

@@ -16,7 +16,7 @@ from service.scoring.storage import is_local, local_path
 Command = Callable[..., Any]
 
 
-def _or_nothing(_context: click.Context, _option: click.Parameter, value: str | None) -> str:
+def _or_nothing(_context: click.Context, _option: click.Parameter, value: Any) -> Any:
     """An option that is not given is an empty text."""
     return value or ""
 
@@ -33,8 +33,8 @@ SAID = {
 
 def _saying(saying: Saying) -> Callable[[Command], Command]:
     """The option of the command line for something that may be said of a series."""
-    choice = click.Choice(saying.choices) if saying.choices else None
-    return click.option(saying.option, type=choice, callback=_or_nothing, help=f"Of a series: {saying.text}")
+    kind = click.Choice(saying.choices) if saying.choices else click.IntRange(*saying.bounds) if saying.bounds else None
+    return click.option(saying.option, type=kind, callback=_or_nothing, help=f"Of a series: {saying.text}")
 
 
 FORMAT_OPTIONS: list[Callable[[Command], Command]] = [

@@ -27,6 +27,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         bytes: Its size.
         errors: How many of its rows are error rows.
         passed_over: How many files of the input are none of its rows; not there if none are.
+        notes: What was passed over, put in order or filled in of a series, a line each; not there if nothing was.
         parts: Rows, errors and sha256 of each part.
         stack: Versions and machine.
         digest: sha256 of this manifest, with nothing in this place.
@@ -45,6 +46,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     stack: dict[str, str]
     digest: str = ""
     passed_over: int | msgspec.UnsetType = msgspec.UNSET
+    notes: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 def seal(manifest: Manifest) -> Manifest:

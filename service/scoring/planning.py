@@ -22,11 +22,13 @@ class Plan(NamedTuple):
         entry: As it is noted.
         mark: How the input looked from outside before it was read.
         passed_over: Files of the input that are none of its rows.
+        notes: What was made of the rest, a line each.
     """
 
     entry: Entry
     mark: str
     passed_over: int
+    notes: tuple[str, ...]
 
 
 def make_plan(job: "Job", ledger: Ledger, expect: Callable[[int], None]) -> Plan:
@@ -55,7 +57,7 @@ def make_plan(job: "Job", ledger: Ledger, expect: Callable[[int], None]) -> Plan
     source = read_through(job)
     if source.digest != entry.input_digest:
         raise InputChanged(f"the input is not what it was when this job began; to score it as it is, remove {folder}")
-    return Plan(entry, mark, source.passed_over)
+    return Plan(entry, mark, source.passed_over, source.notes)
 
 
 def _plan_anew(job: "Job", ledger: Ledger, expect: Callable[[int], None], mark: str) -> Plan:
@@ -76,7 +78,7 @@ def _plan_anew(job: "Job", ledger: Ledger, expect: Callable[[int], None], mark: 
             overwrites=job.terms.overwrites,
         )
         plan.close(entry)
-    return Plan(entry, mark, source.passed_over)
+    return Plan(entry, mark, source.passed_over, source.notes)
 
 
 def read_through(job: "Job") -> Source:

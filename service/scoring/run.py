@@ -73,7 +73,7 @@ class Run:
 
     def __init__(self, job: "Job", ledger: Ledger, lock: Lock, stamp: str, plan: Plan) -> None:
         self._job, self._ledger, self._lock = job, ledger, lock
-        self._entry, self._mark, self._passed_over = plan
+        self._entry, self._mark, self._passed_over, self._notes = plan
         self._stamp = stamp
         self._output = job.output.aside("output", stamp, job.workspace.folder)
         self._take_over(ledger.begin(self._stamp))
@@ -236,6 +236,7 @@ class Run:
                 rows=self._entry.rows,
                 errors=self._errors,
                 passed_over=self._passed_over or msgspec.UNSET,
+                notes=self._notes or msgspec.UNSET,
                 parts=[*self._ledger.digests()],
                 stack=job.assignment.stack(),
             )

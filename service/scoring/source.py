@@ -110,6 +110,11 @@ class Source(Protocol):
         """How many files of a folder or an archive are none of its rows, once ``cuts`` has ended."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else was passed over, put in order or filled in, a line each, once ``cuts`` has ended."""
+        ...
+
     def cuts(self) -> Iterator[Cut]:
         """One pass over the input in bounded memory; the same input and options give the same cuts.
 

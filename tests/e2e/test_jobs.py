@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def house(launch: Any, root: Path) -> Any:
     """Two workers, for tests that leave them alive."""
-    return launch(LECTERN_JOBS_ROOT=str(root), LECTERN_WORKERS="2", LECTERN_MODELS="tagging")
+    return launch(LECTERN_JOBS_ROOT=str(root), LECTERN_WORKERS="2", LECTERN_MODELS="tagging,viewcount")
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,32 @@ def test_an_upload(output_format: str, house: Any, root: Path) -> None:
         results.append(house.client.get(f"{place}/result").content)
     assert results[0] == results[1]
     assert results[0]
+
+
+def test_a_series(house: Any, root: Path, run: Any, tmp_path: Path) -> None:
+    """A table of days and views, sent along or below the root, is forecast as the command line does, and told of."""
+    days = [f"{date(2024, 1, 1) + timedelta(days=day)};{1000 + 10 * day}" for day in range(80) if day != 40]
+    (root / "views.csv").write_text("Tag;Aufrufe\n" + "\n".join(days) + "\n")
+    said = {"date_column": "Tag", "gaps": "interpolate", "horizon": 14, "every_day": True}
+    query = {"model": "viewcount", "format": "csv", **said}
+    sent = house.client.post("/v1/jobs", params=query, content=(root / "views.csv").read_bytes())
+    assert sent.status_code == 202, sent.text
+    target = tmp_path / "out.jsonl"
+    words = ["--date-column", "Tag", "--gaps", "interpolate", "--horizon", "14", "--every-day", "--quiet"]
+    source = str(root / "views.csv")
+    done = run("-m", "service.scoring", "run", "viewcount", source, str(target), *words, home=house.home, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert target.read_bytes().count(b"\n") == 80 - 55
+    for place in (sent.headers["location"], submit(house, "views.csv", model="viewcount", options=said)):
+        job = wait(house, place, "done")
+        assert job["notes"] == [
+            "the views are 'Aufrufe'",
+            "1 of 80 days were missing, the first 2024-02-10; --gaps interpolate",
+        ]
+        assert house.client.get(f"{place}/result").content == target.read_bytes()
+    refused = submit(house, "views.csv", model="viewcount", options={"date_column": "Tag"})
+    job = wait(house, refused, "failed")
+    assert job["reason"].startswith("views.csv: found no views for 2024-02-10")
 
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])

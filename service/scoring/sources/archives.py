@@ -58,7 +58,7 @@ class ZipSource:
 
     def __init__(self, spec: Spec) -> None:
         self._spec, self._reader, self._pass = spec, FileReader(spec), Pass(spec.source, "")
-        self.passed_over = 0
+        self.passed_over, self.notes = 0, ()
         self._file = CheckedFile(spec.source)
 
     @cached_property
@@ -169,7 +169,7 @@ class TarSource:
     schema = SCHEMA
 
     def __init__(self, spec: Spec) -> None:
-        self._spec, self._reader, self.passed_over = spec, FileReader(spec), 0
+        self._spec, self._reader, self.passed_over, self.notes = spec, FileReader(spec), 0, ()
         self._pass = Pass(spec.source, spec.compression)
         self._spans = Spans(spec.source, spec.compression)
 

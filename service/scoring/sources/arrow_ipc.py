@@ -29,7 +29,7 @@ class _Piece(NamedTuple):
 class ArrowSource:
     """An Arrow file or stream."""
 
-    passed_over = 0
+    passed_over, notes = 0, ()
 
     def __init__(self, spec: Spec) -> None:
         self._spec, self._pass = spec, Pass(spec.source, "")

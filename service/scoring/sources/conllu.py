@@ -37,7 +37,7 @@ _ASCII = bytes([*range(128), *b"?" * 128])
 class ConlluSource:
     """A CoNLL-U file."""
 
-    passed_over = 0
+    passed_over, notes = 0, ()
 
     def __init__(self, spec: Spec) -> None:
         self._spec, self.card = spec, find_card(spec.family, spec.task)

@@ -42,7 +42,7 @@ def find_delimiter(spec: Spec) -> str:
 class CsvSource:
     """A CSV file; its spec is complete."""
 
-    passed_over = 0
+    passed_over, notes = 0, ()
 
     def __init__(self, spec: Spec) -> None:
         self._spec, self._pass = spec, Pass(spec.source, spec.compression)

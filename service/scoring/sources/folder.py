@@ -31,7 +31,7 @@ class FolderSource:
 
     def __init__(self, spec: Spec) -> None:
         self._spec, self._reader = spec, FileReader(spec)
-        self.digest, self.passed_over = "", 0
+        self.digest, self.passed_over, self.notes = "", 0, ()
         self._files: _Files = _LocalFiles(spec.source) if is_local(spec.source) else _RemoteFiles(spec.source)
 
     def cuts(self) -> Iterator[Cut]:

@@ -25,7 +25,7 @@ INDEX = "index"
 class IdxSource:
     """An IDX file of pictures."""
 
-    passed_over = 0
+    passed_over, notes = 0, ()
     schema = pa.schema([(INDEX, pa.int64())])
 
     def __init__(self, spec: Spec) -> None:

@@ -65,7 +65,7 @@ def check_json(text: bytes) -> None:
 class JsonlSource:
     """A JSON-lines file."""
 
-    passed_over = 0
+    passed_over, notes = 0, ()
 
     def __init__(self, spec: Spec) -> None:
         import pyarrow as pa

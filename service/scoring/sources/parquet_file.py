@@ -25,7 +25,7 @@ _TAIL_BYTES, _ENCRYPTED = 8, b"PARE"
 class ParquetSource:
     """A Parquet file."""
 
-    passed_over = 0
+    passed_over, notes = 0, ()
 
     def __init__(self, spec: Spec) -> None:
         self._spec, self._pass = spec, Pass(spec.source, "")

@@ -4,7 +4,7 @@ By default there is one row, the last window, which asks for what comes next; wi
 has a whole window.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -27,18 +27,28 @@ NAMED = frozenset({"csv", "jsonl", "zip"})
 def options_of(spec: Spec, reader: SeriesReader) -> Any:
     """What was said of the series: its own options, and those of every CSV file."""
     shared = {name: getattr(spec.options, name, "") for name in reader.options.__struct_fields__}
-    return msgspec.convert(
-        {**spec.options.series, **{name: said for name, said in shared.items() if said}}, reader.options
-    )
+    given = {**spec.options.series, **{name: said for name, said in shared.items() if said}}
+    return msgspec.convert(given, reader.options, strict=False)
 
 
 def is_series(spec: Spec) -> bool:
     """Whether the input is a series and not rows: as the options say, else by its beginning.
 
     Raises:
-        DataError: If it cannot be read.
+        DataError: If it cannot be read, or is none though options say something of a series.
     """
+    is_one, said = _is_series(spec), [*spec.options.series, *(["every_day"] if spec.options.every_day else [])]
+    if said and not is_one:
+        option = f"--{said[0].replace('_', '-')}"
+        expected = f"a table of one series, for a model that reads one, which {spec.model} does not with this input"
+        raise DataError(spec.source, found=option, expected=expected)
+    return is_one
+
+
+def _is_series(spec: Spec) -> bool:
     reader = find_card(spec.family, spec.task).series
+    if spec.input_format == "series":
+        return True
     if reader is None or spec.input_format not in NAMED:
         return False
     if spec.options.series:
@@ -61,6 +71,9 @@ class SeriesSource:
         self.reader: SeriesReader = self.card.series
         self.schema = pa.schema([(self.reader.label, pa.string())])
         self.digest = ""
+        self.notes: tuple[str, ...] = ()
+        self._options = options_of(spec, self.reader)
+        self._asked = {name: getattr(self._options, name) for name in self.reader.asked if name in spec.options.series}
         self._windows: tuple[NDArray[np.float64], list[str]] | None = None
 
     def _load(self) -> tuple[str, NDArray[np.float64], list[str]]:
@@ -71,7 +84,7 @@ class SeriesSource:
             if len(content) > self.reader.most_bytes:
                 found = f"more than {self.reader.most_bytes} bytes"
                 raise DataError(self._spec.source, found=found, expected="one series")
-        values, labels = self.reader.read(bytes(content), self._spec.source, options_of(self._spec, self.reader))
+        values, labels, self.notes = self.reader.read(bytes(content), self._spec.source, self._options)
         window = self.reader.window
         if len(values) < window:
             raise DataError(self._spec.source, found=f"{len(values)} days", expected=f"at least {window}")
@@ -101,23 +114,31 @@ class SeriesSource:
             self._windows = windows, ends
         windows, ends = self._windows
         span = slice(cut.first_row, cut.first_row + cut.rows)
-        return SeriesRows(self.card, self.reader, windows[span], pa.table([ends[span]], schema=self.schema))
+        table = pa.table([ends[span]], schema=self.schema)
+        return SeriesRows(self.card, self.reader, windows[span], table, self._asked)
 
 
 class SeriesRows:
     """Some windows."""
 
-    def __init__(self, card: AnyCard, reader: SeriesReader, windows: NDArray[np.float64], ends: pa.Table) -> None:
-        self._card, self._reader, self._windows, self._ends = card, reader, windows, ends
+    def __init__(
+        self,
+        card: AnyCard,
+        reader: SeriesReader,
+        windows: NDArray[np.float64],
+        ends: pa.Table,
+        asked: Mapping[str, Any],
+    ) -> None:
+        self._card, self._reader, self._windows, self._ends, self._asked = card, reader, windows, ends, asked
         self.count = len(windows)
 
     def instance(self, row: int) -> Any:
         """The window."""
-        return self._card.instance(**{self._reader.field: self._windows[row].tolist()})
+        return self._card.instance(**{self._reader.field: self._windows[row].tolist()}, **self._asked)
 
     def numbers(self, field: str) -> NDArray[np.float64] | None:
-        """All windows."""
-        return self._windows if field == self._reader.field else None
+        """All windows, where nothing else is asked."""
+        return self._windows if not self._asked and field == self._reader.field else None
 
     def words(self, field: str) -> None:
         """None: these have no lists of words."""

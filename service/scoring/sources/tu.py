@@ -46,7 +46,7 @@ class _Graphs(NamedTuple):
 class TuSource:
     """A folder in the TU format."""
 
-    passed_over = 0
+    passed_over, notes = 0, ()
 
     schema = pa.schema([(GRAPH, pa.int64())])
 

@@ -68,7 +68,7 @@ def main() -> None:
             rows = {"rows": number + 1, "rows_total": len(lines), "errors": lines[: number + 1].count("error")}
             say("progress", **rows, rows_per_second=1.0, seconds_left=len(lines) - number - 1.0)
     PART.rename(TARGET)
-    say("done", rows=len(lines), errors=lines.count("error"))
+    say("done", rows=len(lines), errors=lines.count("error"), notes=["one", "two"])
 
 
 main()

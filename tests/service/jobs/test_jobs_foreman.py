@@ -13,6 +13,7 @@ import pytest
 from service.jobs import run as run_module
 from service.jobs.book import State
 from service.jobs.order import Options
+from service.jobs.page import page
 from tests.service.jobs.yard import Yard, run
 
 pytestmark = pytest.mark.timeout(60)
@@ -37,6 +38,7 @@ def test_done(make_yard: Callable[..., Yard]) -> None:
         content = b"0 a\n1 error\n2 wait\n"
         assert (job.rows, job.rows_total, job.errors, job.output_bytes) == (3, 3, 1, len(content))
         assert job.output_sha256 == hashlib.sha256(content).hexdigest()
+        assert (job.notes, page(job).notes) == (("one", "two"), ("one", "two"))
         assert yard.place.output(job).read_bytes() == content
         assert os.listdir(yard.place.folder(identity)) == ["output.csv"]
 

@@ -6,7 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec.structs import fields
+
+from service.jobs.order import Asked, Options
+from service.scoring import options
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -14,6 +19,19 @@ pytestmark = pytest.mark.timeout(60)
 # Uploads
 
 UPLOAD = "/v1/jobs?model=double&format=csv"
+
+
+def test_options_of_the_command_line() -> None:
+    """What may be said of a series, or of a file sent along, on the command line, may be said over REST."""
+    asked = {field.name: field for field in fields(Asked)}
+    assert [name for name in options.SAID if name not in asked] == []
+    for name, saying in options.SAID.items():
+        kind = msgspec.json.schema(asked[name].type)["anyOf"][0]
+        assert (kind.get("enum"), kind.get("minimum"), kind.get("maximum")) == (
+            sorted(saying.choices) if saying.choices else None,
+            *(saying.bounds or (None, None)),
+        )
+    assert Options(every_day=False, header=True).arguments() == ["--header"]
 
 
 @pytest.mark.parametrize("is_wire", [True, False])
@@ -25,6 +43,7 @@ def test_uploads(is_wire: bool, run: Any, serve: Any, root: Path, api: Any) -> N
             client, content = await live.connect(), bytes(range(256)) * 9000
             chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (content[:7], content[7:])) + b"0\r\n\r\n"
             asked_for = "&id_column=a%20b&delimiter=%3B&decimal=,&encoding=latin-1&header=false"
+            asked_for += "&date_column=Tag&gaps=zero&horizon=14&every_day=true"
             whole = api.request("POST", UPLOAD + asked_for, content, kind=b"text/csv")
             chunked = api.request("POST", UPLOAD, b"", b"transfer-encoding: chunked") + chunks
             for asked in (whole, chunked):
@@ -36,6 +55,7 @@ def test_uploads(is_wire: bool, run: Any, serve: Any, root: Path, api: Any) -> N
                 assert (jobs.place.input(job).name, page["input"]) == ("input.csv", None)
             assert jobs.book.all(None, 9)[1].options.arguments() == [
                 "--id-column=a b", "--delimiter=;", "--decimal=,", "--encoding=latin-1", "--no-header",
+                "--date-column=Tag", "--gaps=zero", "--horizon=14", "--every-day",
             ]  # fmt: skip
 
     run(work)
@@ -48,6 +68,8 @@ def test_uploads(is_wire: bool, run: Any, serve: Any, root: Path, api: Any) -> N
         ("/v1/jobs?model=double&format=exe", (), 422, "invalid_request"),
         ("/v1/jobs?model=double&format=csv&format=csv", (), 422, "invalid_request"),
         ("/v1/jobs?model=double&format=csv&strange=1", (), 422, "invalid_request"),
+        ("/v1/jobs?model=double&format=csv&horizon=29", (), 422, "invalid_request"),
+        ("/v1/jobs?model=double&format=csv&gaps=guess", (), 422, "invalid_request"),
         ("/v1/jobs?model=double&format=../../x", (), 422, "invalid_request"),
         ("/v1/jobs?" + "&".join(f"a{n}=1" for n in range(99)), (), 422, "invalid_request"),
         ("/v1/jobs?model=%ff&format=csv", (), 422, "invalid_request"),

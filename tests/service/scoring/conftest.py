@@ -1,7 +1,7 @@
 """Jobs in one process: an input, a model and a spec to the output's bytes and rows."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -12,12 +12,17 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.models import ModelStore
+from click.testing import CliRunner, Result
 
+from export.store import install
 from models.bodies import to_json
 from models.device import Device
 from models.predictor import Predictor
 from models.session import Session
 from service.scoring.assembly import Assembly
+from service.scoring.commands import main
 from service.scoring.scorer import Scorer
 from service.scoring.source import complete
 from service.scoring.spec import Options, make_spec
@@ -125,3 +130,23 @@ def prediction() -> Callable[[bytes], bytes]:
         return found
 
     return cut
+
+
+@pytest.fixture
+def stocked(
+    tmp_path: Path, shipped_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Callable[..., Result]]]:
+    """Puts shipped models into a store of the test's own; what it returns calls the command line there."""
+    (tmp_path / "store" / "models").mkdir(parents=True)
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "store"))
+
+    def call(*words: Any) -> Result:
+        return CliRunner().invoke(main, [str(word) for word in words])
+
+    def fill(*models: str) -> Callable[..., Result]:
+        for name in models:
+            install(shipped_folder(name))
+        return call
+
+    with BentoMLContainer.model_store.patch(ModelStore(tmp_path / "store" / "models")):
+        yield fill

@@ -72,7 +72,7 @@ class Doubling:
 class Lines:
     """Source and scorer at once."""
 
-    passed_over = 0
+    passed_over, notes = 0, ()
 
     def __init__(self, asked: Doubling) -> None:
         self._asked, self.digest = asked, ""

@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bentoml._internal.configuration.containers import BentoMLContainer
-from bentoml._internal.models import ModelStore
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from export.store import install
 from models.datasets import REPOSITORY
-from service.scoring.commands import EXITS, HELP, ONLY_ERRORS, find_spec, how_to_go_on, interpreter, main, resuming
+from service.scoring.commands import EXITS, HELP, ONLY_ERRORS, find_spec, how_to_go_on, interpreter, resuming
 from service.scoring.places import work_folder
 from service.scoring.source import Cut
 from service.scoring.sources.jsonl import JsonlSource
@@ -27,20 +24,12 @@ Call = Callable[..., Result]
 
 
 @pytest.fixture
-def call(tmp_path: Path, shipped_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
+def call(tmp_path: Path, stocked: Callable[..., Call]) -> Call:
     """Calls a command where the tagger is in the store, and ``in.jsonl`` holds sentences, one of which is none."""
     lines = [json.dumps({"tokens": ["a", "dog", "saw"] * (row % 5 + 1)}) for row in range(ROWS)]
     lines[7] = '{"tokens": ["a", 5]}'
     (tmp_path / "in.jsonl").write_text("".join(f"{line}\n" for line in lines))
-    (tmp_path / "store" / "models").mkdir(parents=True)
-    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "store"))
-
-    def run(*words: Any) -> Result:
-        return CliRunner().invoke(main, [str(word) for word in words])
-
-    with BentoMLContainer.model_store.patch(ModelStore(tmp_path / "store" / "models")):
-        install(shipped_folder("tagging"))
-        yield run
+    return stocked("tagging")
 
 
 def started(call: Call, folder: Path, *options: Any) -> Result:

@@ -20,6 +20,7 @@ from service.scoring.spec import Options, make_spec
 from tests.models import view_tables as made
 
 Run = Callable[..., Any]
+ROWS = ",".join(["10"] * 56)
 Alone = Callable[[str, list[Any]], list[bytes]]
 
 
@@ -50,6 +51,86 @@ def test_every_day(run: Run, alone: Alone, prediction: Callable[[bytes], bytes])
         assert again.output == job.output
 
 
+def test_horizon(run: Run, alone: Alone, prediction: Callable[[bytes], bytes]) -> None:
+    """As many days are forecast as asked, of each window, as the service forecasts them."""
+    views = [float(seen) for seen in made.views(60)]
+    for horizon in (1, 14, 28):
+        job = run("viewcount", "views.csv", made.youtube_totals(60), series={"horizon": str(horizon)}, every_day=True)
+        asked = [Instance(views=views[end - 56 : end], horizon=horizon) for end in range(56, 61)]
+        assert [*map(prediction, job.output.splitlines())] == alone("viewcount", asked)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "model", "options", "option"),
+    [
+        ("a.jsonl", b'{"views": [1]}\n', "viewcount", {"every_day": True}, "--every-day"),
+        ("a.csv", b'views\n"[1,2]"\n', "viewcount", {"every_day": True}, "--every-day"),
+        ("a.conllu", b"", "tagging", {"series": {"date_column": "Tag"}}, "--date-column"),
+    ],
+)
+def test_options_of_a_series_for_rows(
+    name: str, content: bytes, model: str, options: Any, option: str, run: Run
+) -> None:
+    """What is said of a series is refused beside an input that is none, instead of passed over."""
+    with pytest.raises(DataError, match=f"found {option}, expected a table of one series"):
+        run(model, name, content, **options)
+
+
+def test_notes(stocked: Any, tmp_path: Path) -> None:
+    """What was made of a series is told in the last lines, in the last line of JSON and in the manifest."""
+    call, path = stocked("viewcount"), tmp_path / "views.csv"
+    content = made.youtube_table(80).splitlines(keepends=True)
+    path.write_bytes(b"".join(content[:30] + content[33:]))
+    notes = ["row 2: a row of totals, passed over", "3 of 80 days were missing, the first 2024-01-29; --gaps zero"]
+    words = ("run", "viewcount", path, tmp_path / "a.jsonl", "--gaps", "zero", "--workers", 1)
+    done = call(*words)
+    assert (done.exit_code, done.stdout) == (0, f"1 rows, 0 error rows: {tmp_path / 'a.jsonl'}\n")
+    assert done.stderr.splitlines() == notes
+    manifest = json.loads((tmp_path / "a.jsonl.manifest.json").read_bytes())
+    assert (manifest["notes"], manifest["spec"]["options"]["series"]) == (notes, {"gaps": "zero"})
+    assert call("verify", tmp_path / "a.jsonl").exit_code == 0
+    again = call(*words, "--progress", "json")
+    assert json.loads(again.stderr.splitlines()[-1])["notes"] == notes
+
+
+def test_resumed(stocked: Any, tmp_path: Path) -> None:
+    """A job with a horizon that stops in the middle goes on to the bytes of one that did not."""
+    call, path = stocked("viewcount"), tmp_path / "views.csv"
+    path.write_bytes(made.youtube_table(100))
+    said = ("--horizon", 14, "--every-day", "--part-rows", 7, "--workers", 1)
+    whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
+    assert call("run", "viewcount", path, whole, *said).exit_code == 0
+    assert call("run", "viewcount", path, broken, *said, "--max-bytes", 9000).exit_code == 8
+    assert not broken.exists()
+    assert call("resume", broken, "--workers", 1).exit_code == 0
+    assert broken.read_bytes() == whole.read_bytes()
+    assert len(json.loads(broken.read_bytes().splitlines()[0])["prediction"]["forecast"]) == 14
+    manifest = json.loads((tmp_path / "broken.jsonl.manifest.json").read_bytes())
+    assert manifest["notes"] == ["row 2: a row of totals, passed over"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            'date,views\n2024-01-01,1\n2024-01-02,"12',
+            ", row 3: found unexpected end of data, expected a whole row of CSV",
+        ),
+        ("date,views,views\n2024-01-01,1,2\n", ", row 1: found two columns 'views', expected each name once"),
+        (f"views_1,views_1\n{ROWS}\n", ": found one name in columns 1 and 2, expected each name once"),
+    ],
+)
+def test_refused_by_the_command(content: str, message: str, stocked: Any, tmp_path: Path) -> None:
+    """Torn quotes and names given twice end a job by file and row, with status 1, in one line, and leave nothing."""
+    call, path = stocked("viewcount"), tmp_path / "in.csv"
+    path.write_text(content)
+    done = call("run", "viewcount", path, tmp_path / "out.jsonl", "--workers", 1)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"lectern: {path}{message}")
+    assert done.stderr.count("\n") == 1
+    assert [one.name for one in tmp_path.iterdir() if "out" in one.name] == []
+
+
 @pytest.mark.parametrize("ending", ["csv", "csv.gz"])
 def test_to_a_table(ending: str, run: Run) -> None:
     """A series scored to Parquet has its last day beside the forecast."""
@@ -60,9 +141,6 @@ def test_to_a_table(ending: str, run: Run) -> None:
     assert job.table.column_names[0] == "last_day"
     assert job.table["last_day"].to_pylist() == ["2024-02-29"]
     assert job.codes == [None]
-
-
-ROWS = ",".join(["10"] * 56)
 
 
 @pytest.mark.parametrize(
@@ -136,12 +214,14 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(commands, "ask", ask)
     given = ["--date-column", "Tag", "--thousands", ".", "--gaps", "zero", "--every-day", "--delimiter", ";"]
-    result = CliRunner().invoke(commands.main, ["plan", "viewcount", "in.csv", *given])
+    result = CliRunner().invoke(commands.main, ["plan", "viewcount", "in.csv", "--horizon", "14", *given])
     assert "found enough" in result.output
-    assert asked["options"].series == {"date_column": "Tag", "thousands": ".", "gaps": "zero"}
+    assert asked["options"].series == {"date_column": "Tag", "thousands": ".", "gaps": "zero", "horizon": "14"}
     assert asked["options"].every_day
     result = CliRunner().invoke(commands.main, ["plan", "viewcount", "in.csv", "--gaps", "guess"])
     assert (result.exit_code, "'guess' is not one of" in result.output) == (2, True)
+    result = CliRunner().invoke(commands.main, ["plan", "viewcount", "in.csv", "--horizon", "29"])
+    assert (result.exit_code, "29 is not in the range 1<=x<=28" in result.output) == (2, True)
 
 
 def test_windows_are_not_copied(run: Run) -> None:
