@@ -42,7 +42,7 @@ from models.train import RUNS, as_trained, finishing, read_run, recipes
 from models.training import Learner, Recipe, seed_everything
 
 THREADS = 1
-REPORTED = ("ended", "interval", "cross_validation", "unknown_words", "cut_words")
+REPORTED = ("ended", "not_done", "interval", "cross_validation", "unknown_words", "cut_words")
 
 
 def artifact_folder(family: str, model: str) -> Path:

@@ -231,6 +231,8 @@ def describe(report: Mapping[str, Any], model: str) -> None:
         click.echo(f"{split:>10}  {metric['name']} {score:.3f} {metric['unit']}")
     if "ended" in report:
         click.echo("ended after {epochs} of {of} epochs {half}: {kept} ships".format(**report["ended"]))
+    if "not_done" in report:
+        click.echo(f"not done: {report['not_done']}")
     click.echo(f"report and pictures: {RUNS / model}\nto certify it: make export MODEL={model}")
 
 

@@ -81,11 +81,11 @@ class Learner(Protocol):
     def score(self, split: str) -> float:
         """The metric on ``"train"``, ``"validation"`` or ``"test"``; the net is in evaluation mode."""
 
-    def finish(self, directory: Path) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
         """Calibrate with the best weights loaded, and return what the report should say more.
 
         Called once more on the pooled learner, which keeps the calibration and measures itself. What takes long may
-        be kept in ``directory``, to go on from there.
+        be kept in ``directory``, to go on from there, and is left out (``not_done``) where ``ending`` says so.
         """
 
     def pooled(self) -> "Learner | None":
@@ -171,7 +171,7 @@ def fit(
     run = _start(learner, recipe.plan, seed, directory)
     progress = _loop(run, ending, quiet=quiet)
     _take_best(run, progress)
-    more = learner.finish(directory) | _ended(run, progress)
+    more = learner.finish(directory, ending) | _ended(run, progress)
     pooled = None if "ended" in more else learner.pooled()
     if pooled is None:
         return _report(run, recipe, progress, more)
@@ -181,7 +181,7 @@ def fit(
         # Half learned it is worse than the one that is whole.
         return _report(run, recipe, progress, more | ended)
     _take_best(again, second)
-    return _report(replace(run, learner=pooled), recipe, progress, more | pooled.finish(directory / "pooled"))
+    return _report(replace(run, learner=pooled), recipe, progress, more | pooled.finish(directory / "pooled", ending))
 
 
 def _start(learner: Learner, plan: Plan, seed: int, directory: Path, *, is_pooled: bool = False) -> _Run:

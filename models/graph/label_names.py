@@ -1,7 +1,7 @@
 """Names of atoms and classes that a data set of the TU format brings beside its numbers. Standard library only."""
 
 import re
-from codecs import BOM_UTF8
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -57,7 +57,8 @@ def read_names(content: bytes, file: str) -> Names:
     """
     found: dict[str, dict[int, str]] = {"atoms": {}, "classes": {}}
     section: str | None = None
-    for line in content.removeprefix(BOM_UTF8).decode("utf-8", "replace").splitlines():
+    encoding = "utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig"
+    for line in content.decode(encoding, "replace").splitlines():
         entry = _ENTRY.match(line)
         if entry and section:
             number, name = int(entry[1]), entry[2]

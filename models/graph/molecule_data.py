@@ -67,6 +67,9 @@ class MoleculeOptions(HeldOut, frozen=True, kw_only=True, omit_defaults=True):
             extra={"is_path": True},
         ),
     ] = ""
+    test_from: Annotated[
+        Literal["", "0", "1"], Meta(description="The first graph's number in a list --test: 1 (default) or 0.")
+    ] = ""
     folds: Annotated[
         Literal["", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"],
         Meta(description="How many of ten folds to cross-validate; by default 10, or 0 for more than 1,000 graphs."),
@@ -124,7 +127,7 @@ def load_molecules(
         (name, paths), given = files_of(path), beside(path, options.names)
         numbers = read_graphs(name, {part: file.read_bytes() for part, file in zip(PARTS, paths, strict=True)})
         names = find_names(path, name, given)
-        numbers, is_test, more = with_test(numbers, beside(path, options.test))
+        numbers, is_test, more = with_test(numbers, beside(path, options.test), int(options.test_from or 1))
         origin = own_provenance(*paths, test=more)
     molecules, labels, assets, kept = _assemble(name, numbers, names, is_named=bool(options.names))
     is_test = is_test[kept]

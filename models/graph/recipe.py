@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from models import pictures
 from models.checkpoint import FINAL_WEIGHTS
+from models.ending import GO_ON, Ending
 from models.errors import DataError
 from models.family import Feeds
 from models.graph import LABEL_GRAPH, LABEL_NODES, citation_codec, molecule_codec
@@ -102,7 +103,7 @@ class CitationLearner:
         """Accuracy in %; on validation less ``TIE`` times the loss."""
         return _score(*self._logits(split), split)
 
-    def finish(self, directory: Path) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
         """Nothing to calibrate."""
         return {}
 
@@ -158,7 +159,7 @@ class FoldLearner:
         with torch.inference_mode():
             return _score(*self.logits(self.splits[split]), split)
 
-    def finish(self, directory: Path) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
         """Nothing to calibrate."""
         return {}
 
@@ -190,7 +191,7 @@ class MoleculeLearner(FoldLearner):
         is_much = len(self.data.labels) > MOST_UNASKED and self.path is not None
         return 0 if is_much or self.options.test else FOLDS
 
-    def finish(self, directory: Path) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
         """Cross-validation: the training repeated, each time tested on a fold that it has not seen.
 
         No epoch is chosen by a test fold, as is usual on MUTAG: a fold's net is the last of a schedule whose length is
@@ -201,7 +202,11 @@ class MoleculeLearner(FoldLearner):
             return {}
         tqdm.write(f"cross-validation: {count} folds, each about as long as the whole training; finished ones are kept")
         for fold in range(count):
-            scores.append(self._test_fold(fold, directory / "folds" / str(fold)))
+            place = directory / "folds" / str(fold)
+            if ending.is_now(may_begin=False) and not (place / FINAL_WEIGHTS).exists():
+                self.answers.clear()
+                return {"not_done": f"cross-validation, of which {fold} of {count} folds are trained"}
+            scores.append(self._test_fold(fold, place))
             left = (time.perf_counter() - started) / (fold + 1) * (count - fold - 1)
             tqdm.write(f"fold {fold + 1}/{count}  test accuracy {scores[-1]:.3f} %  about {left:.0f} s left")
         spread = {"mean": float(np.mean(scores)), "sd": float(np.std(scores))}

@@ -102,13 +102,14 @@ def _check(name: str, graphs: Graphs) -> None:
         raise DataError(f"{name}_A.txt", row=row, found="atoms of two graphs", expected="a bond within one")
 
 
-def with_test(graphs: Graphs, test: Path | None) -> tuple[Graphs, NDArray[np.bool_], list[Path]]:
+def with_test(graphs: Graphs, test: Path | None, first: int = 1) -> tuple[Graphs, NDArray[np.bool_], list[Path]]:
     """The graphs with those that test, which of them do ``(N,)``, and the files these came from.
 
     Args:
         graphs: All that were read so far.
         test: A folder of further graphs in the same format, or a file with the numbers of some of these graphs, one a
-            line, counted from 1 as in the format's own files; ``None``: none tests.
+            line; ``None``: none tests.
+        first: The number that such a list has for the first graph: 1 as in the format's own files, or 0.
 
     Raises:
         DataError: If it has other classes or kinds of nodes, or is no list of numbers.
@@ -117,7 +118,7 @@ def with_test(graphs: Graphs, test: Path | None) -> tuple[Graphs, NDArray[np.boo
     if test is None:
         return graphs, np.zeros(count, bool), []
     if not test.is_dir():
-        return graphs, _marked(test, count), [test]
+        return graphs, _marked(test, count, first), [test]
     name, paths = files_of(test)
     more = read_graphs(name, {part: file.read_bytes() for part, file in zip(PARTS, paths, strict=True)})
     for part, known, found in (
@@ -138,15 +139,17 @@ def with_test(graphs: Graphs, test: Path | None) -> tuple[Graphs, NDArray[np.boo
     return joined, np.arange(len(joined.label)) >= count, paths
 
 
-def _marked(file: Path, count: int) -> NDArray[np.bool_]:
+def _marked(file: Path, count: int, first: int) -> NDArray[np.bool_]:
     numbers = read_numbers(file.read_bytes(), file.name, 1)[:, 0]
-    expected = f"graph numbers from 1 to {count}, each once"
-    outside = (numbers < 1) | (numbers > count)
+    last = count - 1 + first
+    other = f"; --test-from {1 - first} for a list that begins with {1 - first}"
+    expected = f"graph numbers from {first} to {last}, each once{other}"
+    outside = (numbers < first) | (numbers > last)
     if outside.any():
         row = int(outside.argmax())
         raise DataError(file, row=row + 1, found=str(numbers[row]), expected=expected)
     if not len(numbers) or len(np.unique(numbers)) != len(numbers):
         raise DataError(file, found="no number" if not len(numbers) else "a number twice", expected=expected)
     is_test = np.zeros(count, bool)
-    is_test[numbers - 1] = True
+    is_test[numbers - first] = True
     return is_test

@@ -186,7 +186,7 @@ def _from_folder(path: Path, seed: int, given: Path | None) -> ImageData:
         origin = replace(origin, sha256=origin.sha256 | {f"test: {name}": one for name, one in digests.items()})
     fit, validation = stratified(own.ids[rest], 0.1, seed + 1)
     counts = ", ".join(f"{name} {count}" for name, count in zip(classes, np.bincount(own.ids).tolist(), strict=True))
-    over = f"; {own.others} other files and folders in them passed over" if own.others else ""
+    over = f"; {own.others} other files in them passed over" if own.others else ""
     chosen = {
         split: (own.images[rows], own.ids[rows])
         for split, rows in (("train", rest[fit]), ("validation", rest[validation]))
@@ -234,10 +234,20 @@ def _class_folders(path: Path) -> list[str]:
 
 
 def _pictures(folder: Path) -> tuple[list[Path], int]:
-    """What scoring would take as pictures, too, and how much else there is that is not hidden."""
-    entries = _entries(folder)
-    members = sorted(entry for entry in entries if is_picture(entry.name) and not entry.is_dir())
-    return members, sum(not is_hidden(entry.name) for entry in entries) - len(members)
+    """What scoring would take as pictures, too, in subfolders as well, and how many other files are not hidden."""
+    members: list[Path] = []
+    others = 0
+    for entry in _entries(folder):
+        if is_hidden(entry.name):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            inside, more = _pictures(entry)
+            members, others = members + inside, others + more
+        elif is_picture(entry.name) and not entry.is_dir():
+            members.append(entry)
+        else:
+            others += 1
+    return sorted(members), others
 
 
 def _entries(folder: Path) -> list[Path]:

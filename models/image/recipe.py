@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from models import pictures
+from models.ending import GO_ON, Ending
 from models.image import CLASSIFY
 from models.image.data import ImageData, Split, load, stratified
 from models.image.net import NETS, ConvolutionConfig, ImageNet
@@ -91,7 +92,7 @@ class ImageLearner:
         """Accuracy in %."""
         return 100 * float(np.mean(self._classes(split) == self.data.splits[split][1]))
 
-    def finish(self, directory: Path) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
         """Nothing to calibrate."""
         return {}
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from models import pictures
+from models.ending import GO_ON, Ending
 from models.reading import HeldOut
 from models.tagging import TAG, spelling
 from models.tagging.codec import Sample, collate, encode
@@ -121,7 +122,7 @@ class TaggingLearner:
         """Accuracy over words in %."""
         return 100 * float((self._classes(split) == self._truth(split)).mean())
 
-    def finish(self, directory: Path) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
         """Share of the test words that never occur in training, and the accuracy on them, both in %."""
         words = {
             split: [spelling.fold(word) for sentence in sentences for word in sentence.words]

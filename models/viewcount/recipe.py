@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import huber_loss, l1_loss, mse_loss
 
 from models import pictures
+from models.ending import GO_ON, Ending
 from models.training import Plan, Recipe, seed_everything
 from models.viewcount import FORECAST, companions
 from models.viewcount.data import LearningOptions, ViewData, load
@@ -108,7 +109,7 @@ class ViewCountLearner:
         with torch.inference_mode():
             return float((self.net.estimate(views)[:, 0] - future[:, 0]).abs().mean())
 
-    def finish(self, directory: Path) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
         """Calibrate the interval on validation; report how much of test it covers, and the forecasts of test.
 
         ``forecast`` holds views per day, one day ahead.

@@ -14,6 +14,7 @@ from typing import Any
 import click
 import torch
 
+from models.ending import GO_ON, Ending
 from models.training import Recipe, fit, seed_everything
 from models.viewcount.data import ViewData, load
 from models.viewcount.recipe import ViewCountLearner
@@ -47,10 +48,10 @@ def measure(recipe: Recipe, seed: int = 0) -> list[float]:
 class RollingLearner(ViewCountLearner):
     """Reports its recipe's error at each origin too; of the first seed, on the public series."""
 
-    def finish(self, directory: Path) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
         """As ever; ``rolling_origin`` with the last call, since the net is finished then."""
         is_last = self.is_calibrated or not self.method.is_pooled
-        more = super().finish(directory)
+        more = super().finish(directory, ending)
         if not is_last or self.seed or self.path is not None:
             return more
         errors = measure(self.recipe, self.seed)

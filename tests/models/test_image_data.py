@@ -194,12 +194,31 @@ def test_what_scoring_passes_over(tmp_path: Path) -> None:
         shutil.copytree(folder / "dog", folder / name)
     (folder / "dog" / "._0.png").write_bytes(b"\x00\x05\x16\x07")
     (folder / "dog" / "odd.png").mkdir()
+    (folder / "dog" / "odd.png" / "readme").write_text("")
     (folder / "dog" / "notes.txt").write_text("")
     found = load(folder)
     assert found.assets.classes == ["cat", "dog"]
     assert found.provenance.sha256 == expected.provenance.sha256
     assert expected.provenance.notes == ("pictures by class: cat 12, dog 12",)
-    assert found.provenance.notes == (f"{expected.provenance.notes[0]}; 2 other files and folders in them passed over",)
+    assert found.provenance.notes == (f"{expected.provenance.notes[0]}; 2 other files in them passed over",)
+
+
+def test_subfolders(tmp_path: Path) -> None:
+    """Pictures below a class's folder are its pictures however deep, as in scoring; links to folders are none."""
+    folder = write_pictures(tmp_path / "pets")
+    expected = load(folder)
+    deep = folder / "dog" / "2026" / "May"
+    deep.mkdir(parents=True)
+    moved = sorted(path for path in (folder / "dog").iterdir() if path.is_file())[3:6]
+    for path in moved:
+        path.rename(deep / path.name)
+    shutil.copytree(folder / "cat", folder / "dog" / ".thumbnails")
+    (folder / "dog" / "2026" / "all").symlink_to(folder)
+    found = load(folder)
+    assert found.provenance.notes == ("pictures by class: cat 12, dog 12; 1 other files in them passed over",)
+    digests = {Path(name).name: one for name, one in found.provenance.sha256.items() if name.startswith("dog")}
+    assert f"dog/2026/May/{moved[0].name}" in found.provenance.sha256
+    assert digests == {Path(n).name: one for n, one in expected.provenance.sha256.items() if n.startswith("dog")}
 
 
 def test_jfif_is_a_picture(tmp_path: Path) -> None:

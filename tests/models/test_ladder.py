@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from models import ladder as ladder_module
 from models import ladder_page, pictures
 from models.datasets import ACCURACY, Metric, Provenance
+from models.ending import GO_ON, Ending
 from models.errors import DataError
 from models.ladder import DOCS, climb, load_ladder, main, missing, plain, start
 from models.registry import FAMILIES
@@ -69,7 +70,7 @@ class Line:
         with torch.inference_mode():
             return float(self.loss(self.x))
 
-    def finish(self, directory: Path) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
         return {"interval": {"width": 1}, "private": 2}
 
     def pooled(self) -> None:

@@ -1,5 +1,6 @@
 """Own graphs in the TU format: names, a given test part, graphs that are too large, folds that are kept."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.ending import Ending
 from models.errors import DataError
 from models.graph import recipe as graph_recipe
 from models.graph.label_names import read_names
@@ -104,6 +106,9 @@ def test_given_names(tmp_path: Path) -> None:
 def test_names_by_heart() -> None:
     """Prose and labels of edges are no names; a number with two names has none."""
     names = read_names(NAMES.encode(), "x")
+    for encoding in ("utf-8-sig", "utf-16", "utf-16-be"):
+        mark = "\ufeff" if encoding == "utf-16-be" else ""
+        assert read_names(f"{mark}{NAMES}".encode(encoding), "x") == names
     assert (names.atoms, names.classes) == ({0: "C", 1: "N"}, {3: "harmless", 7: "harmful"})
     twice = read_names(b"Node labels:\nComponent 0:\n0 C\nComponent 1:\n0 N\n", "x")
     assert twice.of("atoms", [0]) is None
@@ -115,7 +120,8 @@ def test_a_given_test_folder(tmp_path: Path) -> None:
     data = load_molecules(folder, options=options(test="../y"))
     assert data.splits["test"].tolist() == list(range(40, 47))
     assert sorted([*data.splits["train"], *data.splits["validation"]]) == list(range(40))
-    assert len(data.provenance.sha256) == 4 or len(set(data.provenance.sha256)) == 4
+    assert len(data.provenance.sha256) == 8
+    assert "test: X_A.txt" in data.provenance.sha256
     again = load_molecules(apart / ".." / "x", options=options(test="../y"))
     assert again.assets == data.assets
     write(tmp_path / "y", 7, kinds=3)
@@ -139,6 +145,12 @@ def test_a_given_list_of_graphs(tmp_path: Path) -> None:
         listed.write_text(text)
         with pytest.raises(DataError, match=re.escape(message)):
             load_molecules(folder, options=options(test="../test.txt"))
+    listed.write_text("0\n39\n")
+    data = load_molecules(folder, options=options(test="../test.txt", test_from="0"))
+    assert data.splits["test"].tolist() == [0, 38]
+    listed.write_text("40\n")
+    with pytest.raises(DataError, match="found 40, expected graph numbers from 0 to 39, each once; --test-from 1"):
+        load_molecules(folder, options=options(test="../test.txt", test_from="0"))
 
 
 def learner(folder: Path, **reading: str) -> MoleculeLearner:
@@ -188,3 +200,24 @@ def test_finished_folds_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     told = capsys.readouterr().out
     assert "cross-validation: 3 folds, each about as long as the whole training" in told
     assert re.search(r"fold 3/3  test accuracy [\d.]+ %  about 0 s left", told)
+
+
+def test_folds_that_are_not_trained(tmp_path: Path) -> None:
+    """Ended before all folds are trained, a run is done at once, without a cross-validation, and says so."""
+    folder, run = write(tmp_path / "x"), tmp_path / "run"
+    began = learner(folder, folds="2")
+    fit(began, began.recipe, seed=0, directory=run, quiet=True)
+    whole = (run / "result.json").read_bytes()
+    (run / "folds" / "1" / "final.pt").unlink()
+    again = learner(folder, folds="2")
+    report = fit(again, again.recipe, seed=0, directory=run, quiet=True, ending=Ending(is_finish=True))
+    assert report["not_done"] == "cross-validation, of which 1 of 2 folds are trained"
+    assert "cross_validation" not in report
+    assert not (run / "folds" / "1" / "final.pt").exists()
+    assert not again.answers
+    further = learner(folder, folds="2")
+    report = fit(further, further.recipe, seed=0, directory=run, quiet=True)
+    assert report["cross_validation"] == json.loads(whole)["cross_validation"]
+    last = learner(folder, folds="2")
+    report = fit(last, last.recipe, seed=0, directory=run, quiet=True, ending=Ending(is_finish=True))
+    assert "not_done" not in report

@@ -80,7 +80,7 @@ class Line:
         with torch.inference_mode():
             return float((self.net(self.x) - 2 * self.x - 1).square().mean())
 
-    def finish(self, directory: Path) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
         return {"interval": "as wide as it is long"}
 
     def pooled(self) -> "Line | None":
