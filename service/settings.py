@@ -255,15 +255,21 @@ def settings() -> Settings:
     return parse(os.environ)
 
 
+def named_home() -> Path | None:
+    """Return ``BENTOML_HOME``, where it is set."""
+    named = os.environ.get("BENTOML_HOME")
+    return Path(named) if named else None
+
+
 def home() -> Path:
     """``BENTOML_HOME``, or where BentoML would put it.
 
     Raises:
         SettingsError: If nobody says where that is.
     """
-    named = os.environ.get("BENTOML_HOME")
-    if named:
-        return Path(named)
+    named = named_home()
+    if named is not None:
+        return named
     try:
         return Path.home() / "bentoml"
     except RuntimeError:

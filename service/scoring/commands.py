@@ -35,6 +35,7 @@ from service.scoring.progress import Bar, Lines, Quiet, Stop, Watch
 from service.scoring.questions import as_json, ask_status, estimate, verify
 from service.scoring.spec import Options
 from service.scoring.workspace import Workspace
+from service.settings import named_home
 
 # Of why a job stopped: schedulers read and log lines of bounded length.
 MOST_TOLD = 1000
@@ -236,9 +237,12 @@ def say_errors(watch: Bar) -> None:
 
 
 def resuming(out: Out, work: Path | None = None) -> str:
-    """The command that goes on with a job, to be typed where this one was."""
+    """The command that goes on with a job, to be typed in any shell at the folder where this one was."""
     more = ["--work", str(work)] if work else []
-    return shlex.join([interpreter(), "-m", "service.scoring", "resume", str(out), *more])
+    store = named_home()
+    # make sets it for its own commands alone.
+    begin = f"BENTOML_HOME={shlex.quote(str(from_here(store)))} " if store else ""
+    return begin + shlex.join([interpreter(), "-m", "service.scoring", "resume", str(out), *more])
 
 
 def how_to_go_on(out: Out, work: Path | None) -> str:
@@ -256,8 +260,12 @@ def interpreter() -> str:
     found = shutil.which("python")
     if found is not None and Path(found).absolute() == Path(sys.executable):
         return "python"
-    own = Path(sys.executable)
-    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
+    return str(from_here(Path(sys.executable)))
+
+
+def from_here(path: Path) -> Path:
+    """Return a path from the current folder on, where it lies below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 @contextmanager

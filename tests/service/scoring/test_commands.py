@@ -64,7 +64,7 @@ def test_pause_and_resume(call: Call, tmp_path: Path) -> None:
     """More errors than allowed: exit 3 and how to go on; status says the same; resume ends it."""
     out = tmp_path / "out.parquet"
     stopped = started(call, tmp_path, "--max-errors", 0)
-    how = f"go on with: {interpreter()} -m service.scoring resume {out}\n"
+    how = f"go on with: {resuming(out)}\n"
     assert stopped.exit_code == 3
     assert stopped.stderr == "row 7: invalid_request: tokens[1]: expected str, got int\n" + (
         f"lectern: 1 error rows in 20 rows, more than --max-errors 0; {how}"
@@ -190,8 +190,11 @@ def test_model_replaced(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command that resumes runs where it is pasted: with the Python that said it, and a path of any letters."""
     odd = tmp_path / "sp ace" / 'it\'s "ünï".csv'
+    monkeypatch.delenv("BENTOML_HOME", raising=False)
     words = shlex.split(resuming(odd, tmp_path / "a work"))
     assert words == [interpreter(), *["-m", "service.scoring", "resume"], str(odd), "--work", str(tmp_path / "a work")]
+    monkeypatch.setenv("BENTOML_HOME", str(Path.cwd() / "a store"))
+    assert shlex.split(resuming(odd))[0] == "BENTOML_HOME=a store"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert Path(interpreter()).absolute() == Path(sys.executable)
     (tmp_path / "python").touch(mode=0o755)
