@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 # Arguments of a process cannot hold a NUL.
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]*$")]
-Delimiter = Annotated[str, Meta(min_length=1, max_length=1, pattern=r"^[^\x00\r\n]$")]
+Delimiter = Annotated[str, Meta(min_length=1, max_length=3, pattern=r"^([^\x00\r\n]|tab)$")]
 Tag = Annotated[
     str,
     Meta(
@@ -74,7 +74,7 @@ class Asked(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True,
     id_column: Annotated[Name | None, Meta(description="The column that the output shows beside each prediction.")] = (
         None
     )
-    delimiter: Annotated[Delimiter | None, Meta(description="Between the cells of a CSV file.")] = None
+    delimiter: Annotated[Delimiter | None, Meta(description="Between the cells of a CSV file, or `tab`.")] = None
     decimal: Annotated[Literal[".", ","] | None, Meta(description="Before the fraction in a CSV file's numbers.")] = (
         None
     )

@@ -43,7 +43,7 @@ FORMAT_OPTIONS: list[Callable[[Command], Command]] = [
     ),
     click.option("--keep", multiple=True, metavar="KEY", help="A key of a JSON line that is no field misspelt."),
     click.option("--id-column", "id", metavar="NAME", help="A column that the output shows beside each prediction."),
-    click.option("--delimiter", default="", help="Between the cells of a CSV file."),
+    click.option("--delimiter", default="", help="Between the cells of a CSV file, or tab."),
     click.option(
         "--decimal",
         type=click.Choice([".", ","]),

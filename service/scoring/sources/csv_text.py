@@ -20,6 +20,8 @@ from service.scoring.storage import Pass, Spans, damage_told, decompressed, open
 # Excel's own first line, which is no row.
 SEPARATOR = re.compile(rb"sep=(.)[\r\n]*")
 DELIMITERS = ",;\t|"
+# What a tab is called: no shell, and no make, takes one as it is.
+TAB = "tab"
 NO_HEADER = "--no-header, if the first row is data"
 
 
@@ -30,7 +32,7 @@ def find_delimiter(spec: Spec) -> str:
         DataError: If the input cannot be read.
     """
     if spec.options.delimiter:
-        return spec.options.delimiter
+        return "\t" if spec.options.delimiter == TAB else spec.options.delimiter
     with open_stored(spec.source) as stored, damage_told(spec.source, spec.compression):
         inside = decompressed(stored, spec.compression) if spec.compression else stored
         said = SEPARATOR.match(inside.read(16).removeprefix(codecs.BOM_UTF8))
@@ -104,7 +106,7 @@ class CsvSource:
         twice = [place for place, name in enumerate(names, start=1) if places[name] != place]
         if twice:
             # Never the name: without a header it is somebody's data.
-            found = f"one name in columns {twice[0]} and {places[names[twice[0] - 1]]}"
+            found = f"the same name in columns {twice[0]} and {places[names[twice[0] - 1]]}"
             raise DataError(self._spec.source, found=found, expected=f"each name once; {NO_HEADER}")
 
     def _fields(self, names: list[str], first: list[str], rows: list[bytes]) -> list[Field]:
@@ -117,7 +119,7 @@ class CsvSource:
         try:
             fields = _resolved(spec, names, first)
         except DataError as error:
-            found = f"{len(names)} columns without what the model reads"
+            found = f"nothing that the model reads among the columns ({len(names)})"
             raise DataError(spec.source, found=found, expected=f"{error.expected}; {self._hint(rows)}") from error
         if spec.options.has_header is None and _looks_like_data(names, fields):
             found = "a first row of numbers where names are expected: it looks like data"
@@ -133,7 +135,7 @@ class CsvSource:
                 _resolved(self._spec, names, _as_many(cells, rows[1], len(names)))
             except (DataError, MalformedRequest):
                 continue
-            return f"with --delimiter {cells.delimiter!r} it is there"
+            return f"--delimiter {repr(cells.delimiter) if cells.delimiter.strip() else TAB} finds it"
         if self._spec.options.has_header is False:
             return "without a header, columns are called column_1, column_2 and so on: --column FIELD=column_1"
         return NO_HEADER
@@ -173,7 +175,7 @@ def _cells(spec: Spec, encoding: Encoding) -> Cells:
     options = spec.options
     delimiter = options.delimiter or ","
     if len(delimiter.encode()) != 1 or delimiter in '"\r\n':
-        expected = "one ASCII character (a tab is --delimiter $'\\t')"
+        expected = f"one ASCII character, or {TAB}"
         raise DataError(spec.source, found=f"the delimiter {delimiter!r}", expected=expected)
     if delimiter == options.decimal:
         found = f"{delimiter!r} between cells and in numbers"
