@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import subprocess
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,7 @@ def _manifest(
             data=data.provenance.record(),
             versions=_versions(),
             commit=_commit(),
+            trained=date.fromisoformat(report["trained"]) if "trained" in report else UNSET,
         ),
     )
 

@@ -7,6 +7,7 @@ signatures: ``models/signature.py``.
 
 import hashlib
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,11 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the weights come from."""
+    """Where the weights come from.
+
+    Attributes:
+        trained: The day the run ended, UTC; unset in artifacts from before it was written down.
+    """
 
     recipe: dict[str, Any]
     seed: int
@@ -114,6 +119,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data: dict[str, Any]
     versions: dict[str, str]
     commit: str
+    trained: date | UnsetType = UNSET
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -280,14 +280,11 @@ def _report(run: _Run, recipe: Recipe, progress: Progress, more: dict[str, Any])
         "seed": run.seed,
         "metric": asdict(learner.data.metric),
         # The validation score of the net that had not seen it, also where a pooled one ships.
-        "scores": {
-            "train": learner.score("train"),
-            "validation": progress.best,
-            "test": learner.score("test"),
-        },
+        "scores": {"train": learner.score("train"), "validation": progress.best, "test": learner.score("test")},
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
         "seconds": round(progress.seconds, 1),
+        "trained": time.strftime("%Y-%m-%d", time.gmtime()),
         "threads": torch.get_num_threads(),
         "parameters": sum(p.numel() for p in learner.net.parameters()),
         "data": learner.data.provenance.record(),

@@ -38,7 +38,8 @@ from service.remains import gather_remains
 from service.runners import COMMON, check_devices, remote_families, runner_class, runner_service
 from service.server import use_wires
 from service.settings import Settings, metrics_place, settings
-from service.state_metrics import initialise, show_model
+from service.state_metrics import initialise, show_certificate, show_model
+from service.tls import read_certificate
 from service.trail import find_exporter
 from service.versions import Versions
 from service.watchdog import beat
@@ -109,7 +110,9 @@ class GatewayCore:
                 continue
             place: Place
             if family.name in self.remote:
-                place = RemotePlace(getattr(self, f"{family.name}_runner"), Lanes(IN_FLIGHT), self.settings)
+                place = RemotePlace(
+                    getattr(self, f"{family.name}_runner"), Lanes(IN_FLIGHT, family.name), self.settings
+                )
             else:
                 runner = runner_class(family, self.served, self.settings)()
                 place = EmbeddedPlace(runner, pool, here, self.settings)
@@ -138,6 +141,8 @@ class GatewayCore:
         for endpoint in endpoints:
             manifest = endpoint.manifest
             show_model(manifest, endpoint.provider, is_live=True, installed=installed_at(manifest.tag))
+        if self.settings.tls_certificate:
+            show_certificate(read_certificate(self.settings.tls_certificate))
         settle()
         self.tasks = [
             asyncio.create_task(work) for work in (beat(worker_name(), len(endpoints)), self.versions.follow())

@@ -7,6 +7,8 @@ from time import monotonic, perf_counter
 from typing import Any
 
 from service.batching import MicroBatcher
+from service.cells import Cell
+from service.state_metrics import SLOT_SECONDS, SLOTS
 from service.turns import Entry
 
 # On the event loop a batch delays everybody by its time; in a thread it costs its own callers 60 µs of waking up.
@@ -23,8 +25,10 @@ class Lanes:
     https://doi.org/10.1145/248156.248171), so that one model's flood leaves the others their share.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, pool: str = "gateway") -> None:
         self.free = count
+        Cell(SLOTS, pool=pool).set(count)
+        self._busy = Cell(SLOT_SECONDS, pool=pool)
         self.batchers: list[MicroBatcher] = []
         self.quick: set[MicroBatcher] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -98,7 +102,9 @@ class Lanes:
         try:
             await batcher.answer(batch, batcher.runner.run)
         finally:
-            batcher.spend(perf_counter() - started)
+            spent = perf_counter() - started
+            batcher.spend(spent)
+            self._busy.add(spent)
             self.free += 1
             self._call()
 

@@ -1,7 +1,9 @@
 """What Prometheus sees of models, devices and jobs: which serve, since when, and what became of them."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime, time
 
+from msgspec import UNSET
 from prometheus_client import Counter, Gauge
 
 from models.device import CPU_PROVIDER, CUDA_PROVIDER, Device
@@ -9,6 +11,7 @@ from models.manifest import Manifest
 from service.build_info import build_info
 from service.cells import Cell, Tally
 from service.metrics_storage import require_room
+from service.tls import ServedCertificate
 
 ACTIVATED, ROLLED_BACK, REFUSED = ACTIVATIONS = ("activated", "rolled_back", "refused")
 JOB_OUTCOMES = ("done", "failed", "cancelled")
@@ -33,6 +36,25 @@ _INSTALLED = Gauge(
     ["model"],
     multiprocess_mode="livemax",
 )
+_TRAINED = Gauge(
+    "lectern_model_trained_timestamp_seconds",
+    "The day the version that serves was trained; 0 if its certificate does not say.",
+    ["model"],
+    multiprocess_mode="livemax",
+)
+_CERTIFICATE = Gauge(
+    "lectern_tls_certificate_expiry_timestamp_seconds",
+    "When the served TLS certificate, or one of its chain, stops being valid; only with TLS.",
+    ["serial"],
+    multiprocess_mode="livemin",
+)
+SLOTS = Gauge(
+    "lectern_slots",
+    "Micro-batches that may compute at once beside the event loop, in all workers.",
+    ["pool"],
+    multiprocess_mode="livesum",
+)
+SLOT_SECONDS = Counter("lectern_slot_busy_seconds_total", "Time that slots were taken.", ["pool"])
 _DEVICE = Gauge(
     "lectern_device_info",
     "1 where models compute: the device that is set, and the execution provider they really have.",
@@ -92,6 +114,14 @@ def show_model(manifest: Manifest, provider: str, *, is_live: bool, installed: f
     series.set(is_live)
     if is_live:
         Cell(_INSTALLED, model=manifest.model).set(installed)
+        day = manifest.training.trained
+        trained = 0.0 if day is UNSET else datetime.combine(day, time(), UTC).timestamp()
+        Cell(_TRAINED, model=manifest.model).set(trained)
+
+
+def show_certificate(served: ServedCertificate) -> None:
+    """Say until when the certificate holds that this process serves."""
+    Cell(_CERTIFICATE, serial=served.serial).set(served.expires)
 
 
 def count_activation(model: str, outcome: str) -> None:

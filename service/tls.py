@@ -2,6 +2,8 @@
 
 import os
 import ssl
+from pathlib import Path
+from typing import NamedTuple
 
 from models.errors import SettingsError
 from models.small_files import read_small_file
@@ -11,6 +13,31 @@ from service.settings import Settings
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 # A chain of certificates has some thousand.
 MOST_BYTES = 2**20
+
+
+class ServedCertificate(NamedTuple):
+    """Which certificate callers see, and until when they take it.
+
+    Attributes:
+        serial: Of the server's own certificate, in hexadecimal digits.
+        expires: The first end among it and its chain, seconds since 1970.
+    """
+
+    serial: str
+    expires: float
+
+
+def read_certificate(file: str) -> ServedCertificate:
+    """The certificate in a PEM file, the server's own first.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it holds no certificate.
+    """
+    from cryptography.x509 import load_pem_x509_certificates  # 10 MB that nobody needs without TLS
+
+    chain = load_pem_x509_certificates(Path(file).read_bytes())
+    return ServedCertificate(f"{chain[0].serial_number:x}", min(one.not_valid_after_utc.timestamp() for one in chain))
 
 
 def tls_arguments(settings: Settings) -> list[str]:

@@ -165,8 +165,9 @@ def overview() -> Dashboard:
     page = _row(page, "Load", _load())
     page = _row(page, "Models", [
         rows("Served", COUNT, Query("lectern_model_loaded == 1", "serves"), width=16),
-        rows("Days since the last version", "d", Query(
-            "(time() - max by (model) (lectern_model_installed_timestamp_seconds > 0)) / 86400", "age"), width=THIRD),
+        rows("Days since training or installation", "d", Query(
+            "(time() - (max by (model) (lectern_model_trained_timestamp_seconds > 0) or "
+            "max by (model) (lectern_model_installed_timestamp_seconds > 0))) / 86400", "age"), width=THIRD),
     ])  # fmt: skip
     return _row(page, "Machine", [
         lines("Memory", BYTES, Query("lectern_process_resident_memory_bytes", "{{instance}} {{process}}"), width=THIRD),
@@ -182,6 +183,9 @@ def overview() -> Dashboard:
               width=THIRD, limit=1),
         lines("GPU memory", BYTES, Query("lectern_device_memory_bytes", "{{instance}} {{kind}}"),
               width=THIRD, description="Empty without a GPU."),
+        lines("Slots in use", SHARE,
+              Query("job_instance_pool:lectern_slots:busy_ratio", "{{instance}} {{pool}}"), width=THIRD, limit=0.9,
+              description="Of those that compute beside the event loop."),
     ])  # fmt: skip
 
 

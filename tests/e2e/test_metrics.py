@@ -34,6 +34,7 @@ UNITS = (
     "loaded",
     "active",
     "flight",
+    "slots",
     "error",
     "total",
 )
@@ -68,6 +69,8 @@ LABELS: dict[str, frozenset[str] | re.Pattern[str]] = {
     "python": re.compile(r"3\.\d+\.\d+"),
     "onnxruntime": re.compile(r"[\d.]+"),
     "bentoml": re.compile(r"[\d.]+"),
+    "pool": re.compile(r"gateway|viewcount|tagging|image|graph"),
+    "serial": re.compile(r"[0-9a-f]+"),
     "le": re.compile(r"[0-9.e+-]+|\+Inf"),
     "feature": re.compile(r"[a-z][a-z0-9_]*"),
     "bin": re.compile(r"[\w.+/ -]{1,40}"),  # edges, or a model's own classes
@@ -92,6 +95,9 @@ WHOLE: dict[str, dict[str, Iterable[str]]] = {
     "lectern_activations_total": {"model": MODELS, "outcome": ACTIVATIONS},
     "lectern_artifact_mismatches_total": {"model": MODELS},
     "lectern_model_installed_timestamp_seconds": {"model": MODELS},
+    "lectern_model_trained_timestamp_seconds": {"model": MODELS},
+    "lectern_slots": {"pool": ["gateway"]},
+    "lectern_slot_busy_seconds_total": {"pool": ["gateway"]},
     "lectern_last_batch_timestamp_seconds": {"model": MODELS},
     "lectern_jobs_total": {"outcome": JOB_OUTCOMES},
     "lectern_job_rows_total": {"outcome": JOB_ROWS},

@@ -539,11 +539,13 @@ def test_stopped_run(finished: Path, tmp_path: Path) -> None:
     (copy / "result.json").unlink()
     with pytest.raises(CertificateError, match=r"python -m models.train --model my-channel --finish$"):
         export_run("my-channel", None, runs=tmp_path)
+    assert len(report.pop("trained")) == len("2026-03-04")
     ended = {"epochs": 1, "of": 25, "half": "on training data", "kept": "what was best"}
     (copy / "result.json").write_text(json.dumps(report | {"ended": ended}))
     folder = export_run("my-channel", None, runs=tmp_path, target=tmp_path / "artifact")
     torch.use_deterministic_algorithms(False)
     assert read_artifact(folder)[0].training.report["ended"] == ended
+    assert read_artifact(folder)[0].training.trained is msgspec.UNSET  # a run from before the day was written down
     result = CliRunner().invoke(main, ["inspect", str(folder)])
     assert "ended             after 1 of 25 epochs on training data: what was best ships\n" in result.output
 
@@ -551,6 +553,8 @@ def test_stopped_run(finished: Path, tmp_path: Path) -> None:
 def test_same_net_same_bytes(exported: Path, finished: Path) -> None:
     """Exporting again gives the same graph, byte for byte, and so the same version."""
     before = read_artifact(exported)
+    told = json.loads((finished / "my-channel" / "result.json").read_text())["trained"]
+    assert before[0].training.trained == date.fromisoformat(told)
     export_run("my-channel", None, runs=finished, target=exported)
     torch.use_deterministic_algorithms(False)
     after = read_artifact(exported)

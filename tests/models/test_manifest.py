@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -342,3 +343,17 @@ def _cuda_loads(folder: Path) -> bool:
     except DeviceError:
         return False
     return True
+
+
+def test_the_day_of_training(folder: Path) -> None:
+    """It is in the certificate where the run said it; one without it keeps its bytes; what is no day is refused."""
+    old = (folder / MANIFEST_FILE).read_bytes()
+    assert b'"trained":' not in old.replace(b'"trained": {', b"")
+    training = from_bytes(old, folder).training
+    assert (training.trained, to_bytes(from_bytes(old, folder))) == (msgspec.UNSET, old)
+    certify_again(folder, training=msgspec.structs.replace(training, trained=date(2026, 3, 4)))
+    new = (folder / MANIFEST_FILE).read_bytes()
+    assert b'"trained": "2026-03-04"' in new
+    assert from_bytes(new, folder).training.trained == date(2026, 3, 4)
+    with pytest.raises(ArtifactMismatch, match="trained"):
+        from_bytes(new.replace(b"2026-03-04", b"2026-03-44"), folder)

@@ -44,6 +44,17 @@ def test_bounds_are_those_of_the_histogram() -> None:
     assert {bound / 1000 for bound in bounds} <= set(LATENCY_BUCKETS)
 
 
+def test_waiting_is_an_alert_at_half_of_each_objective() -> None:
+    """A model that the objectives name has its own bound, and all others the common one."""
+    promise = read_objectives()
+    own = {name: one.p99_ms for name, one in promise.models.items() if one.p99_ms is not None}
+    found = re.findall(r'model(!?=)"(\w+)"} > ([\d.]+)', expressions("alerts_load.yml")["LecternQueueDelays"])
+    wanted = {("=", name, ms / 2000) for name, ms in own.items()}
+    assert {(how, name, float(bound)) for how, name, bound in found} == wanted | {
+        ("!=", name, promise.p99_ms / 2000) for name in own
+    }
+
+
 @pytest.mark.parametrize(("kind", "share"), [("failed", read_objectives().error_share), ("slow", 0.01)])
 def test_budgets_are_those_of_the_objectives(kind: str, share: float) -> None:
     """Whatever multiple of it burns."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from models.errors import DeadlineExceeded, RunnerFailed
 from models.family import Budget, Feeds
@@ -95,6 +96,8 @@ def test_where_a_batch_is_computed(pace: Pace | None, is_now: bool) -> None:
 
     async def work() -> None:
         where: list[str] = []
+        pool = {"pool": "gateway"}
+        busy = REGISTRY.get_sample_value("lectern_slot_busy_seconds_total", pool) or 0.0
 
         async def compute(place: str, feeds: Feeds) -> dict[str, Any]:
             where.append(place)
@@ -107,6 +110,8 @@ def test_where_a_batch_is_computed(pace: Pace | None, is_now: bool) -> None:
         batcher = MicroBatcher(predictor, runner, Lanes(1), name="fake", version="1.0.0", queue_limit=9, pace=pace)
         assert await ask(batcher, 3) == [7]
         assert where == ["here" if is_now else "thread"]
+        # The event loop is no slot.
+        assert ((REGISTRY.get_sample_value("lectern_slot_busy_seconds_total", pool) or 0.0) > busy) is not is_now
 
     run(work)
 

@@ -1,16 +1,21 @@
 """What is counted of requests and micro-batches, and what by: each once, by its reason."""
 
+from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import pytest
+from msgspec import UNSET
+from msgspec.structs import replace
 from prometheus_client import REGISTRY
 
 from models.device import Device
 from models.errors import DeadlineExceeded, Draining, Overloaded, RateLimited, RunnerFailed
 from models.family import Budget
+from models.session import Session
 from service.gateway import crowded
 from service.metrics import EXPIRED, OUTCOMES, REFUSALS, STAGES, Ledger, Meter, Ran
-from service.state_metrics import initialise
+from service.state_metrics import initialise, show_model
 from service.turns import ABANDONED, BROKEN, LATE, Entry, Pending
 
 MODEL, VERSION = "metered", "1.2.3"
@@ -133,3 +138,11 @@ def test_expired(meter: Meter, reason: str) -> None:
     meter.drop(dropped)
     for one in EXPIRED:
         assert value("lectern_expired_instances_total", reason=one) == before[one] + 3 * (one == reason)
+
+
+def test_when_a_model_was_trained(shipped_session: Callable[[str], Session]) -> None:
+    """The day its certificate says, at midnight UTC; 0 where it says none, as certificates of before."""
+    manifest = replace(shipped_session("viewcount").manifest, model=MODEL)
+    for day, seconds in ((date(2026, 3, 4), 1772582400.0), (UNSET, 0.0)):
+        show_model(replace(manifest, training=replace(manifest.training, trained=day)), "none", is_live=True)
+        assert value("lectern_model_trained_timestamp_seconds") == seconds

@@ -2,14 +2,18 @@
 
 import os
 import ssl
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.x509 import load_pem_x509_certificate
+from prometheus_client import REGISTRY
 
 from models.errors import SettingsError
 from service.settings import Settings
-from service.tls import CIPHERS, tls_arguments
+from service.state_metrics import show_certificate
+from service.tls import CIPHERS, read_certificate, tls_arguments
 
 
 @pytest.fixture
@@ -94,3 +98,19 @@ def test_password(pair: tuple[str, str], tmp_path: Path) -> None:
     locked = tmp_path / "locked.pem"
     locked.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")))
     assert "the key has a password" in refusal(pair[0], locked)
+
+
+def test_until_when_it_holds(tmp_path: Path) -> None:
+    """The server's own serial number, and the first end in the whole chain, whichever of them it is."""
+    late, soon = (datetime(year, 5, 6, tzinfo=UTC) for year in (2049, 2042))
+    authority = trustme.CA()
+    for ends, first in (((late, soon), soon), ((soon, late), soon)):
+        chain = [authority.issue_cert(f"host-{number}", not_after=end) for number, end in enumerate(ends)]
+        file = tmp_path / "chain.pem"
+        file.write_bytes(b"".join(one.cert_chain_pems[0].bytes() for one in chain))
+        found = read_certificate(str(file))
+        own = load_pem_x509_certificate(chain[0].cert_chain_pems[0].bytes())
+        assert found == (f"{own.serial_number:x}", first.timestamp())
+        show_certificate(found)
+        name = "lectern_tls_certificate_expiry_timestamp_seconds"
+        assert REGISTRY.get_sample_value(name, {"serial": found.serial}) == first.timestamp()
