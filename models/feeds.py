@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from models.budget import Budget
 from models.errors import RunnerFailed
-from models.family import AnyCard, Array, Assets, Budget, Feeds, TensorSpec
+from models.family import AnyCard, Array, Assets, Feeds, TensorSpec
 
 # Free lengths below it share a bucket: with several axes there would be hundreds of small shapes.
 LEAST_LENGTH = 16

@@ -13,9 +13,10 @@ from models.datasets import REPOSITORY
 from models.errors import LecternError, SettingsError
 from service.access import Access
 from service.address import find_address
+from service.environment import bentoml_environment
 from service.jobs.place import open_place
 from service.logs import last_words
-from service.settings import PREFIX, Settings, bentoml_environment, settings
+from service.settings import PREFIX, Settings, settings
 from service.tls import tls_arguments
 from service.variables import describe
 

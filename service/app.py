@@ -25,6 +25,7 @@ from service.control import close_control
 from service.demo.pages import Demo
 from service.drain import use_draining
 from service.drift_window import Windows
+from service.environment import metrics_place
 from service.exposition import open_page
 from service.front import Front
 from service.gateway import Desk
@@ -37,7 +38,7 @@ from service.processes import collectors, count_devices, worker_name
 from service.remains import gather_remains
 from service.runners import COMMON, check_devices, remote_families, runner_class, runner_service
 from service.server import use_wires
-from service.settings import Settings, metrics_place, settings
+from service.settings import Settings, settings
 from service.state_metrics import initialise, show_certificate, show_model
 from service.tls import read_certificate
 from service.trail import find_exporter

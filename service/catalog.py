@@ -9,8 +9,9 @@ from models.datasets import REPOSITORY
 from models.errors import ArtifactMissing
 from models.manifest import MANIFEST_FILE, Manifest, from_bytes, read_artifact
 from models.signature import read_keys, trust_only
+from service.environment import home
 from service.live import read_live
-from service.settings import home, settings
+from service.settings import settings
 
 # What BentoML lets a name and a version be; nothing else ever becomes a path.
 _NAME = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")

@@ -14,8 +14,8 @@ import psutil
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.registry import Collector
 
+from service.environment import metrics_place
 from service.remains import Remains, read_file
-from service.settings import metrics_place
 
 MEDIA_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _ADD: Callable[[float, float], float] = float.__add__

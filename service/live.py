@@ -7,7 +7,7 @@ from tempfile import NamedTemporaryFile
 import msgspec
 
 from models.errors import SettingsError
-from service.settings import home
+from service.environment import home
 
 FILE = "lectern-live.json"
 

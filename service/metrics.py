@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from models.budget import Budget
 from models.errors import HttpError
-from models.family import Budget
 from service.cells import Cell, Spread, Tally
 from service.metrics_storage import require_room
 from service.turns import ABANDONED, BROKEN, LATE, Entry, Pending

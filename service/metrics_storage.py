@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from models.errors import SettingsError
+from service.environment import metrics_place
 from service.logs import last_words
-from service.settings import metrics_place
 
 MEMORY = Path("/dev/shm")  # noqa: S108  the folder is made for its user alone
 # What a process writes with thirty models; with six it is half a megabyte.

@@ -11,9 +11,10 @@ from bentoml_cli.cli import cli
 
 from service.address import find_url
 from service.demo.pages import ROUTE as DEMO
+from service.environment import home, say_parent
 from service.logs import announce
 from service.metrics_storage import MEMORY, metrics_folder
-from service.settings import home, say_parent, settings
+from service.settings import settings
 from service.watchdog import WORKER, Living, watched
 
 

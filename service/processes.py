@@ -10,7 +10,7 @@ from bentoml._internal.context import server_context
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.settings import parent_pid, visible_devices
+from service.environment import parent_pid, visible_devices
 from service.watchdog import WORKER, living
 
 SUPERVISOR = "supervisor"

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 from prometheus_client.mmap_dict import MmapedDict
 
-from service.settings import metrics_place
+from service.environment import metrics_place
 
 _Mapped: Any = MmapedDict
 # What of the dead goes on counting. No process has the number 0.

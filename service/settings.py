@@ -1,11 +1,9 @@
 """How a deployment runs: one frozen object, read once from ``LECTERN_*``."""
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from functools import lru_cache
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -17,10 +15,6 @@ from models.manifest import Manifest
 from service.variables import read_variables
 
 PREFIX = "LECTERN_"
-# Not a setting. A process that asked for its parent when it was ready could get the one that took it in.
-PARENT = "SERVICE_PARENT_PID"
-# Paths from where the service is started; it runs elsewhere.
-FILES = ("LECTERN_KEYS_FILE", "LECTERN_TLS_CERTIFICATE", "LECTERN_TLS_KEY", "LECTERN_JOBS_ROOT")
 LEAST_PER_SECOND, MOST_PER_SECOND = 0.001, 1_000_000
 # Whose largest part would never fit in: such a request would be told to try again for ever.
 ROOM = (("max_arriving_bytes", "max_body_bytes"), ("queue_limit", "max_instances"))
@@ -255,71 +249,9 @@ def settings() -> Settings:
     return parse(os.environ)
 
 
-def named_home() -> Path | None:
-    """Return ``BENTOML_HOME``, where it is set."""
-    named = os.environ.get("BENTOML_HOME")
-    return Path(named) if named else None
-
-
-def home() -> Path:
-    """``BENTOML_HOME``, or where BentoML would put it.
-
-    Raises:
-        SettingsError: If nobody says where that is.
-    """
-    named = named_home()
-    if named is not None:
-        return named
-    try:
-        return Path.home() / "bentoml"
-    except RuntimeError:
-        raise SettingsError("this user has no home directory; set BENTOML_HOME to a folder it can write") from None
-
-
-def metrics_place() -> Path | None:
-    """Where all processes of the service write their metrics; ``None`` where BentoML has started none."""
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    return Path(folder) if folder else None
-
-
-def visible_devices() -> str:
-    """Which GPUs this process may see, as CUDA is told; empty: all."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES", "")
-
-
-def say_parent() -> None:
-    """Tell the processes that this one starts who watches them."""
-    os.environ[PARENT] = str(os.getpid())
-
-
-def parent_pid() -> int:
-    """Who watches this process; whoever started it where nobody said so."""
-    return int(os.environ.get(PARENT) or os.getppid())
-
-
-def has_display() -> bool:
-    """Whether a browser could open here."""
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) or sys.platform == "darwin"
-
-
 def log_form() -> LogForm:
     """How this process logs, known even when another setting does not fit."""
     try:
         return LogForm(os.environ.get(f"{PREFIX}LOG", LogForm.JSON))
     except ValueError:
         return LogForm.JSON
-
-
-def bentoml_environment() -> dict[str, str]:
-    """The environment ``bentoml serve`` gets: usage reports off, its home set.
-
-    uvicorn would believe a local caller's ``X-Forwarded-For``, and with it limit an address of the caller's choice.
-    """
-    files = {name: os.path.abspath(os.environ[name]) for name in FILES if os.environ.get(name)}
-    return {
-        **os.environ,
-        **files,
-        "BENTOML_DO_NOT_TRACK": "True",
-        "BENTOML_HOME": str(home()),
-        "FORWARDED_ALLOW_IPS": "",
-    }

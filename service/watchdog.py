@@ -16,7 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
-from service.settings import home, parent_pid
+from service.environment import home, parent_pid
 
 logger = logging.getLogger("lectern.watchdog")
 BEAT_SECONDS = 1.0

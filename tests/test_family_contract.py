@@ -12,9 +12,10 @@ import pytest
 
 from export.checks import prediction_difference
 from models.bodies import request_type, to_json
+from models.budget import Budget
 from models.datasets import REPOSITORY
 from models.errors import CardMismatch, Fault, InvalidRequest, RunnerFailed
-from models.family import Budget, TensorSpec
+from models.family import TensorSpec
 from models.predictor import Predictor, warm_up
 from models.registry import CARDS, FAMILIES, find_card
 from models.tensors import cut, join

@@ -2,7 +2,8 @@
 
 from functools import partial
 
-from models.family import Budget, Card, Family, TensorSpec, Tolerance
+from models.budget import Budget
+from models.family import Card, Family, TensorSpec, Tolerance
 from models.files import FileBudget
 from models.image import codec, schema
 from models.image.profile import TRAITS

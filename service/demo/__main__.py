@@ -17,7 +17,8 @@ import click
 from models.errors import LecternError
 from service.address import find_url
 from service.demo.pages import ROUTE
-from service.settings import Settings, has_display, settings
+from service.environment import has_display
+from service.settings import Settings, settings
 
 PATIENCE_SECONDS = 120.0
 PAUSE_SECONDS = 0.2

@@ -12,8 +12,9 @@ from pathlib import Path, PurePosixPath
 from time import time
 
 from models.errors import Fault, InvalidRequest, SettingsError
+from service.environment import home
 from service.jobs.book import Job
-from service.settings import Settings, home
+from service.settings import Settings
 
 FOLDER = "lectern-jobs"
 # An upload that has stood still so long has been given up; its limits on time are much shorter.

@@ -22,6 +22,7 @@ from models.errors import (
     NoSpace,
     TooManyErrors,
 )
+from service.environment import named_home
 from service.scoring.asked import Asked, ask, ask_again
 from service.scoring.assignment import Assignment
 from service.scoring.disk import Disk
@@ -35,7 +36,6 @@ from service.scoring.progress import Bar, Lines, Quiet, Stop, Watch
 from service.scoring.questions import as_json, ask_status, estimate, verify
 from service.scoring.spec import Options
 from service.scoring.workspace import Workspace
-from service.settings import named_home
 
 # Of why a job stopped: schedulers read and log lines of bounded length.
 MOST_TOLD = 1000

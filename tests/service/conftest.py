@@ -22,7 +22,8 @@ import uvloop
 from msgspec.structs import replace
 from uvicorn.server import ServerState
 
-from models.family import Budget, Card, Feeds, TensorSpec, Tolerance
+from models.budget import Budget
+from models.family import Card, Feeds, TensorSpec, Tolerance
 from models.predictor import Pace
 from models.session import Session
 from service.access import open_access

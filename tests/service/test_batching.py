@@ -11,8 +11,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from models.budget import Budget
 from models.errors import DeadlineExceeded, HttpError, Overloaded, RunnerFailed
-from models.family import Budget, Card, Feeds, TensorSpec, Tolerance
+from models.family import Card, Feeds, TensorSpec, Tolerance
 from models.predictor import Pace, Predictor
 from service.batching import MicroBatcher
 from service.lanes import TICK_SECONDS, Lanes

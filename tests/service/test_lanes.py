@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
+from models.budget import Budget
 from models.errors import DeadlineExceeded, RunnerFailed
-from models.family import Budget, Feeds
+from models.family import Feeds
 from models.predictor import Pace, Predictor, warm_up
 from service.batching import MicroBatcher
 from service.lanes import QUICK_SECONDS, Lanes

@@ -9,9 +9,9 @@ from msgspec import UNSET
 from msgspec.structs import replace
 from prometheus_client import REGISTRY
 
+from models.budget import Budget
 from models.device import Device
 from models.errors import DeadlineExceeded, Draining, Overloaded, RateLimited, RunnerFailed
-from models.family import Budget
 from models.session import Session
 from service.gateway import crowded
 from service.metrics import EXPIRED, OUTCOMES, REFUSALS, STAGES, Ledger, Meter, Ran

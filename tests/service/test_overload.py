@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from models.budget import Budget
 from models.errors import DeadlineExceeded
-from models.family import Budget
 from models.predictor import Pace, Predictor
 from service import turns
 from service.batching import MicroBatcher

@@ -8,7 +8,8 @@ import yaml
 from models.datasets import REPOSITORY
 from models.device import ConvolutionSearch, Device, Padding
 from models.errors import SettingsError
-from service.settings import PREFIX, LogForm, Placement, Settings, bentoml_environment, parse, settings
+from service.environment import bentoml_environment
+from service.settings import PREFIX, LogForm, Placement, Settings, parse, settings
 
 EVERY = {
     "host": ("0.0.0.0", "0.0.0.0"),
