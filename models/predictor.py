@@ -4,7 +4,6 @@ The REST call, the batch job, the certificate and the tests all go through the s
 calls the parts in other threads, and the parts are these.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -56,39 +55,62 @@ class Predictor:
         Raises:
             InvalidRequest: With the first faults, up to ``MAX_FAULTS``, located below ``instances``.
         """
-        samples: list[Any] = []
-        take_all(self.encode_stepwise(instances, samples, explain=explain))
+        faults: list[Fault] = []
+        self._validate(instances, faults)
+        if faults or explain:
+            self._refuse(faults, explain=explain)
+        card, assets = self.card, self.assets
+        samples = [card.encode(instance, assets) for instance in instances]
+        if explain:
+            self.bound_explanation(samples)
         return samples
 
     def encode_stepwise(self, instances: Sequence[Any], samples: list[Any], *, explain: bool = False) -> Iterator[None]:
         """Do what ``encode`` does, an instance a step, and put what comes of it into ``samples``."""
         faults: list[Fault] = []
-        yield from self._validate_stepwise(instances, faults)
-        if explain and not self.attends:
-            faults.append(Fault(("explain",), MUTE))
-        if faults:
-            raise InvalidRequest("a value makes no sense", faults)
-        card, assets = self.card, self.assets
+        units = 0
+        for place, instance in enumerate(instances):
+            if (units_here := self._validate([instance], faults, place, units)) is None:
+                break
+            units = units_here
+            yield
+        self._refuse(faults, explain=explain)
         for instance in instances:
-            samples.append(card.encode(instance, assets))
+            samples.append(self.card.encode(instance, self.assets))
             yield
         if explain:
             self.bound_explanation(samples)
 
-    def _validate_stepwise(self, instances: Sequence[Any], faults: list[Fault]) -> Iterator[None]:
-        """Collect the first faults; nothing is looked at behind too many, or behind too much that was decoded."""
-        card, assets, budget, units = self.card, self.assets, self.card.file_budget, 0
-        for place, instance in enumerate(instances):
+    def _validate(self, instances: Sequence[Any], faults: list[Fault], first: int = 0, units: int = 0) -> int | None:
+        """Collect the first faults; nothing is looked at behind too many, or behind too much that was decoded.
+
+        Args:
+            instances: Of a request, from the ``first`` one on.
+            faults: Where to put them.
+            first: How many instances were before.
+            units: What was decoded for those.
+
+        Returns:
+            What was decoded up to here; ``None`` where nothing more is to be looked at.
+        """
+        card, assets, budget = self.card, self.assets, self.card.file_budget
+        for place, instance in enumerate(instances, first):
             for fault in card.validate(instance, assets):
                 faults.append(fault.inside("instances", place))
                 if len(faults) == MAX_FAULTS:
-                    return
+                    return None
             if budget is not None:
                 units += budget.cost(instance)
                 if (too_much := budget.fault(place, units)) is not None:
                     faults.append(too_much)
-                    return
-            yield
+                    return None
+        return units
+
+    def _refuse(self, faults: list[Fault], *, explain: bool) -> None:
+        if explain and not self.attends:
+            faults.append(Fault(("explain",), MUTE))
+        if faults:
+            raise InvalidRequest("a value makes no sense", faults)
 
     def bound_explanation(self, samples: Sequence[Any]) -> None:
         """Let samples pass whose answers can be explained.
@@ -155,11 +177,6 @@ class Predictor:
         for size in self.card.budget.cuts([self.card.cost(sample) for sample in samples]):
             batches.append(list(islice(rest, size)))
         return batches
-
-
-def take_all(steps: Iterator[None]) -> None:
-    """Take every step of an iterator at once."""
-    deque(steps, maxlen=0)
 
 
 def check_finite(outputs: Outputs) -> None:

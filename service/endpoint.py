@@ -1,7 +1,6 @@
 """For every served model a predictor, a micro-batcher, readers of bodies and a ledger."""
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,16 +62,15 @@ class Endpoint:
             pending.request_id = request_id
             self.trail.tell(self.name, self.manifest.tag, pending, error.code)
 
-    def encode(self, question: Question, samples: list[Any]) -> Iterator[None]:
-        """Put the samples of a question into ``samples``, an instance a step.
+    def check(self, question: Question) -> None:
+        """Let a question pass that asks for nothing more than this version can tell.
 
         Raises:
-            InvalidRequest: If a value makes no sense.
+            InvalidRequest: If it does not know how unusual an instance is.
         """
         if question.outlier and self.batcher.watch is None:
             reason = "nothing is known of what is usual for this model"
             raise InvalidRequest("a value makes no sense", [Fault(("outlier",), reason)])
-        return self.predictor.encode_stepwise(question.instances, samples, explain=question.explain)
 
     def write(self, predictions: list[Prediction], judged: list[Any] | None = None) -> bytes:
         """The JSON answer; for the samples that are to be judged, with how unusual each is."""

@@ -10,7 +10,7 @@ from time import monotonic
 from models.bodies import JSON, Question
 from models.errors import DeadlineExceeded, Draining, HttpError, Overloaded, UnknownModel
 from models.family import Array, Feeds, Prediction, never
-from models.predictor import Run, take_all
+from models.predictor import Run
 from service.access import Access
 from service.admission import Admission, Header, admit
 from service.cooling import Cooling
@@ -98,9 +98,9 @@ class Exchange(Pending):
                 return
             question = self.read(body, media_type)
             if len(question.instances) > MANY_INSTANCES or self.holds_file(question):
-                self._prepare(desk, self.encode(question))
+                self._prepare(desk, self.encode_stepwise(question))
                 return
-            take_all(self.encode(question))
+            self.encode(question)
             batcher.submit(self)
             if desk.keeps_requests and not (self.takes_tensors or self.is_load_test):
                 endpoint.recent.append(question.instances[0])
@@ -123,10 +123,21 @@ class Exchange(Pending):
         holds_file = self.endpoint.predictor.card.holds_file
         return holds_file is not never and any(map(holds_file, question.instances))
 
-    def encode(self, question: Question) -> Iterator[None]:
-        """Put its samples into ``samples``, an instance a step; raises as ``Endpoint.encode``."""
-        self.samples, self.explain, self.outlier = [], question.explain, question.outlier
-        return self.endpoint.encode(question, self.samples)
+    def encode(self, question: Question) -> None:
+        """Make its samples; raises as ``Endpoint.check`` and ``Predictor.encode``."""
+        self.accept(question)
+        self.samples = self.endpoint.predictor.encode(question.instances, explain=question.explain)
+
+    def encode_stepwise(self, question: Question) -> Iterator[None]:
+        """Do what ``encode`` does, an instance a step."""
+        self.accept(question)
+        self.samples = []
+        return self.endpoint.predictor.encode_stepwise(question.instances, self.samples, explain=question.explain)
+
+    def accept(self, question: Question) -> None:
+        """Note what is wanted beside predictions; raises as ``Endpoint.check``."""
+        self.endpoint.check(question)
+        self.explain, self.outlier = question.explain, question.outlier
 
     def write(self, predictions: list[Prediction]) -> bytes:
         """The body of the answer."""
@@ -142,7 +153,7 @@ class Exchange(Pending):
         question = self.read(body, media_type)
         loop.call_soon_threadsafe(self._expire_in_time)  # the body may have left less of it
         yield
-        yield from self.encode(question)
+        yield from self.encode_stepwise(question)
 
     def _prepare(self, desk: "Desk", steps: Iterator[None]) -> None:
         """Prepare in threads what would hold up the event loop; when time is over, answer without it."""

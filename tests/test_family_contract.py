@@ -16,7 +16,7 @@ from models.budget import Budget
 from models.datasets import REPOSITORY
 from models.errors import CardMismatch, Fault, InvalidRequest, RunnerFailed
 from models.family import TensorSpec
-from models.predictor import Predictor, warm_up
+from models.predictor import MAX_FAULTS, Predictor, warm_up
 from models.registry import CARDS, FAMILIES, find_card
 from models.tensors import cut, join
 from service.openapi import schemas
@@ -318,6 +318,40 @@ BAD = {
     "label_nodes": (b'{"words": [[1]], "edges": [[0, 0], [0, 1]]}', ("edges", 1)),
     "label_graph": (b'{"atoms": ["C"], "bonds": [[0, 7]]}', ("bonds", 0)),
 }
+
+
+@every_model
+@pytest.mark.parametrize("bad", [(), (1,), (0, 2, 3), tuple(range(MAX_FAULTS + 3))], ids=len)
+@pytest.mark.parametrize("explain", [False, True])
+def test_steps_change_nothing(name: str, shipped: Open, bad: tuple[int, ...], explain: bool) -> None:
+    """What is encoded an instance a step has the same samples, or the same first faults in the same order."""
+    predictor = shipped(name)
+    instances = draw(predictor, MAX_FAULTS + 4, seed=5)
+    for place in bad:
+        instances[place] = msgspec.json.decode(BAD[predictor.card.task][0], type=predictor.card.instance)
+    at_once = outcome(lambda: predictor.encode(instances, explain=explain))
+    samples: list[Any] = []
+    steps = outcome(lambda: [*predictor.encode_stepwise(instances, samples, explain=explain)])
+    if isinstance(at_once, InvalidRequest):
+        assert isinstance(steps, InvalidRequest)
+        assert [*steps.faults] == [*at_once.faults]
+        assert at_once.faults
+    else:
+        assert steps == [None] * 2 * len(instances)
+        np.testing.assert_equal(list(map(plain, samples)), list(map(plain, at_once)))
+
+
+def outcome(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except InvalidRequest as error:
+        return error
+
+
+def plain(sample: Any) -> Any:
+    """Arrays and numbers that ``assert_equal`` looks into, whatever a family calls a sample."""
+    slots = getattr(type(sample), "__slots__", ())
+    return {slot: plain(getattr(sample, slot)) for slot in slots} if slots else sample
 
 
 @every_model

@@ -61,15 +61,30 @@ class TensorExchange(Exchange):
         """Whether there is a file to decode; samples hold none."""
         return not self.asked.are_samples and super().holds_file(question)
 
-    def encode(self, question: Any) -> Iterator[None]:
-        """Put its samples into ``samples``; raises as ``Endpoint.encode``."""
-        self.tensors = [{} for _ in question.instances]
+    def encode(self, question: Any) -> None:
+        """Make its samples, where it does not bring them; raises as ``Exchange.encode``."""
+        if self.asked.are_samples:
+            self._take_samples(question)
+        else:
+            super().encode(question)
+
+    def encode_stepwise(self, question: Any) -> Iterator[None]:
+        """Do what ``encode`` does, an instance a step; samples take none."""
         if not self.asked.are_samples:
-            return super().encode(question)
+            return super().encode_stepwise(question)
+        self._take_samples(question)
+        return iter(())
+
+    def _take_samples(self, question: Any) -> None:
         if question.explain:
             self.endpoint.predictor.bound_explanation(question.instances)
-        self.samples, self.explain, self.outlier = question.instances, question.explain, False
-        return iter(())
+        self.accept(question)
+        self.samples = question.instances
+
+    def accept(self, question: Any) -> None:
+        """Make room for the tensors as well."""
+        super().accept(question)
+        self.tensors = [{} for _ in question.instances]
 
     def write(self, predictions: list[Prediction]) -> bytes:
         """The body of the answer."""

@@ -255,6 +255,10 @@ def test_pixels_of_a_request_are_bounded() -> None:
         predictor.encode([*(Instance(image=large) for _ in range(5)), untouched])
     assert list(caught.value.faults) == [Fault(("instances", 4, "image"), reason)]
     assert vars(untouched) == {}
+    with pytest.raises(InvalidRequest) as stepwise:
+        [*predictor.encode_stepwise([*(Instance(image=large) for _ in range(5)), untouched], [])]
+    assert stepwise.value.faults == caught.value.faults
+    assert vars(untouched) == {}
 
 
 def test_damaged_pictures_count() -> None:
