@@ -30,8 +30,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def house(launch: Any, root: Path) -> Any:
-    """Two workers, for tests that leave them alive."""
-    return launch(LECTERN_JOBS_ROOT=str(root), LECTERN_WORKERS="2", LECTERN_MODELS="tagging,viewcount")
+    """Two workers, for tests that leave them alive; one job at a time, so that others wait behind it."""
+    settings = {"LECTERN_WORKERS": "2", "LECTERN_JOBS_RUNNING": "1", "LECTERN_MODELS": "tagging,viewcount"}
+    return launch(LECTERN_JOBS_ROOT=str(root), **settings)
 
 
 @pytest.fixture(scope="module")
