@@ -244,17 +244,19 @@ class Front:
         kind: type[AwaitedExchange] = AwaitedExchange,
         version: str | None = None,
     ) -> None:
-        desk, identity = self.desk(), request_id(dict(scope["headers"]))
+        desk, headers = self.desk(), scope["headers"]
+        found = dict(headers)
+        identity = request_id(found)
         try:
             endpoint = desk.find(model)
             check_version(endpoint, version)
         except HttpError as error:
             await send_content(send, error, identity)
             return
-        exchange, headers = kind(endpoint, identity), scope["headers"]
-        exchange.is_load_test = is_load_test(desk.access, headers, dict(headers), scope.get("client"))
+        exchange = kind(endpoint, identity)
+        exchange.is_load_test = is_load_test(desk.access, headers, found, scope.get("client"))
         if endpoint.trail is not None:
-            exchange.parent = dict(scope["headers"]).get(PARENT, b"")
+            exchange.parent = found.get(PARENT, b"")
 
         def leave(_: Any) -> None:
             exchange.abandon()
@@ -263,7 +265,7 @@ class Front:
 
         watch: asyncio.Future[Any] | None = None
         try:
-            await self._ask(desk, exchange, scope, receive)
+            await self._ask(desk, exchange, scope, found, receive)
             if exchange.answered.done():
                 await send_answer(send, exchange, exchange.answered.result(), receive)
                 return
@@ -277,12 +279,13 @@ class Front:
             if watch is not None:
                 watch.cancel()
 
-    async def _ask(self, desk: Desk, exchange: Exchange, scope: Scope, receive: Receive) -> None:
+    async def _ask(
+        self, desk: Desk, exchange: Exchange, scope: Scope, found: dict[bytes, bytes], receive: Receive
+    ) -> None:
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("only POST is allowed here", "POST")
-            headers = scope["headers"]
-            admission = exchange.admit(exchange.endpoint, headers, dict(headers), desk.settings)
+            admission = exchange.admit(exchange.endpoint, scope["headers"], found, desk.settings)
             exchange.head_length = admission.head_length
             body = await read_body(receive, desk)
         except HttpError as error:
