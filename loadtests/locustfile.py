@@ -46,6 +46,8 @@ def add_arguments(parser: Any) -> None:
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def prepare(environment: Any, **_: Any) -> None:
     """Listen for what the other side says; with a task, follow it."""
+    # gevent counts from when its loop last ran: a first import that took 10 s would leave nothing of ``-t 10s``.
+    gevent.get_hub().loop.update_now()
     runner, path = environment.runner, environment.parsed_options.task
     if not isinstance(runner, MasterRunner):
         runner.register_message(PREPARE, on_prepare, concurrent=True)

@@ -164,7 +164,7 @@ def test_two_processes_share_the_load_of_every_served_model(load: Load, server: 
     assert not [child for child in psutil.Process().children() if "locust" in " ".join(child.cmdline())]
 
 
-LOCUST = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
+LOCUST = [sys.executable, "-m", "locust", "--headless", "--only-summary"]
 
 
 @pytest.mark.e2e
@@ -173,6 +173,8 @@ def test_plain_locust_has_users_of_families_that_wait(tmp_path: Path) -> None:
     out = tmp_path / "stats"
     with stub() as host:
         words = [
+            "-f",
+            str(LOCUSTFILE),
             "--host",
             f"{host.removeprefix('http://')}/",
             "-u",
@@ -193,9 +195,29 @@ def test_plain_locust_has_users_of_families_that_wait(tmp_path: Path) -> None:
 
 
 @pytest.mark.e2e
+def test_plain_locust_runs_as_long_as_asked_however_slowly_it_starts(tmp_path: Path) -> None:
+    """What a first import takes, of a new installation on a busy machine, is not taken off ``-t``."""
+    slow, out = tmp_path / "slow.py", tmp_path / "stats"
+    slow.write_text(
+        "from time import monotonic\nend = monotonic() + 5\nwhile monotonic() < end: pass\n"
+        "from loadtests.locustfile import *\n"
+    )
+    with stub() as host:
+        words = ["-f", str(slow), "--host", host, "-u", "4", "-r", "4", "-t", "4s", "--json-file", str(out)]
+        done = subprocess.run([*LOCUST, *words], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    (found,) = msgspec.json.decode(out.with_suffix(".json").read_bytes())
+    assert found["num_requests"] >= 2
+
+
+@pytest.mark.e2e
 def test_plain_locust_says_in_a_line_that_nobody_answers() -> None:
     done = subprocess.run(
-        [*LOCUST, "--host", "127.0.0.1:9", "-t", "9s"], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+        [*LOCUST, "-f", str(LOCUSTFILE), "--host", "127.0.0.1:9", "-t", "9s"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 3
     (line,) = [line for line in done.stderr.splitlines() if "ERROR" in line]
