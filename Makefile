@@ -30,9 +30,11 @@ TAKEN := $(foreach goal,$(MAKECMDGOALS),$(TAKES_$(goal)))
 SETTINGS := PYTHON SHELL LECTERN_% BENTOML_% PIP_% PYTEST_%
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 STRANGE := $(firstword $(filter-out $(TAKEN) $(SETTINGS),$(GIVEN)))
-NEAREST = import difflib, sys; print(*[f"did you mean {one}?" for one in difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1)])
+NEAREST = import difflib, sys; said, known = sys.argv[1].upper(), sys.argv[2:]; \
+	likely = [one for one in known if one.endswith("_" + said)] or difflib.get_close_matches(said, known, 1); \
+	print(*[f"did you mean {one}?" for one in likely])
 ifneq ($(STRANGE),)
-$(error make $(MAKECMDGOALS) takes no $(STRANGE): $(or $(shell "$(PYTHON)" -c '$(NEAREST)' '$(STRANGE)' $(TAKEN) PYTHON LECTERN_PORT),it takes $(or $(TAKEN),none)))
+$(error make $(MAKECMDGOALS) takes no $(STRANGE): $(or $(shell "$(PYTHON)" -c '$(NEAREST)' '$(STRANGE)' $(TAKEN) PYTHON LECTERN_PORT),it takes $(or $(TAKEN),only settings (LECTERN_*))))
 endif
 # A value reaches its command through the environment, as it was typed: blanks, brackets and dollars stay what they are;
 # only ~/ at its beginning, which not every shell expands there, is the home folder.

@@ -75,7 +75,10 @@ def find_version(tag: str) -> Served:
     """
     folder = find_folder(tag)
     if folder is None:
-        raise ArtifactMissing(f"model {tag} is not in the model store; put it there: python -m export install")
+        there = sorted(path.name for path in (home() / "models").glob("*") if path.is_dir())
+        others = f" ({', '.join(there)})" if there else ""
+        found = f"model {tag} is not in the model store{others}"
+        raise ArtifactMissing(f"{found}; put it there: python -m export install")
     # The whole artifact, so that a damaged one ends the start here: in a worker it would be tried again for ever.
     return Served(manifest=read_artifact(folder)[0], folder=folder)
 

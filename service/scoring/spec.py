@@ -119,7 +119,7 @@ def make_spec(
         source=source,
         input_format=found,
         compression=compression,
-        output_format=output_format or _format(target, OUTPUTS),
+        output_format=output_format or _format(target, OUTPUTS, "--output-format"),
         options=options,
     )
 
@@ -130,7 +130,7 @@ def _input_format(source: str, wanted: str) -> tuple[str, str]:
     suffixes = PurePosixPath(source).suffixes
     compression = COMPRESSIONS.get(suffixes[-1].lower(), "") if suffixes else ""
     name = source[: -len(suffixes[-1])] if compression else source
-    found = wanted or _format(name, INPUTS)
+    found = wanted or _format(name, INPUTS, "--input-format")
     if PurePosixPath(name).suffix.lower() == ".tgz":
         compression = "gzip"
     if compression and found not in STREAMED:
@@ -150,11 +150,11 @@ def _folder_format(source: str) -> str:
     return "tu" if any(path.glob("*_graph_indicator.txt")) else "folder"
 
 
-def _format(name: str, known: Mapping[str, str]) -> str:
+def _format(name: str, known: Mapping[str, str], option: str) -> str:
     found = next((known[ending] for ending in known if name.lower().endswith(ending)), None)
     if found is None:
         suffix = PurePosixPath(name).suffix.lower()
-        expected = f"a name that ends with one of {' '.join(known)}, or the format said"
+        expected = f"a name that ends with one of {' '.join(known)}, or {option}"
         raise DataError(name, found=f"the ending {suffix!r}", expected=expected)
     return found
 

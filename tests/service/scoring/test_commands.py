@@ -119,9 +119,13 @@ def test_plan(call: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (["run", "no-such", "in.jsonl", "out.parquet"], 1, "model no-such:latest is not in the model store"),
+        (
+            ["run", "no-such", "in.jsonl", "out.parquet"],
+            1,
+            "model no-such:latest is not in the model store (tagging); put it there",
+        ),
         (["run", "tagging", "none.jsonl", "out.parquet"], 1, "expected"),
-        (["run", "tagging", "in.jsonl", "out.xyz"], 1, "a name that ends with"),
+        (["run", "tagging", "in.jsonl", "out.xyz"], 1, ".csv .parquet .arrow, or --output-format"),
         (["run", "tagging", "in.jsonl", "out.parquet", "--column", "x"], 2, "expected FIELD=NAME"),
         (["run", "tagging", "in.jsonl", "out.parquet", "--input-format", "nope"], 2, "'nope' is not one of"),
         (["run", "tagging", "in.jsonl", "out.parquet", "--output-format", "nope"], 2, "'nope' is not one of"),
