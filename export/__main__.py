@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shlex
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,16 @@ def export_model(name: str, wanted_version: str | None, out: Path | None) -> Non
 
     folder = export_run(name, wanted_version, target=out)
     _describe(folder)
+    click.echo(f"artifact: {folder}\nto have it served and scored with: {installing(folder)}")
+
+
+def installing(folder: Path) -> str:
+    """Return the command that puts an artifact into the model store."""
+    from export.store import shipped_folders
+
+    if folder.resolve() in [shipped.resolve() for shipped in shipped_folders()]:
+        return "make install, which make serve and make score begin with"
+    return f".venv/bin/python -m export install {shlex.quote(str(folder))}"
 
 
 @main.command()

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from export.__main__ import main
+from export.__main__ import installing, main
 from export.certify import (
     _next_version,
     artifact_folder,
@@ -522,6 +522,12 @@ def test_refused_exports_write_nothing(finished: Path, tmp_path: Path, monkeypat
         export_run("my-channel", None, runs=finished, target=tmp_path / "out")
     torch.use_deterministic_algorithms(False)
     assert not (tmp_path / "out").exists()
+
+
+def test_how_to_install(exported: Path, shipped_folder: Callable[[str], Path]) -> None:
+    """After an export, the command is told that puts the artifact into the store, wherever it was written."""
+    assert installing(exported) == f".venv/bin/python -m export install {exported}"
+    assert installing(shipped_folder("viewcount")).startswith("make install")
 
 
 def test_unfinished_run(tmp_path: Path) -> None:

@@ -40,8 +40,7 @@ def is_series(spec: Spec) -> bool:
     is_one, said = _is_series(spec), [*spec.options.series, *(["every_day"] if spec.options.every_day else [])]
     if said and not is_one:
         option = f"--{said[0].replace('_', '-')}"
-        expected = f"a table of one series, for a model that reads one, which {spec.model} does not with this input"
-        raise DataError(spec.source, found=option, expected=expected)
+        raise DataError(spec.source, found=f"no series that {spec.model} reads", expected=f"one, or no {option}")
     return is_one
 
 

@@ -72,7 +72,7 @@ def test_options_of_a_series_for_rows(
     name: str, content: bytes, model: str, options: Any, option: str, run: Run
 ) -> None:
     """What is said of a series is refused beside an input that is none, instead of passed over."""
-    with pytest.raises(DataError, match=f"found {option}, expected a table of one series"):
+    with pytest.raises(DataError, match=f"found no series that {model}:.* reads, expected one, or no {option}"):
         run(model, name, content, **options)
 
 
