@@ -104,7 +104,7 @@ class CheckedFile(io.RawIOBase):
                 self._block(int(number))
         except (InputChanged, OSError):
             return self._changed()
-        found = f"damaged data in rows {first_row} to {first_row + rows - 1}"
+        found = f"damaged data in rows {first_row + 1} to {first_row + rows}"
         return DataError(self._address, found=found, expected="a whole file")
 
     def _changed(self) -> InputChanged:

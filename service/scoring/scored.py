@@ -52,10 +52,10 @@ class Scored:
 
     @property
     def first_errors(self) -> tuple[str, ...]:
-        """Rows and reasons of the first of them."""
+        """Rows, counted from 1, and reasons of the first of them."""
         found = self.answers.first_errors(MOST_TOLD)
         return tuple(
-            f"row {self.cut.first_row + row}: {error.code}: {error.reason[:MOST_SHOWN]}" for row, error in found
+            f"row {self.cut.first_row + row + 1}: {error.code}: {error.reason[:MOST_SHOWN]}" for row, error in found
         )
 
     def write(self, file: BinaryIO) -> None:

@@ -99,7 +99,7 @@ class Scorer:
         try:
             return self.source.read(cut)
         except MemoryError as error:
-            found = f"rows {cut.first_row} to {cut.first_row + cut.rows - 1} that take more memory than there is"
+            found = f"rows {cut.first_row + 1} to {cut.first_row + cut.rows} that take more memory than there is"
             raise DataError(self.spec.source, found=found, expected="smaller pieces, or fewer --part-rows") from error
 
     def _many(self, rows: Rows, known: Mapping[int, Any]) -> tuple[Places | None, dict[str, Array] | None]:

@@ -57,7 +57,7 @@ def check_part(found: int, most: int, address: str, rows: range) -> None:
         fitting = max(1, len(rows) * most // (2 * found))
         raise DataError(
             address,
-            found=f"rows {rows.start} to {rows.stop - 1} that unpack to {found} bytes or more",
+            found=f"rows {rows.start + 1} to {rows.stop} that unpack to {found} bytes or more",
             expected=f"at most {most} in a part (--part-rows {fitting})",
         )
 
@@ -74,7 +74,7 @@ def bounded(table: pa.Table, options: Options, address: str, first_row: int) -> 
         try:
             table = _emptied(table, large)
         except pa.ArrowException as error:
-            found = f"a row above {MAX_ROW_BYTES} bytes in rows {rows.start} to {rows.stop - 1}"
+            found = f"a row above {MAX_ROW_BYTES} bytes in rows {rows.start + 1} to {rows.stop}"
             raise DataError(address, found=found, expected="smaller ones") from error
         sizes = row_bytes(table)
     check_part(int(sizes.sum()), most_part_bytes(options), address, rows)

@@ -34,7 +34,7 @@ def check(table: "pa.Table", address: str, first_row: int) -> tuple["pa.Table", 
             try:
                 column, wrong = _readable(table.column(place))
             except pa.ArrowInvalid:
-                rows = f"rows {first_row} to {first_row + table.num_rows - 1}"
+                rows = f"rows {first_row + 1} to {first_row + table.num_rows}"
                 found = f"damaged data in {rows}, column {name!r}"
                 raise DataError(address, found=found, expected="a whole file") from error
             table = table.set_column(place, table.schema.field(place), column)

@@ -66,7 +66,7 @@ def test_pause_and_resume(call: Call, tmp_path: Path) -> None:
     stopped = started(call, tmp_path, "--max-errors", 0)
     how = f"go on with: {resuming(out)}\n"
     assert stopped.exit_code == 3
-    assert stopped.stderr == "row 7: invalid_request: tokens[1]: expected str, got int\n" + (
+    assert stopped.stderr == "row 8: invalid_request: tokens[1]: expected str, got int\n" + (
         f"lectern: 1 error rows in 20 rows, more than --max-errors 0; {how}"
     )
     looked = call("status", out)
@@ -235,7 +235,7 @@ def test_every_row_an_error_row(call: Call, tmp_path: Path) -> None:
     found = started(call, tmp_path)
     assert (found.exit_code, found.stdout.partition(":")[0]) == (ONLY_ERRORS, "60 rows, 60 error rows")
     assert len(found.stderr.splitlines()) == 3
-    assert found.stderr.startswith("row 0: invalid_request: tokens: ")
+    assert found.stderr.startswith("row 1: invalid_request: tokens: ")
     assert started(call, tmp_path).exit_code == ONLY_ERRORS
     told = call("run", "tagging", tmp_path / "in.jsonl", tmp_path / "out.csv", "--progress", "json")
     assert (told.exit_code, "tokens" in told.stderr) == (ONLY_ERRORS, False)

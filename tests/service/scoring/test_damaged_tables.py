@@ -57,7 +57,7 @@ def test_places_outside_of_the_file(run: Run, tmp_path: Path) -> None:
     place = content.index((40).to_bytes(4, "little") + (80).to_bytes(4, "little"))
     content[place + 4 : place + 8] = (2**31 - 1).to_bytes(4, "little")
     path.write_bytes(content)
-    with pytest.raises(DataError, match="damaged data in rows 0 to 999"):
+    with pytest.raises(DataError, match="damaged data in rows 1 to 1000"):
         run("tagging", path)
 
 
