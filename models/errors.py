@@ -57,7 +57,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,11 @@ class HttpError(LecternError):
     def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:
         super().__init__(message)
         self.faults = tuple(faults)
+
+    def bare(self) -> Self:
+        """Drop where and why it was raised: frames of reading a body, which would keep it and this error."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
 
 
 class RequestError(HttpError):

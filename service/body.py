@@ -6,7 +6,8 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from models.errors import BodyTooLarge, RequestTimeout
-from service.gateway import LONG_BODY_BYTES, Desk, crowded
+from service.body_room import LONG_BODY_BYTES, crowded
+from service.gateway import Desk
 
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 # What an upload must bring on average, once its patience is used up; who brings less holds a connection for ever.
@@ -37,18 +38,18 @@ async def read_body(receive: Receive, desk: Desk) -> bytes:
                     raise Disconnected
                 parts.append(message.get("body", b""))
                 length += len(parts[-1])
-                desk.arriving_bytes += len(parts[-1])
+                fits = desk.body_room.hold(len(parts[-1]))
                 if length > limit:
                     raise BodyTooLarge(f"the body may have {limit} bytes")
                 if not message.get("more_body", False):
                     return parts[0] if len(parts) == 1 else b"".join(parts)
-                if length > LONG_BODY_BYTES and desk.arriving_bytes > desk.settings.max_arriving_bytes:
+                if length > LONG_BODY_BYTES and not fits:
                     raise crowded()
     except TimeoutError as error:
         raise RequestTimeout(f"the body did not arrive within {timeout:g} seconds") from error
     finally:
         parts.clear()  # an error would keep them
-        desk.arriving_bytes -= length
+        desk.body_room.hold(-length)
 
 
 async def linger(receive: Receive) -> None:

@@ -53,8 +53,11 @@ class Call(Exchange):
     def arrive(self, desk: Desk, more: int) -> bool:
         """Count more bytes of a long body, or fewer; whether the desk has room for them."""
         self.arrived += more
-        desk.arriving_bytes += more
-        return desk.arriving_bytes <= desk.settings.max_arriving_bytes
+        return desk.body_room.hold(more)
+
+    def fits(self, desk: Desk) -> bool:
+        """Whether the desk has room for all of its body."""
+        return desk.body_room.fits(self.length)
 
     def send(self, answer: bytes | HttpError) -> None:
         """Hand the answer to the connection."""
@@ -81,6 +84,14 @@ class Refused(Call):
     ) -> None:
         super().__init__(endpoint, identity, line, admission, is_last=is_last)
         self.error, self.parts = error, deque(maxlen=0)
+
+    def fits(self, desk: Desk) -> bool:
+        """Always: nothing of its body is kept."""
+        return True
+
+    def arrive(self, desk: Desk, more: int) -> bool:
+        """Count nothing."""
+        return True
 
     def ask(self, desk: Desk, body: bytes, media_type: str, timeout_seconds: float) -> None:
         """Say no."""

@@ -18,6 +18,7 @@ from service.admin import ROUTE as ADMIN_ROUTE
 from service.admin import administer
 from service.admission import request_id
 from service.body import Disconnected, Receive, read_body
+from service.body_room import crowded
 from service.demo.pages import Demo
 from service.exposition import MEDIA_TYPE, Page
 from service.gateway import AwaitedExchange, Desk, Exchange
@@ -157,7 +158,7 @@ class Front:
         except Disconnected:
             return
         except HttpError as error:
-            content = error
+            content = error.bare()
         except Exception:  # the process border, as in ``Exchange.finish``
             logger.exception("request %s failed", identity.decode())
             content = HttpError("internal error")
@@ -287,6 +288,8 @@ class Front:
                 raise MethodNotAllowed("only POST is allowed here", "POST")
             admission = exchange.admit(exchange.endpoint, scope["headers"], found, desk.settings)
             exchange.head_length = admission.head_length
+            if not desk.body_room.fits(admission.length or 0):
+                raise crowded()
             body = await read_body(receive, desk)
         except HttpError as error:
             exchange.finish(error)

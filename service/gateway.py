@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from models.bodies import JSON, Question
-from models.errors import DeadlineExceeded, Draining, HttpError, Overloaded, UnknownModel
+from models.errors import DeadlineExceeded, Draining, HttpError, UnknownModel
 from models.family import Array, Feeds, Prediction, never
 from models.predictor import Run
 from service.access import Access
 from service.admission import Admission, Header, admit
+from service.body_room import LONG_BODY_BYTES, BodyRoom, crowded
 from service.cooling import Cooling
 from service.drift_window import Windows
 from service.endpoint import Endpoint
@@ -25,19 +26,8 @@ from service.turns import ABANDONED, LATE, NO_TIME, Pending
 
 logger = logging.getLogger("lectern.gateway")
 
-# A longer body takes longer to parse than others should wait for it: 64 KiB of view counts take 0.2 ms.
-LONG_BODY_BYTES = 64 * 1024
-BUSY = "too many long bodies are arriving, try again"
 # More take long to encode however short their body: 1,024 requests for resident nodes, 32 kB, took 190 ms.
 MANY_INSTANCES = 64
-
-
-def crowded() -> Overloaded:
-    """The refusal of a long body that has no room; the rest of it is never read."""
-    error = Overloaded(BUSY)
-    error.is_last = True
-    error.refusal = "body_memory"
-    return error
 
 
 class EmbeddedRunner:
@@ -94,11 +84,12 @@ class Exchange(Pending):
                 self.finish(batcher.refusal())
                 return
             if len(body) > LONG_BODY_BYTES:
-                self._prepare(desk, self._read_and_encode(body, media_type, asyncio.get_running_loop()))
+                loop = asyncio.get_running_loop()
+                self._prepare(desk, self._read_and_encode(body, media_type, loop), len(body))
                 return
             question = self.read(body, media_type)
             if len(question.instances) > MANY_INSTANCES or self.holds_file(question):
-                self._prepare(desk, self.encode_stepwise(question))
+                self._prepare(desk, self.encode_stepwise(question), len(body))
                 return
             self.encode(question)
             batcher.submit(self)
@@ -155,11 +146,17 @@ class Exchange(Pending):
         yield
         yield from self.encode_stepwise(question)
 
-    def _prepare(self, desk: "Desk", steps: Iterator[None]) -> None:
-        """Prepare in threads what would hold up the event loop; when time is over, answer without it."""
+    def _prepare(self, desk: "Desk", steps: Iterator[None], length: int) -> None:
+        """Prepare in threads what would hold up the event loop; when time is over, answer without it.
+
+        Its body is held, and counted, until the threads are done with it, whoever has left meanwhile.
+        """
+        if not desk.body_room.fits(length):
+            raise crowded()
         self._expire_in_time()
 
         def submit(prepared: "asyncio.Future[None]") -> None:
+            desk.body_room.hold(-length)
             if self.timer is not None:
                 self.timer.cancel()
             try:
@@ -169,7 +166,9 @@ class Exchange(Pending):
             except Exception as error:  # the process border
                 self.finish(error)
 
-        desk.preparation.run(self._while_wanted(steps)).add_done_callback(submit)
+        prepared = desk.preparation.run(self._while_wanted(steps))
+        desk.body_room.hold(length)
+        prepared.add_done_callback(submit)
 
     def _while_wanted(self, steps: Iterator[None]) -> Iterator[None]:
         """Take no step more once the caller has left, or has its answer."""
@@ -189,8 +188,7 @@ class Exchange(Pending):
         self.is_over = True
         answer: bytes | HttpError
         if isinstance(result, HttpError):
-            # Its traceback would tie this exchange to itself, for the garbage collector to find.
-            answer = result.with_traceback(None)
+            answer = result.bare()
         else:
             try:
                 answer = self.write(_checked(result))
@@ -247,11 +245,11 @@ class Desk:
         pool: Threads for what would hold up the event loop.
         access: Who may ask, where not everybody may.
         keeps_requests: Whether each model's last requests are kept in memory, to try a new version on.
-        arriving_bytes: Of long bodies that are not whole yet.
         is_draining: Whether the service is stopping, so that nothing new is begun.
         cooling: Connections that were refused.
         spare: What is done when there is time.
         preparation: What is done in ``pool``.
+        body_room: How many bytes of bodies are held.
         responses: Counts all answers to HTTP requests.
         windows: How far recent requests are from the training data.
     """
@@ -261,17 +259,18 @@ class Desk:
     pool: ThreadPoolExecutor
     access: Access | None = None
     keeps_requests: bool = False
-    arriving_bytes: int = 0
     is_draining: bool = False
     cooling: Cooling = field(default_factory=Cooling)
     spare: Spare = field(default_factory=Spare)
     windows: Windows | None = None
     responses: Responses = field(default_factory=Responses)
     preparation: TimeSharing = field(init=False)
+    body_room: BodyRoom = field(init=False)
 
     def __post_init__(self) -> None:
-        """Share the threads."""
+        """Share the threads and the memory."""
         self.preparation = TimeSharing(self.pool)
+        self.body_room = BodyRoom(self.settings.max_arriving_bytes)
 
     def find(self, name: str) -> Endpoint:
         """The model's endpoint.

@@ -12,9 +12,11 @@ from typing import Any
 
 from uvicorn.config import HTTP_PROTOCOLS
 
+from service.body_room import MANY_BODY_BYTES
 from service.call import Route, find_routes
 from service.front import Front
 from service.handshake import Handshake
+from service.memory import give_back
 from service.wire import Wire
 
 SWEEP_SECONDS = 0.5
@@ -44,7 +46,7 @@ class Wires:
         self.tls: ssl.SSLContext | None = None
         self.shaking: set[Handshake] = set()
         self.most = 0
-        self._is_sweeping = False
+        self._is_sweeping = self._is_untidy = False
 
     def __call__(self, *, server_state: Any, **uvicorn: Any) -> Wire | Handshake:
         """A protocol for a new connection; called by uvicorn."""
@@ -72,13 +74,24 @@ class Wires:
 
     def _sweep(self, server_state: Any, due: float) -> None:
         self._is_sweeping = False
-        if server_state.connections:
+        self._tidy()
+        if server_state.connections or self._is_untidy:
             self._watch(server_state)
         now = monotonic()
         if now - due > LATE_SECONDS:  # what looks idle may have sent what nobody had the time to read
             return
         for connection in list(server_state.connections):
             connection.sweep(now)
+
+    def _tidy(self) -> None:
+        """Give memory back when many bodies have come and gone, and no more came since the last sweep."""
+        desk = self.front.desk()
+        room = desk.body_room
+        if room.is_stretched or room.held > MANY_BODY_BYTES:
+            self._is_untidy, room.is_stretched = True, False
+        elif self._is_untidy:
+            self._is_untidy = False
+            desk.pool.submit(give_back)
 
 
 def count_places(most: int) -> int:

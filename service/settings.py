@@ -85,7 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = True
     max_body_bytes: Annotated[int, Meta(ge=1024, description="Longest request body, bytes.")] = 16 * 2**20
     max_arriving_bytes: Annotated[
-        int, Meta(ge=1024, description="Long bodies that are still arriving, bytes in all per process; beyond it 503.")
+        int, Meta(ge=1024, description="Long bodies that arrive or wait to be read, bytes per process; beyond it 503.")
     ] = 32 * 2**20
     max_instances: Annotated[int, Meta(ge=1, description="Most instances in one request.")] = 1024
     queue_limit: Annotated[

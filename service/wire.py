@@ -10,15 +10,16 @@ that headers and bodies may take and on idle connections, no reading from who do
 under way when the server stops.
 """
 
+import logging
 from functools import partial
 from time import monotonic
 from typing import Any
 
 from models.errors import HeadersTooLarge, HttpError, MethodNotAllowed, Overloaded, RequestTimeout
 from service.admission import host_fault
+from service.body_room import LONG_BODY_BYTES, crowded
 from service.call import Call, recognise
 from service.connection import MOST_UNANSWERED_BYTES, Connection
-from service.gateway import LONG_BODY_BYTES, crowded
 from service.reply import CLOSE, Reply, new_request_id, reply
 
 # Of headers, or of a body in chunks all that is no body: trailers, extensions, sizes.
@@ -27,6 +28,9 @@ MOST_HEADER_BYTES = 2**16
 MOST_HEADERS = 256
 # What a chunk may take beside its content: two ends of line and a size.
 CHUNK_BYTES = 16
+
+
+logger = logging.getLogger("lectern.wire")
 
 
 class _Dropped(list[tuple[bytes, bytes]]):
@@ -75,7 +79,7 @@ class Wire(Connection):
         if route is not None and not self.expect_100_continue and (self.cycle is None or not self.is_busy):
             self.call = recognise(self, self.parser, self.headers, self.desk, route)
             if self.call is not None:
-                self.unanswered.append(self.call)
+                self._take(self.call)
                 return
         self.begun_at = None
         if (fault := host_fault(self.parser, self.headers)) is not None:
@@ -88,6 +92,12 @@ class Wire(Connection):
         super().on_headers_complete()
         self.headers = _Dropped()
         self._balance()
+
+    def _take(self, call: Call) -> None:
+        """Owe an answer; a body that is known to have no room is not waited for."""
+        self.unanswered.append(call)
+        if not call.fits(self.desk):
+            self._give_up(crowded())
 
     def on_body(self, body: bytes) -> None:
         """Part of a body."""
@@ -215,6 +225,7 @@ class Wire(Connection):
 
     def refuse(self, error: HttpError) -> None:
         """Read no more, and say why after the answers that are owed."""
+        logger.warning("a request was refused: %s", error, extra={"event": "broken_request", "code": error.code})
         self.is_ending = self.is_ignored = True
         newest = self.cycle
         if newest is not None and newest.more_body and self.pipeline:  # its own body is broken: it gets no answer

@@ -70,7 +70,7 @@ class TensorBodies:
             start += source.size or 0
         if start != len(rest):
             raise MalformedRequest(f"the inputs have {start} bytes in the binary part, which has {len(rest)}")
-        return self._asked(plan, values)
+        return self._asked(plan._replace(sources=()), values)  # whose data would wait for the answer, too
 
     def _read_raw(self, body: bytes) -> Asked:
         """A body that is the bytes of the model's one input: one instance of it."""

@@ -78,6 +78,8 @@ class Head(Struct, frozen=True):
 
 
 USUAL = Parameters()
+# Samples are parts of the binary part, and would keep the JSON part in memory until they are answered.
+LONG_HEAD_BYTES = 64 * 1024
 _decoder = msgspec.json.Decoder(Head)
 
 
@@ -91,8 +93,11 @@ def split(body: bytes, head_length: int | None) -> tuple[bytes, memoryview]:
         return body, memoryview(b"")
     if head_length > len(body):
         raise MalformedRequest(f"inference-header-content-length is {head_length}, the body has {len(body)} bytes")
-    whole = memoryview(body)
-    return body if head_length == len(body) else body[:head_length], whole[head_length:]
+    if head_length == len(body):
+        return body, memoryview(b"")
+    if head_length > LONG_HEAD_BYTES:
+        return body[:head_length], memoryview(body[head_length:])
+    return body[:head_length], memoryview(body)[head_length:]
 
 
 def read_head(content: bytes) -> Head:

@@ -13,7 +13,7 @@ from models.budget import Budget
 from models.device import Device
 from models.errors import DeadlineExceeded, Draining, Overloaded, RateLimited, RunnerFailed
 from models.session import Session
-from service.gateway import crowded
+from service.body_room import crowded
 from service.metrics import EXPIRED, OUTCOMES, REFUSALS, STAGES, Ledger, Meter, Ran
 from service.state_metrics import initialise, show_model
 from service.turns import ABANDONED, BROKEN, LATE, Entry, Pending

@@ -1,6 +1,7 @@
 """How long a turn is waited for: what is expected, who is refused for it, and what is not begun any more."""
 
 import asyncio
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -178,21 +179,87 @@ def test_long_bodies_share_their_room(chunked: bool, run_on_both: Any, serve: An
         async with serve(**limits) as live:
             desk = live.front.desk()
             first, second, third = [await live.connect() for _ in range(3)]
+            await second.send(head)
             await first.send(head + part(content[:150_000]))
-            await live.until(lambda: desk.arriving_bytes == 150_000)
-            await second.send(head + part(content[:140_000]))
-            await live.until(lambda: desk.arriving_bytes == 290_000)
+            await live.until(lambda: desk.body_room.held == 150_000)
+            await second.send(part(content[:140_000]))
+            await live.until(lambda: desk.body_room.held == 290_000)
             assert (await third.ask(post(4))).y == 9  # a short one needs no room
             await second.send(part(content[140_000:155_000]))
             refused = await second.read()
             assert (refused.status, refused.json["code"], refused["connection"]) == (503, "overloaded", "close")
-            await live.until(lambda: desk.arriving_bytes == 150_000)
+            await live.until(lambda: desk.body_room.held == 150_000)
             await first.send(part(content[150_000:]) + (b"0\r\n\r\n" if chunked else b""))
             assert (await first.read()).status == 200
             await third.send(head + part(content[:150_000]))
-            await live.until(lambda: desk.arriving_bytes == 150_000)
+            await live.until(lambda: desk.body_room.held == 150_000)
             third.reset()
-            await live.until(lambda: desk.arriving_bytes == 0)
+            await live.until(lambda: desk.body_room.held == 0)
+
+    run_on_both(work)
+
+
+@pytest.mark.parametrize("is_wired", [True, False])
+@pytest.mark.parametrize("path", [b"/v1/models/double/predict", b"/v2/models/double/infer"])
+def test_whole_bodies_have_their_room(run_on_both: Any, serve: Any, post: Any, path: bytes, is_wired: bool) -> None:
+    """Long bodies that wait to be read count until they are; who says that he has more is refused before he sends it.
+
+    Whoever has left or is too late makes room as well, once a thread has let go of what is his.
+    """
+    long = post(0, body=b'{"instances": [4]}'.ljust(150_000)).replace(b"/v1/models/double/predict", path)
+    head = long[: -150_000 + 10]
+
+    async def work() -> None:
+        async with serve(wire=is_wired, max_arriving_bytes=310_000, max_body_bytes=310_000) as live:
+            held, busy = live.front.desk().body_room, threading.Event()
+            thread = live.pool.submit(busy.wait, 10)
+            clients = [await live.connect() for _ in range(4)]
+            await clients[0].send(long)
+            await live.until(lambda: held.held == 150_000)
+            late = long.replace(b"\r\nhost", b"\r\nx-request-timeout-ms: 300\r\nhost")
+            await clients[1].send(late)
+            await live.until(lambda: held.held == 300_000)
+            refused = await clients[2].ask(head)
+            assert (refused.status, refused.json["code"], refused["connection"]) == (503, "overloaded", "close")
+            assert refused["retry-after"] is not None
+            assert (await clients[3].ask(post(4))).y == 9  # a short one needs no room
+            clients[0].reset()
+            assert (await clients[1].read()).status == 504
+            assert held.held == 300_000  # they are still held
+            busy.set()
+            await asyncio.wrap_future(thread)
+            await live.until(lambda: held.held == 0)
+            assert (await clients[3].ask(long)).status == (200 if b"v1" in path else 400)
+            assert (await clients[3].ask(post(0, body=b"{".ljust(310_000)))).status == 400  # the longest there may be
+            await live.until(lambda: held.held == 0)
+
+    run_on_both(work)
+
+
+@pytest.mark.parametrize("is_wired", [True, False])
+def test_nothing_counts_after_a_storm(run_on_both: Any, serve: Any, post: Any, is_wired: bool) -> None:
+    """Whole, broken, given up, refused, late, or while the service stops: however bodies end, none stays counted."""
+    whole = post(0, body=b'{"instances": [4]}'.ljust(100_000))
+    late = whole.replace(b"\r\nhost", b"\r\nx-request-timeout-ms: 1\r\nhost")
+    broken, half = whole.replace(b"[4]", b"[x]"), whole[:80_000]
+    many = post(0, body=b'{"instances": [%s]}' % b",".join([b"1"] * 100))
+
+    async def storm(live: Any, requests: list[bytes]) -> None:
+        clients = [await live.connect() for _ in range(len(requests))]
+        await asyncio.gather(*(client.send(one) for client, one in zip(clients, requests, strict=True)))
+        for client in clients[::3]:
+            client.reset()
+
+    async def work() -> None:
+        limits = {"max_arriving_bytes": 400_000, "max_body_bytes": 400_000, "body_timeout_seconds": 0.3}
+        async with serve(wire=is_wired, **limits) as live:
+            held = live.front.desk().body_room
+            for _ in range(3):
+                await storm(live, [whole, late, broken, half, many] * 4)
+            await live.until(lambda: held.held == 0)
+            live.front.desk().is_draining = True
+            await storm(live, [whole, many] * 4)
+            await live.until(lambda: held.held == 0)
 
     run_on_both(work)
 

@@ -85,7 +85,7 @@ def test_long_bodies_come_whole_one_after_another(chunked: bool, run_on_both: An
             sending = [asyncio.ensure_future(one.send(HEAD + kind + b"\r\n\r\n" + body)) for one in clients]
             most = 0
             while not all(task.done() for task in sending):
-                most = max(most, desk.arriving_bytes)
+                most = max(most, desk.body_room.held)
                 await asyncio.sleep(0)
             for client in clients:
                 assert (await client.read()).y == 9
@@ -128,7 +128,7 @@ def test_nothing_is_kept_of_who_has_left(run_on_both: Any, serve: Any, monkeypat
             wire.cycle.body += b"more"
             wire.transport.abort()
             await live.until(lambda: not live.state.connections)
-            await live.until(lambda: live.front.desk().arriving_bytes == 0)
+            await live.until(lambda: live.front.desk().body_room.held == 0)
             assert (wire.flow.rest, wire.cycle.body) == (b"", bytearray())
 
     run_on_both(work)

@@ -1,10 +1,12 @@
 """Long bodies share threads: whoever had least goes first, 504 comes in time, and nothing is done for who has left."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import FrameType, TracebackType
 from typing import Any
 
 import pytest
@@ -138,5 +140,33 @@ def test_long_bodies_take_turns(run: Any, serve: Any, post: Post) -> None:
             assert endless.is_silent()
             gated.permits.release(1000)
             assert len((await endless.read()).json["predictions"]) == 100
+
+    run(work)
+
+
+@pytest.mark.parametrize("is_wired", [True, False])
+@pytest.mark.parametrize("path", [b"/v1/models/double/predict", b"/v2/models/double/infer"])
+def test_a_refused_body_is_let_go(run: Any, serve: Any, post: Post, path: bytes, is_wired: bool) -> None:
+    """No error ties the body that it is about to itself, where only the garbage collector would find it."""
+
+    async def work() -> None:
+        async with serve(wire=is_wired) as live:
+            client = await live.connect()
+            request = post(0, body=b'{"inputs": 1}'.ljust(2**17)).replace(b"/v1/models/double/predict", path)
+            assert (await client.ask(request)).status in (400, 404, 422)
+            gc.collect()
+            gc.disable()
+            try:
+                assert (await client.ask(request)).status in (400, 404, 422)
+                await live.until(lambda: live.front.desk().body_room.held == 0)
+                await asyncio.sleep(0.01)
+                gc.set_debug(gc.DEBUG_SAVEALL)
+                gc.collect()
+                tied = [one for one in gc.garbage if isinstance(one, (BaseException, FrameType, TracebackType))]
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+                gc.enable()
+            assert not tied
 
     run(work)
