@@ -12,12 +12,16 @@ from typing import NamedTuple
 
 import psutil
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_open
 from prometheus_client.registry import Collector
 
 from service.environment import metrics_place
+from service.exemplars import Exemplar, find_exemplars
 from service.remains import Remains, read_file
 
 MEDIA_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+OPEN_MEDIA_TYPE = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
+_END = "# EOF\n"
 _ADD: Callable[[float, float], float] = float.__add__
 # How a gauge's values of several processes become one. BentoML's other gauges are times, of which the latest is meant.
 _MODES: dict[str, Callable[[float, float], float]] = {"livesum": _ADD, "livemin": min}
@@ -65,6 +69,7 @@ class _Metric:
         suffix = "_total" if kind == "counter" else ""
         told = help_text.replace("\\", r"\\").replace("\n", r"\n")
         self.head = f"# HELP {name}{suffix} {told}\n# TYPE {name}{suffix} {kind}\n"
+        self.open_head = f"# HELP {name} {_escaped(help_text)}\n# TYPE {name} {kind}\n"
         self.lines: list[tuple[str, str]] = []
         self.children: dict[str, _Child] = {}
 
@@ -81,33 +86,33 @@ class _Metric:
         else:
             child.sum_key = key
 
-    def write(self, values: Mapping[str, float]) -> Iterator[str]:
+    def write(self, values: Mapping[str, float], *, is_open: bool) -> Iterator[str]:
         """Its part of the page."""
-        yield self.head
+        yield self.open_head if is_open else self.head
         for prefix, key in self.lines:
             yield f"{prefix}{_number(values[key])}\n"
         for child in self.children.values():
-            yield from child.write(values)
+            yield from child.write(values, find_exemplars(self.name, child.labels) if is_open else {})
 
 
 class _Child:
     """One histogram's lines: the buckets, each with all below it, their count and sum."""
 
     def __init__(self, name: str, labels: Mapping[str, str]) -> None:
-        self._name, self._labels = name, labels
+        self._name, self.labels = name, labels
         self._buckets: list[tuple[float, str, str]] = []
         self._text = _labels(labels)
         self.sum_key = ""
 
     def add(self, bound: str, key: str) -> None:
-        prefix = f"{self._name}_bucket{_labels({**self._labels, 'le': bound})} "
+        prefix = f"{self._name}_bucket{_labels({**self.labels, 'le': bound})} "
         self._buckets = sorted([*self._buckets, (float(bound), prefix, key)])
 
-    def write(self, values: Mapping[str, float]) -> Iterator[str]:
+    def write(self, values: Mapping[str, float], exemplars: Mapping[int, Exemplar]) -> Iterator[str]:
         total = 0.0
-        for _, prefix, key in self._buckets:
+        for number, (_, prefix, key) in enumerate(self._buckets):
             total += values.get(key, 0.0)
-            yield f"{prefix}{total!r}\n"
+            yield f"{prefix}{total!r}{_exemplar(exemplars[number]) if number in exemplars else ''}\n"
         yield f"{self._name}_count{self._text} {total!r}\n"
         yield f"{self._name}_sum{self._text} {_number(values.get(self.sum_key, 0.0))}\n"
 
@@ -129,11 +134,20 @@ class Page:
         for collector in collectors:
             self._registry.register(collector)
 
-    def render(self) -> bytes:
-        """The page as it is now."""
+    def render(self, add: Callable[[str], str] | None = None, *, is_open: bool = False) -> bytes:
+        """The page as it is now.
+
+        Args:
+            add: Puts more behind the text.
+            is_open: Whether it is OpenMetrics, with exemplars, rather than Prometheus' text.
+        """
         found = _Zeros(self._read())
-        lines = (line for metric in self._metrics.values() for line in metric.write(found))
-        return "".join(lines).encode() + generate_latest(self._registry)
+        text = "".join(line for metric in self._metrics.values() for line in metric.write(found, is_open=is_open))
+        write: Callable[[CollectorRegistry], bytes] = generate_open if is_open else generate_latest
+        text += write(self._registry).decode().removesuffix(_END)
+        if add is not None:
+            text = add(text)
+        return (text + _END if is_open else text).encode()
 
     def totals(self) -> dict[str, dict[tuple[str, str], float]]:
         """Each model's numbers, by sample name and the other label's value; versions in one, and buckets."""
@@ -184,6 +198,10 @@ class _Zeros(dict[str, float]):
 
 def _number(value: float) -> str:
     return repr(value) if abs(value) != float("inf") else ("+Inf" if value > 0 else "-Inf")
+
+
+def _exemplar(one: Exemplar) -> str:
+    return f" # {_labels(one.labels) or '{}'} {one.seconds!r} {one.at:.3f}"
 
 
 def _labels(labels: Mapping[str, str]) -> str:

@@ -20,7 +20,7 @@ from service.admission import request_id
 from service.body import Disconnected, Receive, read_body
 from service.body_room import crowded
 from service.demo.pages import Demo
-from service.exposition import MEDIA_TYPE, Page
+from service.exposition import Page
 from service.gateway import AwaitedExchange, Desk, Exchange
 from service.jobs.desk import ROUTE as JOBS_ROUTE
 from service.jobs.desk import Jobs
@@ -30,6 +30,7 @@ from service.oip.exchange import AwaitedTensorExchange
 from service.oip.pages import INFER_ROUTE, Pages, check_version
 from service.openapi import assets_page, card_page, docs_page, index, openapi
 from service.reply import JSON
+from service.scrape import scrape
 from service.sending import Scope, Send, counted, put_whole, send_answer, send_content
 from service.trail import PARENT
 from service.versions import Versions
@@ -126,11 +127,9 @@ class Front:
         if path != "/metrics" or self.metrics is None:
             await self.app(scope, receive, send)
             return
-        page = self.metrics.render()  # here and now: a thread would wait for the event loop at every file
-        if (windows := self.desk().windows) is not None:
-            page = windows.add_to(page.decode()).encode()
-        content = b"" if scope["method"] == "HEAD" else page
-        await send_content(send, content, request_id(dict(scope["headers"])), MEDIA_TYPE)
+        headers = scope["headers"]
+        answer = scrape(self.metrics, self.desk().windows, headers, request_id(dict(headers)))
+        await put_whole(send, answer._replace(body=b"") if scope["method"] == "HEAD" else answer)
 
     def _versions(self) -> Versions:
         assert self.versions is not None  # the routes that change them are closed without them

@@ -201,7 +201,7 @@ class Exchange(Pending):
                 self.dropped = LATE
             self.endpoint.ledger.fail(answer)
         else:
-            self.endpoint.ledger.answer(monotonic() - self.started, len(answer))
+            self.endpoint.ledger.answer(self, monotonic() - self.started, len(answer))
         self.send(answer)
         self._tell("ok" if isinstance(answer, bytes) else answer.code)
 

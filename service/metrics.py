@@ -9,6 +9,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from models.budget import Budget
 from models.errors import HttpError
 from service.cells import Cell, Spread, Tally
+from service.exemplars import Exemplars
 from service.metrics_storage import require_room
 from service.turns import ABANDONED, BROKEN, LATE, Entry, Pending
 
@@ -98,6 +99,16 @@ _EXPIRED = Counter(
 _REFUSALS = Counter("lectern_refusals_total", "Requests refused for want of room or time, by why.", ["model", "reason"])
 
 
+class Answered(list[float]):
+    """How long the requests took that were answered since the last micro-batch ended, seconds.
+
+    Attributes:
+        last: Whose time is the last one.
+    """
+
+    last: Pending | None = None
+
+
 class Ledger:
     """Counts how one model's requests ended and how long they took.
 
@@ -110,7 +121,7 @@ class Ledger:
         answered: Its ``Meter``'s, which takes the times at the end of each micro-batch.
     """
 
-    def __init__(self, model: str, version: str, answered: list[float]) -> None:
+    def __init__(self, model: str, version: str, answered: Answered) -> None:
         self._answered = answered
         self._outcomes = Tally(REQUESTS, OUTCOMES, model=model, version=version)
         self._refusals = Tally(_REFUSALS, REFUSALS, model=model)
@@ -129,12 +140,13 @@ class Ledger:
         """Note that its body is here, of so many bytes."""
         self._received[self._received_place] += length
 
-    def answer(self, seconds: float, length: int) -> None:
+    def answer(self, pending: Pending, seconds: float, length: int) -> None:
         """Note the end of one request that is answered, the time it took, and the bytes of its answer."""
         self._ok[self._ok_place] += 1.0
         self._sent[self._sent_place] += length
         self._open[self._open_place] -= 1.0
         self._answered.append(seconds)
+        self._answered.last = pending
 
     def fail(self, error: HttpError) -> None:
         """Note the end of one request that gets an error."""
@@ -165,7 +177,7 @@ class Meter:
 
     Attributes:
         waiting: Instances that wait in this process.
-        answered: How long the requests took that were answered since the last micro-batch ended, seconds.
+        answered: Since the last micro-batch ended.
     """
 
     def __init__(self, model: str, version: str, budget: Budget, queue_limit: int) -> None:
@@ -179,7 +191,8 @@ class Meter:
         self._expired = Tally(_EXPIRED, EXPIRED, model=model)
         self._compute, self._last = Cell(_COMPUTE, model=model), Cell(_LAST, model=model)
         self.waiting = Cell(_WAITING, model=model)
-        self.answered: list[float] = []
+        self.answered = Answered()
+        self._exemplars = Exemplars("lectern_request_seconds", LATENCY_BUCKETS, model=model, version=version)
         Cell(_LIMIT, model=model).set(queue_limit)
 
     def begin(self, batch: Sequence[Entry], now: float) -> None:
@@ -198,9 +211,13 @@ class Meter:
         count = len(requests(batch))
         self._infer.add(ran.ended - ran.began, count)
         self._decode.add((monotonic() - ran.ended) / count, count)
-        self._latency.add_all(self.answered)
-        self.answered.clear()
-        self._last.set(time())
+        now, answered = time(), self.answered
+        if answered.last is not None:
+            self._exemplars.note(answered.last, answered[-1], now)
+            answered.last = None
+        self._latency.add_all(answered)
+        answered.clear()
+        self._last.set(now)
 
     def spend(self, seconds: float) -> None:
         """A micro-batch took a lane for so long."""

@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import pytest
 from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.catalog import shipped_tags
@@ -274,3 +275,18 @@ def wait_until_ready(server: Any, lines: int) -> None:
     while server.log.read_text().count('"ready"') < lines:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_openmetrics(placed: Any) -> None:
+    """The real page as OpenMetrics: packed on request, read by a strict parser, with a request to look at."""
+    mine = f"exemplar-{time.monotonic_ns()}"
+    content = {"instances": [example(placed, "molecule")]}
+    assert placed.client.post("/v1/models/molecule/predict", json=content, headers={"x-request-id": mine}).is_success
+    answer = placed.client.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert answer.headers["content-encoding"] == "gzip"  # httpx accepts it
+    found = [*open_families(answer.text)]
+    assert {one.name for one in families(placed.get("/metrics").text)} <= {one.name for one in found}
+    samples = [one for metric in found if metric.name == "lectern_request_seconds" for one in metric.samples]
+    exemplars = [one.exemplar for one in samples if one.exemplar is not None and one.labels["model"] == "molecule"]
+    assert mine in {one.labels["request_id"] for one in exemplars}

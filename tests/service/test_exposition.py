@@ -1,19 +1,31 @@
 """The page says what the client's own page says, and what the dead have counted is neither lost nor counted twice."""
 
+import gzip
 import shutil
 import subprocess
 import sys
+from itertools import product
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from models.datasets import REPOSITORY
-from service.exposition import Page
+from service.admission import REQUEST_ID
+from service.exemplars import Exemplar, Exemplars
+from service.exposition import MEDIA_TYPE, OPEN_MEDIA_TYPE, Page
 from service.remains import Remains
+from service.scrape import scrape
+from service.turns import Pending
+
+TRACED = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 WRITER = r"""
 import sys
@@ -184,3 +196,91 @@ def test_a_scrape_is_quick(tmp_path: Path, writers: list[Writer]) -> None:
         patch.setattr("service.exposition.json.loads", lambda text: pytest.fail("a key was parsed again"))
         patch.setattr("service.exposition.read_file", lambda path: pytest.fail("a file's keys were read again"))
         page.render()
+
+
+def opened(page: bytes) -> dict[str, Any]:
+    """As ``read``, of OpenMetrics, by the client's own strict parser; exemplars by series."""
+    found: dict[str, Any] = {}
+    for metric in open_families(page.decode()):
+        found[metric.name] = (metric.type, metric.documentation)
+        for sample in metric.samples:
+            found[f"{sample.name}{sorted(sample.labels.items())}"] = sample.value
+            if sample.exemplar is not None:
+                found[f"{sample.name}{sorted(sample.labels.items())} exemplar"] = sample.exemplar
+    return found
+
+
+class Looked(Collector):
+    """What is looked up at the scrape."""
+
+    def collect(self) -> Any:
+        yield CounterMetricFamily("looked", "Looked up.", value=3)
+
+
+def drift(text: str) -> str:
+    return text + "# HELP more More.\n# TYPE more gauge\nmore 1.0\n"
+
+
+def test_openmetrics_says_the_same(tmp_path: Path, writers: list[Writer]) -> None:
+    """Whoever accepts OpenMetrics gets it, well-formed, with the same names, kinds, texts and numbers."""
+    page = Page(tmp_path, [Looked()])
+    plain = read(page.render(drift))
+    assert opened(page.render(drift, is_open=True)) == plain
+    assert {"looked_total[]", "more[]", "plain_total[]"} <= plain.keys()
+    assert page.render(drift, is_open=True).endswith(b"\n# EOF\n")
+    assert b"# EOF" not in page.render(drift)
+
+
+def test_exemplars(tmp_path: Path, writers: list[Writer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each bucket shows the last request that fell into it, in the series it was kept for, only in OpenMetrics."""
+    monkeypatch.setattr("service.exemplars._KEPT", {})
+    kept, pending = Exemplars("took_seconds", (0.1, 1.0, 10.0, inf), model="m", stage="a"), Pending()
+    for request_id, parent, seconds in ((b"first", b"", 0.5), (b"la.st-1", TRACED, 1.0), (b"slow", b"", 99.0)):
+        pending.request_id, pending.parent = request_id, parent
+        kept.note(pending, seconds, 1700000000.1234)
+    page = Page(tmp_path)
+    found = {name: one for name, one in opened(page.render(is_open=True)).items() if name.endswith(" exemplar")}
+    bucket = "took_seconds_bucket[('le', '{}'), ('model', 'm'), ('stage', 'a')] exemplar"
+    traced = {"request_id": "la.st-1", "trace_id": "0af7651916cd43dd8448eb211c80319c"}
+    assert {name: (one.labels, one.value) for name, one in found.items()} == {
+        bucket.format("1.0"): (traced, 1.0),
+        bucket.format("+Inf"): ({"request_id": "slow"}, 99.0),
+    }
+    assert {float(one.timestamp) for one in found.values()} == {1700000000.123}
+    assert read(page.render()) == clients(tmp_path)
+
+
+def test_exemplars_are_short() -> None:
+    """The longest request id that is taken over, with a trace, is within the 128 characters of OpenMetrics."""
+    longest = next(length for length in range(200, 0, -1) if REQUEST_ID.fullmatch(b"a" * length))
+    labels = Exemplar(b"a" * longest, TRACED, 1.0, 1.0).labels
+    assert labels.keys() == {"request_id", "trace_id"}
+    assert sum(map(len, (*labels, *labels.values()))) <= 128
+    assert Exemplar(b"a", b"no trace", 1.0, 1.0).labels.keys() == {"request_id"}
+
+
+OF_PROMETHEUS = (
+    b"application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    b"text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+ACCEPTED: dict[bytes | None, bytes] = {
+    None: MEDIA_TYPE,
+    b"*/*": MEDIA_TYPE,
+    b"text/plain;version=0.0.4": MEDIA_TYPE,
+    b"text/html,application/xhtml+xml;q=0.9": MEDIA_TYPE,
+    b"application/openmetrics-text": OPEN_MEDIA_TYPE,
+    OF_PROMETHEUS: OPEN_MEDIA_TYPE,
+}
+
+
+def test_what_a_scraper_accepts(tmp_path: Path, writers: list[Writer]) -> None:
+    """The form and the encoding are what the request's headers ask for; without them all is as ever."""
+    page, wanted = Page(tmp_path), clients(tmp_path)
+    for accept, encoding in product(ACCEPTED, (None, b"identity", b"gzip", b"deflate, gzip;q=0.5")):
+        asked = {b"accept": accept, b"accept-encoding": encoding}
+        answer = scrape(page, None, [(name, value) for name, value in asked.items() if value is not None], b"id")
+        headers, is_packed = dict(answer.headers), encoding is not None and b"gzip" in encoding
+        assert headers[b"content-type"] == ACCEPTED[accept]
+        assert headers.get(b"content-encoding") == (b"gzip" if is_packed else None)
+        body = gzip.decompress(answer.body) if is_packed else answer.body
+        assert (opened if ACCEPTED[accept] == OPEN_MEDIA_TYPE else read)(body) == wanted

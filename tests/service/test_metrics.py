@@ -14,7 +14,7 @@ from models.device import Device
 from models.errors import DeadlineExceeded, Draining, Overloaded, RateLimited, RunnerFailed
 from models.session import Session
 from service.body_room import crowded
-from service.metrics import EXPIRED, OUTCOMES, REFUSALS, STAGES, Ledger, Meter, Ran
+from service.metrics import EXPIRED, OUTCOMES, REFUSALS, STAGES, Answered, Ledger, Meter, Ran
 from service.state_metrics import initialise, show_model
 from service.turns import ABANDONED, BROKEN, LATE, Entry, Pending
 
@@ -86,8 +86,8 @@ def test_answered(meter: Meter) -> None:
         value("lectern_request_seconds_count"),
         value("lectern_request_seconds_sum"),
     )
-    ledger.answer(0.5, 100)
-    ledger.answer(0.25, 11)
+    ledger.answer(Pending(), 0.5, 100)
+    ledger.answer(Pending(), 0.25, 11)
     assert value("lectern_requests_total", outcome="ok") == ok + 2
     meter.end(entries(1), Ran(1.0, 2.0))
     meter.end(entries(1), Ran(1.0, 2.0))
@@ -120,7 +120,7 @@ def test_the_end_of_a_batch(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_refusals(error: Any, reason: str | None) -> None:
     """A refusal is one outcome and one reason; an error that is none has no reason."""
-    ledger = Ledger(MODEL, VERSION, [])
+    ledger = Ledger(MODEL, VERSION, Answered())
     outcome = value("lectern_requests_total", outcome=error.code)
     reasons = {one: value("lectern_refusals_total", reason=one) for one in REFUSALS}
     ledger.refuse(error)
