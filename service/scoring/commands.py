@@ -1,7 +1,5 @@
 """The command line of batch scoring."""
 
-import shlex
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +20,6 @@ from models.errors import (
     NoSpace,
     TooManyErrors,
 )
-from service.environment import named_home
 from service.scoring.asked import Asked, ask, ask_again
 from service.scoring.assignment import Assignment
 from service.scoring.disk import Disk
@@ -34,6 +31,7 @@ from service.scoring.output import Manifest
 from service.scoring.places import Out, is_same, open_output, work_folder
 from service.scoring.progress import Bar, Lines, Quiet, Stop, Watch
 from service.scoring.questions import as_json, ask_status, estimate, verify
+from service.scoring.resuming import resuming
 from service.scoring.spec import Options
 from service.scoring.workspace import Workspace
 
@@ -236,15 +234,6 @@ def say_errors(watch: Bar) -> None:
         click.echo(line, err=True)
 
 
-def resuming(out: Out, work: Path | None = None) -> str:
-    """The command that goes on with a job, to be typed in any shell at the folder where this one was."""
-    more = ["--work", str(work)] if work else []
-    store = named_home()
-    # make sets it for its own commands alone.
-    begin = f"BENTOML_HOME={shlex.quote(str(from_here(store)))} " if store else ""
-    return begin + shlex.join([interpreter(), "-m", "service.scoring", "resume", str(out), *more])
-
-
 def how_to_go_on(out: Out, work: Path | None) -> str:
     """What to do about a job that is paused; until its rows are counted there is none to resume."""
     spec = None
@@ -253,19 +242,6 @@ def how_to_go_on(out: Out, work: Path | None) -> str:
     if spec is None:
         return "; nothing is begun yet: give the same command again"
     return f"; go on with: {resuming(out, work)}"
-
-
-def interpreter() -> str:
-    """What to call the Python that runs this: ``python`` may be none, or one that knows nothing of scoring."""
-    found = shutil.which("python")
-    if found is not None and Path(found).absolute() == Path(sys.executable):
-        return "python"
-    return str(from_here(Path(sys.executable)))
-
-
-def from_here(path: Path) -> Path:
-    """Return a path from the current folder on, where it lies below it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 @contextmanager

@@ -14,8 +14,9 @@ import pytest
 from click.testing import Result
 
 from models.datasets import REPOSITORY
-from service.scoring.commands import EXITS, HELP, ONLY_ERRORS, find_spec, how_to_go_on, interpreter, resuming
+from service.scoring.commands import EXITS, HELP, ONLY_ERRORS, find_spec, how_to_go_on
 from service.scoring.places import work_folder
+from service.scoring.resuming import interpreter, resuming
 from service.scoring.source import Cut
 from service.scoring.sources.jsonl import JsonlSource
 
