@@ -147,10 +147,7 @@ class Exchange(Pending):
         yield from self.encode_stepwise(question)
 
     def _prepare(self, desk: "Desk", steps: Iterator[None], length: int) -> None:
-        """Prepare in threads what would hold up the event loop; when time is over, answer without it.
-
-        Its body is held, and counted, until the threads are done with it, whoever has left meanwhile.
-        """
+        """Prepare in threads what would hold up the event loop, and count its body; answer when time is over."""
         if not desk.body_room.fits(length):
             raise crowded()
         self._expire_in_time()

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from service.connection import SLICE_BYTES, SLICES_IN_A_TURN
+
 pytestmark = pytest.mark.timeout(20)
 
 Post = Callable[..., bytes]
@@ -284,6 +286,23 @@ def test_pipelines_take_turns(wish: bytes, run_on_both: Any, serve: Any, post: P
             for task in sending:
                 task.cancel()
             assert most < 0.8
+
+    run_on_both(work)
+
+
+@pytest.mark.parametrize("wish", [b"", b"connection: upgrade\r\nupgrade: h2c\r\n"])
+def test_a_turn_is_a_few_slices(wish: bytes, run_on_both: Any, serve: Any, post: Post) -> None:
+    """Of requests that lie ready and are answered at once a few slices are looked at before others have their turn."""
+
+    async def work() -> None:
+        async with serve() as live:
+            await live.connect()
+            (wire,) = live.state.connections
+            stream = post(0, body=b"{", headers=wish) * 400
+            wire.data_received(stream)
+            looked_at = len(stream) - len(wire.flow.rest)
+            assert 0 < looked_at <= (SLICES_IN_A_TURN + 1) * SLICE_BYTES
+            assert wire.flow.is_held
 
     run_on_both(work)
 
