@@ -317,6 +317,20 @@ def test_the_wire_is_under_tls(encrypted: Any) -> None:
         assert client.recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
+def test_the_end_of_the_certificate_is_told(encrypted: Any) -> None:
+    """The metrics say until when the certificate holds that callers see, by its serial number."""
+    with connect(encrypted) as client:
+        seen = client.getpeercert()
+    assert seen is not None
+    text = send(encrypted, "/metrics").text
+    name = "lectern_tls_certificate_expiry_timestamp_seconds"
+    (told,) = [line for line in text.splitlines() if line.startswith(f"{name}{{")]
+    labels, _, value = told.removeprefix(name).partition(" ")
+    serial = labels.removeprefix('{serial="').removesuffix('"}')
+    assert int(serial, 16) == int(str(seen["serialNumber"]), 16)
+    assert float(value) == ssl.cert_time_to_seconds(str(seen["notAfter"]))
+
+
 def _environment(server: Any) -> str:
     return "\n".join(f"{name}={value}" for name, value in server.tree()[0].environ().items())
 
