@@ -268,29 +268,6 @@ def test_many_headers(before: bytes, run_on_both: Any, serve: Any) -> None:
 
 
 @pytest.mark.parametrize("wish", [b"", b"connection: upgrade\r\nupgrade: h2c\r\n"])
-def test_pipelines_take_turns(wish: bytes, run_on_both: Any, serve: Any, post: Post) -> None:
-    """Thousands of requests that lie ready on some connections do not hold up one that comes after them."""
-
-    async def work() -> None:
-        async with serve() as live:
-            floods, other = [await live.connect() for _ in range(20)], await live.connect()
-            stream = post(0, body=b"{", headers=wish) * 2000
-            sending = [asyncio.create_task(client.send(stream)) for client in floods]
-            await live.until(lambda: len(live.state.connections) == 21)
-            await asyncio.sleep(0.05)
-            most = 0.0
-            for number in range(20):
-                started = time.monotonic()
-                assert (await other.ask(post(number))).y == 2 * number + 1
-                most = max(most, time.monotonic() - started)
-            for task in sending:
-                task.cancel()
-            assert most < 0.8
-
-    run_on_both(work)
-
-
-@pytest.mark.parametrize("wish", [b"", b"connection: upgrade\r\nupgrade: h2c\r\n"])
 def test_a_turn_is_a_few_slices(wish: bytes, run_on_both: Any, serve: Any, post: Post) -> None:
     """Of requests that lie ready and are answered at once a few slices are looked at before others have their turn."""
 
