@@ -189,7 +189,7 @@ def test_score_a_file(store: Path, folder: Path, tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(b'{"atoms": ["C", "C", "O"], "bonds": [[0, 1], [1, 2]]}\nnonsense\n{"atoms": ["C"]}\n')
     result = CliRunner().invoke(score, ["run", "molecule", str(source), str(target), "--workers", "1"])
-    told = f"3 rows, 1 error rows: {target}\nrow 1: malformed_request: not JSON\n"
+    told = f"3 rows, 1 error rows: {target}\nrow 2: malformed_request: not JSON\n"
     assert (result.exit_code, result.output) == (0, told)
     rows = [orjson.loads(line) for line in target.read_bytes().splitlines()]
     assert [row.get("error_code") for row in rows] == [None, "malformed_request", None]

@@ -19,6 +19,7 @@ from service.address import find_address, find_url
 from service.parent import greet
 from service.settings import Settings, settings
 from service.watchdog import _BEAT, Living, beat_file, living, watched
+from tests.e2e.conftest import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +105,7 @@ def test_address(host: str, address: str) -> None:
     """Names are looked up, as BentoML takes addresses only, and IPv6 is one of them."""
     if address == "::1" and not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
-    assert find_address(Settings(host=host, port=39999)) == address
+    assert find_address(Settings(host=host, port=free_port())) == address
 
 
 def test_no_address() -> None:

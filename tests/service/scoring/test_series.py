@@ -117,7 +117,7 @@ def test_resumed(stocked: Any, tmp_path: Path) -> None:
             ", row 3: found unexpected end of data, expected a whole row of CSV",
         ),
         ("date,views,views\n2024-01-01,1,2\n", ", row 1: found two columns 'views', expected each name once"),
-        (f"views_1,views_1\n{ROWS}\n", ": found one name in columns 1 and 2, expected each name once"),
+        (f"views_1,views_1\n{ROWS}\n", ": found the same name in columns 1 and 2, expected each name once"),
     ],
 )
 def test_refused_by_the_command(content: str, message: str, stocked: Any, tmp_path: Path) -> None:
