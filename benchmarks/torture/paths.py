@@ -66,7 +66,7 @@ def _deaths(ground: Ground, site: Site, series: int, verdict: Verdict) -> None:
         kill(site)
         offer(site, workload("image"), (100, 0.5))
     found = site.count()
-    folder = metrics_folder(site.home / "bentoml") or site.home / "bentoml/prometheus_multiproc_dir"
+    folder = metrics_folder(site.home / "bentoml", processes=1) or site.home / "bentoml/prometheus_multiproc_dir"
     files = len(list(folder.iterdir()))
     verdict.at_most(f"new series from {deaths} dead workers", found.series - series, 0)
     verdict.at_most("a scrape after them", found.seconds, SCRAPE_SECONDS, " s")

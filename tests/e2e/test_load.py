@@ -234,6 +234,7 @@ def test_an_interrupted_run_reports_what_it_measured(profile: str, tmp_path: Pat
         process = subprocess.Popen(
             [sys.executable, "-m", "loadtests", *words, "--host", host, "--out", str(out)],
             cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=hear_interrupts,
         )  # fmt: skip
         before = requests_of(host)
         while requests_of(host) < before + 400:  # the references, the warm-up and more
@@ -248,6 +249,11 @@ def test_an_interrupted_run_reports_what_it_measured(profile: str, tmp_path: Pat
     assert 0 < found.whole.seconds < 50
     assert found.whole.outcomes == {"ok": found.whole.offered}
     assert not psutil.wait_procs(generators, timeout=10)[1]
+
+
+def hear_interrupts() -> None:
+    """Undo what a shell does to what it runs in the background: Ctrl-C would be ignored for good."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def requests_of(host: str) -> int:

@@ -37,6 +37,8 @@ LIMIT_SECONDS = 0.5
 HOSTILE, MOST_MEGABYTES = 200, 32.0
 # What ``LECTERN_MAX_ARRIVING_BYTES`` gives to bodies that are arriving or wait to be read.
 ROOM_MEGABYTES = dict.fromkeys(("bodies", "whole bodies", "broken tensors"), 32.0)
+# Of each of 200 pipelines one read waits for its turn, which uvloop makes as large as 250 KB: 49 MB, above the 32.
+ROOM_MEGABYTES["upgrades"] = 20.0
 # How much one hostile connection sends, if it is let.
 MOST_SENT = 2**20
 RELOAD_SECONDS = 3.0
