@@ -74,7 +74,7 @@ class Wires:
 
     def _sweep(self, server_state: Any, due: float) -> None:
         self._is_sweeping = False
-        self._tidy()
+        self._tidy(server_state.connections)
         if server_state.connections or self._is_untidy:
             self._watch(server_state)
         now = monotonic()
@@ -83,11 +83,12 @@ class Wires:
         for connection in list(server_state.connections):
             connection.sweep(now)
 
-    def _tidy(self) -> None:
-        """Give memory back when many bodies have come and gone, and no more came since the last sweep."""
+    def _tidy(self, connections: set[Any]) -> None:
+        """Give memory back when many bodies or pipelines have come and gone, and no more came since the last sweep."""
         desk = self.front.desk()
         room = desk.body_room
-        if room.is_stretched or room.held > MANY_BODY_BYTES:
+        held = room.held + sum(len(connection.flow.rest) for connection in connections)
+        if room.is_stretched or held > MANY_BODY_BYTES:
             self._is_untidy, room.is_stretched = True, False
         elif self._is_untidy:
             self._is_untidy = False
