@@ -61,6 +61,9 @@ class Socket(asyncio.Transport):
         assert data[9:12] in (b"200", b"429"), data
         self.answers += 1
 
+    def set_protocol(self, protocol: Any) -> None:
+        """Nobody reads it: requests are handed to the connection."""
+
     def get_write_buffer_size(self) -> int:
         """Nothing waits."""
         return 0

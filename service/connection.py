@@ -13,7 +13,7 @@ from models.errors import HttpError, MalformedRequest
 from service.call import Call, Route
 from service.gateway import Desk
 from service.handshake import FIRST_SECONDS
-from service.spare import PIECE_BYTES, Valve
+from service.spare import PIECE_BYTES, Reader, Valve
 
 MOST_UNANSWERED = 64
 MOST_UNANSWERED_BYTES = 2**20
@@ -193,6 +193,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Look after the connection from now on."""
         super().connection_made(transport)
+        transport.set_protocol(Reader(self))
         self.flow, self.idle_at = Valve(transport, self._pour), monotonic()
         self.watch()
 

@@ -117,6 +117,23 @@ def test_pages_are_no_race(run_on_both: Any, serve: Any, post: Any) -> None:
     run_on_both(work)
 
 
+def test_little_is_read_at_once(run_on_both: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a pipeline that waits for its turn no more is held than one piece, though much more has come."""
+    monkeypatch.setattr("service.spare.TICK_SECONDS", 3600)
+
+    async def work() -> None:
+        async with serve() as live:
+            client = await live.connect()
+            sending = asyncio.ensure_future(client.send(PAGE * 30_000))
+            await live.until(lambda: any(wire.flow.rest for wire in live.state.connections))
+            (wire,) = live.state.connections
+            assert PIECE_BYTES // 2 < len(wire.flow.rest) <= PIECE_BYTES
+            wire.transport.abort()
+            await asyncio.gather(sending, return_exceptions=True)
+
+    run_on_both(work)
+
+
 def test_nothing_is_kept_of_who_has_left(run_on_both: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is gone holds none of its bytes, though it waits for the garbage collector itself."""
     monkeypatch.setattr("service.spare.TICK_SECONDS", 3600)
@@ -127,7 +144,8 @@ def test_nothing_is_kept_of_who_has_left(run_on_both: Any, serve: Any, monkeypat
             await client.send(HEAD + b"transfer-encoding: chunked\r\n\r\n" + b"%x\r\n" % len(LONG) + LONG[:200_000])
             await live.until(lambda: len(live.state.connections) == 1)
             (wire,) = live.state.connections
-            await live.until(lambda: wire.flow.rest)
+            await live.until(lambda: wire.flow.is_held)
+            wire.flow.rest += b"some"
             wire.cycle.body += b"more"
             wire.transport.abort()
             await live.until(lambda: not live.state.connections)
