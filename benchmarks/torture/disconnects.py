@@ -4,9 +4,12 @@ import random
 import socket
 import time
 
-from benchmarks.torture.deadlines import busy
-from benchmarks.torture.ground import Ground, workload
+from benchmarks.torture.counters import scrape
+from benchmarks.torture.deadlines import BLOCKERS, busy
+from benchmarks.torture.ground import Ground, requests
+from benchmarks.torture.overload import long_sentence
 from benchmarks.torture.verdict import Verdict
+from benchmarks.workloads import body
 
 TITLE = "callers that leave"
 CONTROL = "a server that answers those who left all the same"
@@ -15,21 +18,27 @@ MOST_SECONDS = 0.03
 
 
 def run(ground: Ground, faults: tuple[str, ...] = ()) -> Verdict:
-    """Two hundred connections, each sends a request and closes; ten times over, behind seconds of work."""
-    verdict, content = Verdict(trial="disconnects"), workload("tagging")[0]
+    """Two hundred connections, each sends a request and closes; ten times over, behind seconds of work.
+
+    They ask as much as those before them: shorter sentences would be sorted before them wherever a round begins.
+    """
+    verdict, content = Verdict(trial="disconnects"), requests("tagging", body(long_sentence()))[0]
     left = wanted = answered = computed = 0
+    waiting = BLOCKERS
     with ground.serve("tagging", faults=faults, LECTERN_QUEUE_SECONDS="60") as site:
         before = site.count()
         for number in range(ground.part(10)):
-            start = site.count().instances
+            start = site.count()
             with busy(site) as heads:
                 left += _storm(site.port, content, random.Random(number))  # noqa: S311  no secret
+                waiting = min(waiting, BLOCKERS - scrape(site.port).since(start).get("ok", 0))
             answered += sum(head.startswith(b"HTTP/1.1 200") for head in heads)
             wanted += len(heads)
-            computed += site.count().instances - start
+            computed += site.count().instances - start.instances
         after = site.count()
         verdict.expect("the server answers afterwards", "ready", site.count().series == after.series)
     found = after.since(before)
+    verdict.at_least("requests before them, unanswered when the last has left", waiting, 1)
     verdict.at_most("abandoned requests computed", computed - answered, 0)
     verdict.expect("each is counted as disconnected", found, found.get("disconnected", 0) == left)
     verdict.expect("each of those who waited is answered", f"{answered} of {wanted}", answered == wanted)
