@@ -3,6 +3,7 @@
 When every worker is ready it says so once, with where the service is and what to do next.
 """
 
+import shutil
 from collections.abc import Collection
 
 import bentoml._internal.utils.circus as circus
@@ -27,7 +28,11 @@ def main() -> None:
     else:
         announce(f"metrics are kept in {home()}: there is no room for them in {MEMORY}", event="metrics_on_disk")
     circus.create_standalone_arbiter = watched(circus.create_standalone_arbiter, greet)
-    cli()
+    try:
+        cli()
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def greet(processes: Collection[Living]) -> bool:

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from models.datasets import REPOSITORY
 from models.manifest import MANIFEST_FILE, from_bytes, to_bytes
 from service.keys import line_of, new_key
+from service.metrics_storage import metrics_folder
 from service.watchdog import SILENT_SECONDS
 
 pytestmark = pytest.mark.e2e
@@ -129,8 +130,13 @@ def test_workers_end_with_their_parent(launch: Any) -> None:
 @pytest.mark.parametrize("placement", ["embedded", "process"])
 @pytest.mark.parametrize("wire", ["true", "false"])
 def test_the_end_loses_nothing(launch: Any, placement: str, wire: str) -> None:
-    """SIGTERM under load: every request that was taken is answered, later ones are refused at once, then it ends."""
+    """SIGTERM under load: every request that was taken is answered, later ones are refused at once, then it ends.
+
+    Its metrics take no memory any more.
+    """
     server = launch(LECTERN_MODELS="viewcount", LECTERN_RUNNERS=placement, LECTERN_WIRE=wire)
+    folder = metrics_folder(server.home, 1)
+    assert folder is None or any(folder.iterdir())
     with load(server.url) as seen:
         until(lambda: seen.statuses[200] > 50, 10, "no answers")
         server.process.send_signal(signal.SIGTERM)
@@ -138,6 +144,7 @@ def test_the_end_loses_nothing(launch: Any, placement: str, wire: str) -> None:
     assert seen.statuses.keys() <= {200, 503}
     assert seen.broken == []
     assert "Traceback" not in server.log.read_text()
+    assert folder is None or not folder.exists()
 
 
 def another_version(home: Path, number: str) -> str:
