@@ -20,10 +20,13 @@ class Quotes:
 
     def __init__(self, delimiter: bytes) -> None:
         self._delimiter = delimiter[0]
-        other, plain = re.escape(delimiter), rb"[^\n" + re.escape(delimiter) + rb"]*+"
-        quoted = rb'"(?:[^"]++|"")*+"' + plain
-        cell = rb"(?:" + quoted + rb'|(?!")' + plain + rb")"
-        self._row = re.compile(cell + rb"(?:" + other + cell + rb")*+\n")
+        other = re.escape(delimiter)
+        plain, end = rb"[^\n" + other + rb"]*", rb"(?:\n|" + other + rb")"
+        # No text matches in two ways: possessive quantifiers match wrongly before Python 3.11.5 (cpython#106052).
+        cell = rb'(?:"[^"]*(?:""[^"]*){0,15}"(?!")|(?!"))' + plain
+        # Some cells of a row, and the end of one: what is repeated takes memory until the match ends.
+        self._cells = re.compile(rb"(?:" + cell + other + rb"){0,255}" + cell + end)
+        self._runs, self._rest = re.compile(rb'"+'), re.compile(plain + end)
 
     def ends(self, text: bytes) -> Places:
         """Places after each row's line end; blank lines belong to the row after them."""
@@ -68,14 +71,23 @@ class Quotes:
     def _row_by_row(self, text: bytes) -> Places:
         ends: list[int] = []
         place = 0
-        while (row := self._row.match(text, place)) is not None:
-            place = row.end()
-            ends.append(place)
+        while (found := self._cells.match(text, place) or self._long_cell(text, place)) is not None:
+            place = found.end()
+            if text[place - 1] == LINE_END:
+                ends.append(place)
         return np.array(ends, np.int64)
+
+    def _long_cell(self, text: bytes, start: int) -> re.Match[bytes] | None:
+        """Match what follows the quote that closes a cell of many quotes."""
+        if text[start : start + 1] != b'"':
+            return None
+        closing = (run.end() for run in self._runs.finditer(text, start + 1) if len(run[0]) % 2)
+        place = next(closing, None)
+        return None if place is None else self._rest.match(text, place)
 
     def is_open(self, row: bytes) -> bool:
         """Whether a row without its line end is inside a quote where it ends."""
-        return b'"' in row and self._row.fullmatch(row + b"\n") is None
+        return b'"' in row and self._row_by_row(row + b"\n").tolist() != [len(row) + 1]
 
 
 def _without_blanks(text: bytes, ends: Places, start: int) -> Places:

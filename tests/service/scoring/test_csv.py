@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.errors import DataError
@@ -146,6 +146,9 @@ CELLS = st.text(alphabet=['"', ",", "\n", "\r", "a"], max_size=6)
 
 @settings(max_examples=400, deadline=None)
 @given(text=st.text(alphabet=['"', ",", "\n", "a"], max_size=40), size=st.integers(1, 9))
+@example(text='a","\na', size=1)
+@example(text='a",' + '"' + 'b"",\n' * 40 + '"",a\n' + '"b"\n' * 2, size=7)
+@example(text='a",' + '"b",' * 600 + '\na",\n', size=9)
 def test_rows_end_where_python_says(text: str, size: int) -> None:
     """Python's own reader finds the same rows in any text of quotes, commas and line feeds, however it is cut."""
     quotes, data, rest, rows = Quotes(b","), text.encode(), b"", []
