@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from models.errors import DataError, HttpError, InputChanged, InvalidRequest
@@ -87,6 +88,7 @@ class ZipSource:
         members = self._members
         if not members:
             raise nothing_to_read(self._spec, self.passed_over)
+        self._refuse_overlaps()
         digests = block_digests(self._pass)
         size = self._file.seek(0, io.SEEK_END)
         tail = blocks_between(min(self._archive.start_dir, size), size)
@@ -99,6 +101,13 @@ class ZipSource:
                 index, first, total = index + 1, place + 1, 0
         if first < len(members):
             yield self._cut(index, first, len(members), [digests, tail])
+
+    def _refuse_overlaps(self) -> None:
+        """Members that share bytes let a small file unpack to any size; no program that packs files writes them."""
+        for one, other in pairwise(sorted(self._members, key=lambda member: member.header_offset)):
+            if one.header_offset + _LOCAL.size + one.compress_size > other.header_offset:
+                found = f"a member that overlaps with another ({one.filename!r:.60})"
+                raise DataError(self._spec.source, found=found, expected="members with bytes of their own")
 
     def _cut(self, index: int, first: int, end: int, known: list[Any]) -> Cut:
         digests, tail = known
