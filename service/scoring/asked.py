@@ -81,11 +81,20 @@ class Asked:
         return FormatAssembly(self.asked, file)
 
 
-def ask(model: str, source: str, target: str, options: Options, *, input_format: str, output_format: str) -> Asked:
-    """What a command line asks.
+def ask(
+    model: str,
+    source: str,
+    target: str,
+    options: Options,
+    *,
+    input_format: str,
+    output_format: str,
+    most_rows: int | None = None,
+) -> Asked:
+    """What a command line asks of an input, which may have so many rows; ``None``: any number.
 
     Raises:
-        LecternError: If there is no such model, or a name tells no format.
+        LecternError: If there is no such model, a name tells no format, or the input has more rows.
     """
     from service.catalog import find_models
 
@@ -94,7 +103,7 @@ def ask(model: str, source: str, target: str, options: Options, *, input_format:
     address = str(local_path(source).absolute()) if is_local(source) else source
     (served,) = find_models([model])
     spec = make_spec(served.manifest, address, target, options, input_format=input_format, output_format=output_format)
-    return Asked(asked=complete(spec), folder=served.folder, device=settings().device_for(served.manifest))
+    return Asked(asked=complete(spec, most_rows), folder=served.folder, device=settings().device_for(served.manifest))
 
 
 def ask_again(spec: bytes) -> Asked:

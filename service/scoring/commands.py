@@ -73,7 +73,7 @@ def run(model: str, source: str, out: Out, **options: Any) -> None:
     names = {name: options.pop(name) for name in ("input_format", "output_format")}
 
     def find(_: Path) -> Asked:
-        asked = ask(model, source, str(out), make_options(**formats), **names)
+        asked = ask(model, source, str(out), make_options(**formats), **names, most_rows=options["max_rows"])
         if is_same(out, asked.asked.source):
             raise JobError(f"{out} is the input itself; give the output another name")
         return asked

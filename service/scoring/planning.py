@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from models.errors import InputChanged, JobError, JobTooLarge, StackChanged
+from models.errors import InputChanged, JobError, StackChanged
 from service.scoring.assignment import Assignment, Cut, Source
 from service.scoring.ledger import Entry, Ledger
 from service.scoring.progress import Progress
+from service.scoring.source import check_rows
 
 if TYPE_CHECKING:
     from service.scoring.job import Job
@@ -95,9 +96,7 @@ def _told(job: "Job", source: Source) -> Iterator[Cut]:
     for cut in source.cuts():
         job.stop.check()
         rows += cut.rows
-        most = job.terms.max_rows
-        if most is not None and rows > most:
-            raise JobTooLarge(f"the input has more than {most} rows (--max-rows)")
+        check_rows(rows, job.terms.max_rows)
         job.watch.tell(Progress(rows=0, rows_total=None, errors=0, rows_counted=rows))
         yield cut
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import orjson
 
-from models.errors import Fault, HttpError
+from models.errors import Fault, HttpError, JobTooLarge
 from service.scoring.spec import Spec
 
 if TYPE_CHECKING:
@@ -151,11 +151,26 @@ def _sentence(fault: Fault) -> str:
     return f"{''.join(steps).removeprefix('.')}: {fault.reason}" if steps else fault.reason
 
 
-def complete(spec: Spec) -> Spec:
+def check_rows(rows: int, most: int | None) -> None:
+    """Refuse an input with more rows than it may have; ``None``: any number.
+
+    Raises:
+        JobTooLarge: If it has more.
+    """
+    if most is not None and rows > most:
+        raise JobTooLarge(f"the input has more than {most} rows (--max-rows)")
+
+
+def complete(spec: Spec, most_rows: int | None = None) -> Spec:
     """The spec with what only the input can say: that it is a series, JSON lines' keys, what divides CSV's cells.
+
+    Args:
+        spec: As asked.
+        most_rows: Rows that the input may have; ``None``: any number.
 
     Raises:
         DataError: If the input cannot be read.
+        JobTooLarge: If it has more rows, where they are read for that.
     """
     from service.scoring.sources.series import is_series
 
@@ -170,7 +185,7 @@ def complete(spec: Spec) -> Spec:
         return spec
     from service.scoring.sources.jsonl import find_columns
 
-    return msgspec.structs.replace(spec, keys=find_columns(spec))
+    return msgspec.structs.replace(spec, keys=find_columns(spec, most_rows))
 
 
 def open_source(spec: Spec) -> Source:

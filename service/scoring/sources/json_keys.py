@@ -16,7 +16,6 @@ from models.errors import DataError
 from models.family import AnyCard
 from service.scoring.sources.columns import LARGEST, kinds
 from service.scoring.sources.cutting import MAX_ROW_BYTES
-from service.scoring.storage import Pass
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,12 +45,12 @@ def members(line: bytes | None) -> dict[str, msgspec.Raw]:
         return {}
 
 
-def find_keys(address: str, compression: str, card: AnyCard, *, is_table: Callable[[str], bool]) -> list[Any]:
+def find_keys(address: str, blocks: Iterable[bytes], card: AnyCard, *, is_table: Callable[[str], bool]) -> list[Any]:
     """Every key of a JSON-lines input with its kind, in the order in which they come.
 
     Args:
         address: The input.
-        compression: Around it.
+        blocks: What is in it.
         card: Whose fields have a kind of their own.
         is_table: Which keys matter.
 
@@ -60,7 +59,7 @@ def find_keys(address: str, compression: str, card: AnyCard, *, is_table: Callab
     """
     fields = {name: _field_kind(field.type) for name, field in _fields(card).items()}
     found: dict[str, str] = {}
-    for line in _lines(Pass(address, compression).blocks()):
+    for line in _lines(blocks):
         for key, value in members(line).items():
             if key in fields:
                 found.setdefault(key, fields[key])

@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from models.bodies import Bodies, from_decoding
 from models.errors import BodyTooLarge, DataError, Fault, InvalidRequest, MalformedRequest, RequestError
 from models.keys import Keys, keys_of
 from models.registry import find_card
-from service.scoring.source import Cut
+from service.scoring.source import Cut, check_rows
 from service.scoring.sources.columns import kinds
 from service.scoring.sources.cutting import MAX_ROW_BYTES, Cutter, line_ends, long_row
 from service.scoring.sources.json_keys import DAMAGE, MEMBERS, NULL, arrow_type, cell, find_keys, members
@@ -158,20 +158,29 @@ def _is_table(spec: Spec) -> bool:
     return spec.output_format != "jsonl"
 
 
-def find_columns(spec: Spec) -> tuple[tuple[str, str], ...]:
+def find_columns(spec: Spec, most_rows: int | None) -> tuple[tuple[str, str], ...]:
     """The keys of an input that its output has as columns; for lines, those that what is added could be called.
 
     Raises:
         DataError: If the input cannot be read, or is one JSON array.
+        JobTooLarge: If it has more rows than these; ``None``: any number.
     """
     check_lines(spec)
     card, identity = find_card(spec.family, spec.task), spec.options.id
-    found = find_keys(
-        spec.source, spec.compression, card, is_table=(lambda _: True) if _is_table(spec) else _may_be_added
-    )
+    blocks = at_most(most_rows, Pass(spec.source, spec.compression).blocks())
+    found = find_keys(spec.source, blocks, card, is_table=(lambda _: True) if _is_table(spec) else _may_be_added)
     if identity is not None and _is_table(spec) and identity not in dict(found):
         found.append([identity, NULL])
     return tuple((key, kind) for key, kind in sorted(found, key=lambda pair: pair[0] != identity))
+
+
+def at_most(rows: int | None, blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The blocks of an input of at most so many lines: blank ones are many in few bytes, and each costs time."""
+    found = 0
+    for block in blocks:
+        found += block.count(b"\n")
+        check_rows(found, rows)
+        yield block
 
 
 def check_lines(spec: Spec) -> None:

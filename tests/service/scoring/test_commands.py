@@ -19,6 +19,7 @@ from service.scoring.places import work_folder
 from service.scoring.resuming import interpreter, resuming
 from service.scoring.source import Cut
 from service.scoring.sources.jsonl import JsonlSource
+from tests.service.scoring import hostile
 
 ROWS = 60
 Call = Callable[..., Result]
@@ -259,6 +260,16 @@ def test_bounds_of_a_job(option: str, code: int, words: str, call: Call, tmp_pat
     assert (found.exit_code, words in found.stderr) == (code, True)
     assert (tmp_path / "out.parquet").exists() == (code == 0)
     assert started(call, tmp_path).exit_code == 0
+
+
+def test_too_many_lines_are_not_read(call: Call, tmp_path: Path) -> None:
+    """Lines above --max-rows end the reading for their keys: what is damaged far behind them is never come to."""
+    path = hostile.zstd(tmp_path / "in.jsonl.zst", b"\n" * 2**20, 16)
+    path.write_bytes(path.read_bytes()[:-8])
+    words = ("run", "tagging", path, tmp_path / "out.jsonl", "--workers", 1)
+    assert "cut off zstd" in call(*words).stderr
+    found = call(*words, "--max-rows", 1000)
+    assert (found.exit_code, "the input has more than 1000 rows" in found.stderr) == (8, True)
 
 
 def test_no_memory_is_one_line(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
