@@ -111,12 +111,15 @@ def packed_batch(folder: Path, size: int) -> Path:
     return arrow(folder / "packed.arrow", batch, compression="zstd")
 
 
-def deep(folder: Path, depth: int) -> Path:
-    """Lists in structs in lists."""
+def deep(folder: Path, depth: int, form: str = "arrow") -> Path:
+    """Lists in structs in lists, as Arrow or Parquet."""
     kind: pa.DataType = pa.int64()
     for level in range(depth):
         kind = pa.list_(kind) if level % 2 else pa.struct([("a", kind)])
-    return arrow(folder / "deep.arrow", pa.record_batch({"tokens": pa.array([["a"]]), "deep": pa.nulls(1, kind)}))
+    batch = pa.record_batch({"tokens": pa.array([["a"]]), "deep": pa.nulls(1, kind)})
+    if form == "parquet":
+        return parquet(folder / "deep.parquet", pa.table(batch))
+    return arrow(folder / "deep.arrow", batch)
 
 
 def blank_lines(folder: Path, size: int, header: bytes = b"text\n") -> Path:

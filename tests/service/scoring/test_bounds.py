@@ -89,6 +89,7 @@ REFUSED: dict[str, Callable[[Path], Path]] = {
     "views of lists": lambda folder: hostile.list_views(folder, 200, 400),
     "lists of nothing": lambda folder: hostile.lists_of_nothing(folder, 200, 400),
     "depth": lambda folder: hostile.deep(folder, 40),
+    "depth in Parquet": lambda folder: hostile.deep(folder, 40, "parquet"),
 }
 
 
