@@ -255,13 +255,15 @@ class Run:
         return Ending(State.FAILED, code, reason or "the job could not be run", words=words)
 
     def _plain(self, reason: str | None, source: Path) -> str | None:
-        """The child's sentence with our places called by the names that the caller knows."""
+        """The child's sentence with our places, and bounds, called by the names that the caller knows."""
         names = {
             str(source): self.job.input or "the upload",
             str(self.place.output(self.job)): "the result",
             str(self.place.folder(self.job.id)): "the job",
             str(self.place.state.parent): "the service",
             str(self.place.root): "the storage root",
+            "--max-rows": "LECTERN_JOBS_ROWS",
+            "--max-bytes": "LECTERN_JOBS_OUTPUT_BYTES",
         }
         for path in sorted(names, key=len, reverse=True):
             reason = reason and reason.replace(path, names[path])

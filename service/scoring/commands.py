@@ -234,13 +234,14 @@ def say_errors(watch: Bar) -> None:
         click.echo(line, err=True)
 
 
-def how_to_go_on(out: Out, work: Path | None) -> str:
-    """What to do about a job that is paused; until its rows are counted there is none to resume."""
+def how_to_go_on(out: Out, work: Path | None, *, is_bound: bool) -> str:
+    """What to do about a job that is paused, or above a bound; until its rows are counted there is none to resume."""
     spec = None
     with suppress(LecternError, OSError):
         spec = find_spec(out, work_folder(out, work))
     if spec is None:
-        return "; nothing is begun yet: give the same command again"
+        again = "raise the bound and give the command again" if is_bound else "give the same command again"
+        return f"; nothing is begun yet: {again}"
     return f"; go on with: {resuming(out, work)}"
 
 
@@ -259,8 +260,9 @@ def failing(out: Out, watch: Watch, work: Path | None = None) -> Iterator[None]:
             code = getattr(error, "code", JobError.code)
             watch.say("paused" if is_paused else "failed", code=code, reason=str(error)[:MOST_TOLD])
         else:
-            may_go_on = isinstance(error, Interrupted | NoSpace | TooManyErrors | JobTooLarge)
-            click.echo(f"lectern: {error}{how_to_go_on(out, work) if may_go_on else ''}", err=True)
+            is_bound = isinstance(error, TooManyErrors | JobTooLarge)
+            more = how_to_go_on(out, work, is_bound=is_bound) if is_paused or is_bound else ""
+            click.echo(f"lectern: {error}{more}", err=True)
         sys.exit(EXITS.get(type(error), FAILED))
 
 

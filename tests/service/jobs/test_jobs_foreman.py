@@ -190,6 +190,7 @@ def test_cancelled(make_yard: Callable[..., Yard]) -> None:
     ("line", "state", "code", "reason"),
     [
         ("exit 1 SOURCE has no column text", State.FAILED, "job_failed", "INPUT has no column text"),
+        ("exit 8 more than 9 rows (--max-rows)", State.FAILED, "job_failed", "more than 9 rows (LECTERN_JOBS_ROWS)"),
         ("exit 1 TARGET cannot be written", State.FAILED, "job_failed", "the result cannot be written"),
         ("exit 1", State.FAILED, "job_failed", "the job could not be run"),
         ("exit 2 usage", State.FAILED, "job_failed", "usage"),

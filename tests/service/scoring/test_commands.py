@@ -190,7 +190,7 @@ def test_model_replaced(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         1,
         "lectern: tagging:1.0.0: not the model that the job was begun with\n",
     )
-    assert how_to_go_on(out, None) == f"; go on with: {resuming(out)}"
+    assert how_to_go_on(out, None, is_bound=False) == f"; go on with: {resuming(out)}"
 
 
 def test_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +248,11 @@ def test_every_row_an_error_row(call: Call, tmp_path: Path) -> None:
     [
         ("--max-error-rate=0.01", 3, "1 error rows in 20 rows, more than --max-error-rate 0.01 of 60"),
         ("--max-error-rate=0.02", 0, ""),
-        ("--max-rows=59", 8, "the input has more than 59 rows (--max-rows)"),
+        (
+            "--max-rows=59",
+            8,
+            "more than 59 rows (--max-rows); nothing is begun yet: raise the bound and give the command again",
+        ),
         ("--max-rows=60", 0, ""),
         ("--max-bytes=10", 8, "more than --max-bytes 10"),
         ("--max-bytes=1000000", 0, ""),
