@@ -54,10 +54,16 @@ class DrainingServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen; each copy of a public socket is one more that is looked at in a turn."""
+        """Listen; each copy of a public socket is one more that is looked at in a turn.
+
+        Workers share one open file description, and with it the flag that says whether ``accept`` waits: a copy of a
+        socket that waits would set it for all of them, and a worker that accepts just then stands still.
+        """
         doors = DOORS if self.desk is not None else 1
         if self.desk is not None:  # the wires shake hands themselves
             self._wires.tls, self.config.ssl = self.config.ssl, None
+        for listening in sockets or ():
+            listening.setblocking(False)
         copies = [listening.dup() for listening in sockets or () for _ in range(doors - 1)]
         await super().startup(sockets and [*sockets, *copies])
 

@@ -1,6 +1,7 @@
 """How a process listens: under load, too, newcomers do not wait at the door."""
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -65,6 +66,30 @@ def test_one_door(listening: socket.socket, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_runner_has_one_door(listening: socket.socket) -> None:
     """Who asks a runner are a few gateways that stay."""
     assert uvloop.run(turns_until_all_are_in(listening, is_public=False)) >= NEWCOMERS // 2
+
+
+def test_workers_that_listen_already_never_wait(listening: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who starts must not make ``accept`` wait in the other workers, which share the socket, not for an instant."""
+    set_timeout, seen = socket.socket.settimeout, []
+
+    def watched(one: socket.socket, seconds: float | None) -> None:
+        set_timeout(one, seconds)
+        seen.append(os.get_blocking(listening.fileno()))
+
+    async def work() -> None:
+        config = uvicorn.Config(answer, log_config=None, lifespan="off")
+        config.load()
+        await DrainingServer(lambda: None, config).startup([listening])  # type: ignore[arg-type,return-value]
+
+    async def started(*_: Any) -> None:
+        seen.append(os.get_blocking(listening.fileno()))
+
+    os.set_blocking(listening.fileno(), False)  # as another worker has done
+    monkeypatch.setattr(socket.socket, "settimeout", watched)
+    monkeypatch.setattr(uvicorn.Server, "startup", started)
+    uvloop.run(work())
+    assert len(seen) == drain.DOORS
+    assert not any(seen)
 
 
 def test_the_port_closes(listening: socket.socket) -> None:
