@@ -94,7 +94,7 @@ browser: ## Install Debian's Chromium for the tests of the page (as root)
 	@command -v chromium > /dev/null || { apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends chromium; }
 
 data: $(DEV_READY) ## Download the public datasets, for training and for the tests that need them
-	$(DEV) -m models.download
+	$(DEV) -m models.train.download
 
 train: $(DEV_READY) ## Train: make train MODEL=image (own data: python -m models.train --help)
 	@:$(call need,MODEL,make train MODEL=image)
@@ -102,7 +102,7 @@ train: $(DEV_READY) ## Train: make train MODEL=image (own data: python -m models
 
 ladder: $(DEV_READY) ## Train every rung of a family: make ladder FAMILY=tagging (QUICK=1: does each train?)
 	@:$(call need,FAMILY,make ladder FAMILY=tagging)
-	$(DEV) -m models.ladder "$$FAMILY" $(if $(QUICK),--quick)
+	$(DEV) -m models.train.experiments "$$FAMILY" $(if $(QUICK),--quick)
 
 export: $(DEV_READY) ## Certify a trained model: make export MODEL=image
 	@:$(call need,MODEL,make export MODEL=image)
@@ -120,13 +120,13 @@ ray: $(SERVE_READY) $(DEV_READY) ## Install Ray beside the rest, for make score 
 	$(DEV) -m pip install --quiet --progress-bar on --constraint constraints.txt --group ray
 
 monitor: $(SERVE_READY) ## Watch the running service with a real Prometheus, on http://127.0.0.1:9090 (KEY_FILE=FILE where it asks for keys)
-	@exec $(SERVE) -m benchmarks.monitor --url http://127.0.0.1:$(LECTERN_PORT) --port $(MONITOR_PORT) $(if $(KEY_FILE),--key-file "$$KEY_FILE")
+	@exec $(SERVE) -m monitoring --url http://127.0.0.1:$(LECTERN_PORT) --port $(MONITOR_PORT) $(if $(KEY_FILE),--key-file "$$KEY_FILE")
 
 prometheus: $(DEV_READY) ## Fetch Debian's Prometheus into .prometheus, for make monitor and the tests of its rules
-	@$(DEV) -m benchmarks.monitor.debian
+	@$(DEV) -m monitoring.debian
 
 dashboards: $(DEV_READY) ## Write monitoring/dashboards anew
-	$(DEV) -m benchmarks.monitor.dashboards
+	$(DEV) -m monitoring.dashboards
 
 loadtest: $(DEV_READY) ## Load a running service: make loadtest (PROFILE=step RATE=200 MODELS=viewcount=8,image=2 OPTIONS="--against earlier.json")
 	@$(DEV) -m loadtests run --host http://127.0.0.1:$(LECTERN_PORT) $(if $(PROFILE),--profile "$$PROFILE") \
@@ -143,7 +143,7 @@ benchmark: $(DEV_READY) ## Serve the same models by every peer and compare (SHOR
 	$(DEV) -m benchmarks.serving $(if $(SHORT),--short) $(if $(CHECK),--check) $(if $(PEERS),--peers "$$PEERS")
 
 torture: $(DEV_READY) ## Overload, kill and attack real servers (QUICK=1: a tenth of it; ONLY=overload,soak)
-	$(DEV) -m benchmarks.torture $(if $(QUICK),--quick) $(if $(ONLY),--only "$$ONLY")
+	$(DEV) -m chaos.service $(if $(QUICK),--quick) $(if $(ONLY),--only "$$ONLY")
 
 lock: $(DEV_READY) ## Renew the locks of what serves, requirements/*.txt, from pyproject.toml and constraints.txt
 	$(LOCK) --group serve --output-file requirements/serve.txt

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import click
 
-from models.datasets import REPOSITORY
-from models.device import Compute, Device
-from models.device_proof import UNMEASURED, DeviceChoice
+from models.artifact.device_certificate import UNMEASURED, DeviceChoice
+from models.artifact.drift_profile import describe_feature
+from models.artifact.manifest import MANIFEST_FILE, MODEL_FILE, read_artifact
+from models.artifact.onnx_allowlist import find_size_nodes
 from models.errors import LecternError
-from models.manifest import MANIFEST_FILE, MODEL_FILE, read_artifact
-from models.operators import find_size_nodes
-from models.profile import describe_feature
-from models.session import find_nodes, open_artifact
+from models.paths import REPOSITORY
+from models.runtime.device import Compute, Device
+from models.runtime.session import find_nodes, open_artifact
 
 
 class OneLineErrors(click.Group):

@@ -12,8 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from models.datasets import REPOSITORY
-from models.manifest import Manifest, read_artifact
+from models.artifact.manifest import Manifest, read_artifact
+from models.paths import REPOSITORY
 
 LIBRARY = REPOSITORY / "service/demo/static/d3.min.js"
 

@@ -17,30 +17,30 @@ from msgspec import UNSET
 from torch import nn
 
 from export import checks
+from export.artifact import write_artifact
 from export.convert import OPSET, run_torch, to_onnx
 from export.operators import check_operators
 from export.profile import make_profile
-from models.checkpoint import CHECKPOINT, FINAL_WEIGHTS, REPORT
-from models.datasets import REPOSITORY, Data, Rewritable
-from models.device import CPU_PROVIDER, has_cuda
-from models.device_proof import UNMEASURED, DeviceChoice
-from models.errors import CertificateError, LecternError
-from models.family import AnyCard, Feeds
-from models.manifest import (
+from models.artifact.device_certificate import UNMEASURED, DeviceChoice
+from models.artifact.manifest import (
     FORMAT,
     MANIFEST_FILE,
-    MODEL_FILE,
     Certificate,
     Manifest,
     Training,
     from_bytes,
     read_artifact,
-    to_bytes,
 )
-from models.predictor import Predictor, open_predictor
-from models.session import describe, open_model
-from models.train import RUNS, as_trained, finishing, read_run, recipes
-from models.training import Learner, Recipe, seed_everything
+from models.card import AnyCard, Feeds
+from models.errors import CertificateError, LecternError
+from models.paths import REPOSITORY
+from models.runtime.device import CPU_PROVIDER, has_cuda
+from models.runtime.predictor import Predictor, open_predictor
+from models.runtime.session import describe, open_model
+from models.train.__main__ import RUNS, as_trained, finishing, read_run, recipes
+from models.training.checkpoint import CHECKPOINT, FINAL_WEIGHTS, REPORT
+from models.training.datasets import Data, Rewritable
+from models.training.loop import Learner, Recipe, seed_everything
 
 THREADS = 1
 REPORTED = ("ended", "not_done", "interval", "cross_validation", "unknown_words", "cut_words")
@@ -179,15 +179,6 @@ def data_of(manifest: Manifest, data_path: Path | None) -> Data:
         raise CertificateError(f"{manifest.tag}: there is no recipe {manifest.training.recipe['name']!r} any more")
     recipe = as_trained(recipe, manifest.training.recipe)
     return recipe.learner(recipe, data_path, manifest.training.seed).data
-
-
-def write_artifact(folder: Path, manifest: Manifest, content: bytes) -> None:
-    """Write both files aside, then rename: the manifest last, since it is what makes an artifact one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, part in ((MODEL_FILE, content), (MANIFEST_FILE, to_bytes(manifest))):
-        aside = folder / f".{name}"
-        aside.write_bytes(part)
-        aside.replace(folder / name)
 
 
 def read_finished_run(folder: Path) -> tuple[Recipe, Path | None, dict[str, Any]]:

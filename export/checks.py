@@ -11,11 +11,11 @@ from msgspec import structs
 from torch import nn
 
 from export.convert import example_feeds, run_torch
-from models.datasets import Data
+from models.artifact.manifest import BatchInvariance, BatchNorm, Parity, Score
+from models.card import AnyCard, Array, Assets, Prediction
 from models.errors import CertificateError
-from models.family import AnyCard, Array, Assets, Prediction
-from models.manifest import BatchInvariance, BatchNorm, Parity, Score
-from models.predictor import Predictor
+from models.runtime.predictor import Predictor
+from models.training.datasets import Data
 
 PARITY_BATCHES = (1, 2, 3, 8, 33, 64)
 INVARIANCE_REQUESTS = 192

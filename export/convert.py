@@ -11,8 +11,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from models.family import AnyCard, Array, Assets, Feeds, TensorSpec
-from models.manifest import ASSETS_KEY
+from models.artifact.manifest import ASSETS_KEY
+from models.card import AnyCard, Array, Assets, Feeds, TensorSpec
 
 # Opset 23 turns attention into an operator whose CPU kernel rejects broadcast masks; at 18 GELU is five nodes.
 OPSET = 20

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from torch import nn
 
-from export.certify import write_artifact
+from export.artifact import write_artifact
 from export.device_checks import (
     REPEATS,
     check_company,
@@ -25,15 +25,15 @@ from export.device_checks import (
     full_batch,
 )
 from export.reference import EVALUATOR, TORCH, graph_float64, torch_float64
-from models.datasets import Data
-from models.device import CPU_PROVIDER, CUDA_PROVIDER, Compute, Device, Padding, has_cuda, provider_options
-from models.device_proof import DeviceChoice, DeviceProof, Timing
+from models.artifact.device_certificate import DeviceChoice, DeviceProof, Timing
+from models.artifact.manifest import Manifest, read_artifact
+from models.artifact.onnx_allowlist import find_size_nodes
 from models.errors import CertificateError, DeviceError
-from models.feeds import list_buckets
-from models.manifest import Manifest, read_artifact
-from models.operators import find_size_nodes
-from models.predictor import Predictor, Run, open_predictor
-from models.session import Session, find_nodes, open_model
+from models.runtime.device import CPU_PROVIDER, CUDA_PROVIDER, Compute, Device, Padding, has_cuda, provider_options
+from models.runtime.padding import list_buckets
+from models.runtime.predictor import Predictor, Run, open_predictor
+from models.runtime.session import Session, find_nodes, open_model
+from models.training.datasets import Data
 
 ROUNDS = 30
 # Below it the difference is not worth a place on the GPU, and not sure.

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from export.checks import largest_difference, words
 from export.convert import example_feeds
-from models.datasets import Data
+from models.card import Array, Feeds, Prediction, Tolerance
 from models.errors import CertificateError
-from models.family import Array, Feeds, Prediction, Tolerance
-from models.predictor import Predictor, Run
+from models.runtime.predictor import Predictor, Run
+from models.training.datasets import Data
 
 BATCHES = (1, 2, 3, 8, 16)
 REQUESTS = 48

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import onnx
 
+from models.artifact.onnx_allowlist import ALLOWED
 from models.errors import CertificateError
-from models.operators import ALLOWED
 
 RANDOM = frozenset(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")

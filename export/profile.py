@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from models.datasets import Data
-from models.family import Array, Trait
-from models.predictor import Predictor
-from models.profile import Feature, Floats, Profile, stability_index
+from models.artifact.drift_profile import Feature, Floats, Profile, stability_index
+from models.card import Array, Trait
+from models.runtime.predictor import Predictor
+from models.training.datasets import Data
 
 WINDOW = 1000
 QUANTILES = (0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99, 0.999)

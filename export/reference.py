@@ -10,8 +10,8 @@ from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from export.convert import run_torch
-from models.family import AnyCard, Array, Feeds
-from models.predictor import Run
+from models.card import AnyCard, Array, Feeds
+from models.runtime.predictor import Run
 
 TORCH, EVALUATOR = "torch", "onnx.reference"
 

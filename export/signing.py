@@ -8,9 +8,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from models.artifact.manifest import Manifest, read_artifact, to_bytes
+from models.artifact.signature import signature_line, write_signature
 from models.errors import DataError
-from models.manifest import Manifest, read_artifact, to_bytes
-from models.signature import signature_line, write_signature
 
 
 def make_key(file: Path, passphrase: str | None) -> bytes:

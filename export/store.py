@@ -5,10 +5,10 @@ from pathlib import Path
 import bentoml
 from bentoml.exceptions import NotFound
 
-from models.datasets import REPOSITORY
+from models.artifact.manifest import MANIFEST_FILE, MODEL_FILE, Manifest, read_artifact, to_bytes
+from models.artifact.signature import read_signature, write_signature
 from models.errors import ArtifactMismatch
-from models.manifest import MANIFEST_FILE, MODEL_FILE, Manifest, read_artifact, to_bytes
-from models.signature import read_signature, write_signature
+from models.paths import REPOSITORY
 
 
 def shipped_folders() -> list[Path]:

@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Meta
 
 from loadtests.records import OK
-from models.family import AnyCard
+from models.card import AnyCard
 
 BROKEN, WRONG = "broken answer", "wrong answer"
 

@@ -17,7 +17,7 @@ from loadtests.start import locust
 from loadtests.targets import Ask
 from loadtests.task import Objective, Patience, Task
 from loadtests.verdict import Exit
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 
 STEP = 1000.0
 OBJECTIVE = Objective(p99_ms=100.0, error_share=0.001)

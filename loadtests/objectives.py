@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from loadtests.task import Objective
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 
 OBJECTIVES = REPOSITORY / "monitoring" / "objectives.toml"
 

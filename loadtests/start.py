@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 
 LOCUSTFILE = Path(__file__).parent / "locustfile.py"
 

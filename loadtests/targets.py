@@ -13,7 +13,7 @@ import numpy as np
 from loadtests.answers import Checker
 from loadtests.records import OK
 from loadtests.wire import Answer, Wire
-from models.family import AnyCard, Assets
+from models.card import AnyCard, Assets
 from models.registry import find_card
 
 # Enough that no cache is likely to be what is measured, few enough to be encoded in a second.

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from loadtests.result import Used
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 
 PACKAGES = ("locust", "gevent", "geventhttpclient", "numpy", "msgspec")
 _MEGABYTE = 1e6

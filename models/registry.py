@@ -1,8 +1,8 @@
 """The only list of families. Torch-free."""
 
 from models import graph, image, tagging, viewcount
+from models.card import AnyCard, Family
 from models.errors import CardMismatch
-from models.family import AnyCard, Family
 
 FAMILIES: tuple[Family, ...] = (viewcount.FAMILY, tagging.FAMILY, image.FAMILY, graph.FAMILY)
 CARDS: tuple[AnyCard, ...] = tuple(card for family in FAMILIES for card in family.cards)

@@ -2,16 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import Fault, InvalidRequest
-
-if TYPE_CHECKING:
-    from models.family import AnyCard
 
 Array: TypeAlias = NDArray[Any]
 Steps: TypeAlias = Mapping[str, int]
@@ -46,30 +42,6 @@ class Tensors(Generic[AssetsT, SampleT]):
     payloads: Mapping[str, Callable[[bytes], Any]] = field(default_factory=dict)
     listed: str | None = None
     classes: Callable[[AssetsT], Sequence[str]] | None = None
-
-
-def cut(card: "AnyCard", outputs: Mapping[str, Array], samples: Sequence[Any]) -> list[dict[str, Array]]:
-    """Of each sample of a micro-batch its own part of the outputs, as views where that can be."""
-    tensors = card.tensors
-    if tensors is None:
-        return [{} for _ in samples]
-    steps = [tensors.steps(sample) for sample in samples]
-    parts: list[dict[str, Array]] = [{} for _ in samples]
-    for spec in [spec for spec in card.outputs if spec.name in outputs]:
-        first, *others = spec.axes
-        ends = [*accumulate(own[first] for own in steps)]
-        for part, own, end in zip(parts, steps, ends, strict=True):
-            rest = tuple(slice(own.get(axis)) for axis in others)
-            part[spec.name] = outputs[spec.name][(slice(end - own[first], end), *rest)]
-    for part, sample in zip(parts, samples, strict=True):
-        _pick(card, part, tensors.asked(sample))
-    return parts
-
-
-def _pick(card: "AnyCard", part: dict[str, Array], asked: Mapping[str, Array]) -> None:
-    for spec in card.outputs:
-        if spec.name in part and spec.axes[0] in asked:
-            part[spec.name] = part[spec.name][asked[spec.axes[0]]]
 
 
 def join(parts: Sequence[Array]) -> Array:

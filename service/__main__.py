@@ -9,16 +9,16 @@ from pathlib import Path
 
 import click
 
-from models.datasets import REPOSITORY
 from models.errors import LecternError, SettingsError
-from service.access import Access
-from service.address import find_address
-from service.environment import bentoml_environment
-from service.jobs.place import open_place
-from service.logs import last_words
+from models.paths import REPOSITORY
+from service.auth.access import Access
+from service.jobs.paths import open_place
+from service.server.tls import tls_arguments
 from service.settings import PREFIX, Settings, settings
-from service.tls import tls_arguments
-from service.variables import describe
+from service.settings.address import find_address
+from service.settings.environment import bentoml_environment
+from service.settings.variables import describe
+from service.telemetry.logs import last_words
 
 GRACE_SECONDS = 30
 
@@ -46,7 +46,7 @@ def main() -> None:
     arguments += tls
     arguments += ["--timeout-graceful-shutdown", str(GRACE_SECONDS)]
     os.chdir(REPOSITORY)
-    os.execve(sys.executable, [sys.executable, "-m", "service.parent", *arguments], environment)
+    os.execve(sys.executable, [sys.executable, "-m", "service.process.supervisor", *arguments], environment)
 
 
 def _check_all(current: Settings, home: Path) -> None:

@@ -15,35 +15,35 @@ import attrs
 import bentoml
 import msgspec
 
-from models.device import CUDA_PROVIDER, Device
+from models.artifact.manifest import Manifest
 from models.errors import LecternError
-from models.manifest import Manifest
 from models.registry import FAMILIES
-from service.access import Access, open_access
-from service.catalog import Served, find_models, installed_at
-from service.control import close_control
+from models.runtime.device import CUDA_PROVIDER, Device
+from service.auth.access import Access, open_access
 from service.demo.pages import Demo
-from service.drain import use_draining
-from service.drift_window import Windows
-from service.environment import metrics_place
-from service.exposition import open_page
-from service.front import Front
-from service.gateway import Desk
-from service.jobs.desk import Jobs, open_jobs
-from service.lanes import Lanes
-from service.logs import configure, last_words
-from service.metrics_storage import keep_reserve
-from service.places import EmbeddedPlace, Place, RemotePlace, try_out
-from service.processes import collectors, count_devices, worker_name
-from service.remains import gather_remains
-from service.runners import COMMON, check_devices, remote_families, runner_class, runner_service
-from service.server import use_wires
+from service.inference.gateway import Desk
+from service.inference.scheduler import Lanes
+from service.jobs.api import Jobs, open_jobs
+from service.process.private_control import close_control
+from service.process.process_metrics import collectors, count_devices, worker_name
+from service.process.watchdog import beat
+from service.rollout.rollout import Versions
+from service.runners.backends import EmbeddedPlace, Place, RemotePlace, try_out
+from service.runners.services import COMMON, check_devices, remote_families, runner_class, runner_service
+from service.server.protocol_factory import use_wires
+from service.server.routes import Front
+from service.server.shutdown import use_draining
+from service.server.tls import read_certificate
 from service.settings import Settings, settings
-from service.state_metrics import initialise, show_certificate, show_model
-from service.tls import read_certificate
-from service.trail import find_exporter
-from service.versions import Versions
-from service.watchdog import beat
+from service.settings.environment import metrics_place
+from service.store.catalog import Served, find_models, installed_at
+from service.telemetry.dead_processes import gather_remains
+from service.telemetry.drift_window import Windows
+from service.telemetry.exposition import open_page
+from service.telemetry.logs import configure, last_words
+from service.telemetry.metrics_storage import keep_reserve
+from service.telemetry.state_metrics import initialise, show_certificate, show_model
+from service.telemetry.tracing import find_exporter
 
 logger = logging.getLogger("lectern.app")
 READY_SECONDS = 2.0

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.datasets import REPOSITORY, Dataset, data_root, is_local
-from models.predictor import Predictor, open_predictor
-from models.session import Session, open_artifact
+from models.paths import REPOSITORY
+from models.runtime.predictor import Predictor, open_predictor
+from models.runtime.session import Session, open_artifact
+from models.training.datasets import Dataset, data_root, is_local
 
 # Two threads that wait for each other on a busy machine take twenty times as long.
 torch.set_num_threads(1)

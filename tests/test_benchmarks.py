@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 
-from benchmarks import checks, environments, floor, report, results, scoring_sizes, servers, wrk
-from benchmarks.catalog import PAIR, PEERS, Peer
-from benchmarks.envelopes import BARE, PLAIN, TRITON, V2
-from benchmarks.floor import Floor, Mark
-from benchmarks.limits import Task, measure, measure_burst
-from benchmarks.load import Drive, Plan
-from benchmarks.measure import Client
+from benchmarks.batch import memory
+from benchmarks.harness import checks, environments, results, servers, wrk
+from benchmarks.harness.closed_loop import Drive, Plan
+from benchmarks.harness.measure import Client
+from benchmarks.harness.peers import PAIR, PEERS, Peer
+from benchmarks.harness.protocols import BARE, PLAIN, TRITON, V2
+from benchmarks.harness.results import Bound, Cell, Heading, Results, Row, Sample
+from benchmarks.harness.upper_bound import Task, measure, measure_burst
+from benchmarks.harness.workloads import examples, make
 from benchmarks.peers.codec import open_codec
-from benchmarks.results import Bound, Cell, Heading, Results, Row, Sample
-from benchmarks.rounds import Rounds
-from benchmarks.workloads import examples, make
+from benchmarks.serving import regression_gate, report
+from benchmarks.serving.regression_gate import Floor, Mark
+from benchmarks.serving.rounds import Rounds
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 REQUEST = b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 2\r\n\r\n{}"
@@ -156,7 +158,7 @@ FLOOR = Floor(marks={"cell": Mark(ratio=4.0, noise=0.25)}, commit="0123456789abc
 @pytest.mark.parametrize(("ratio", "is_good"), [(4.0, True), (3.0, True), (9.0, True), (2.99, False), (0.0, False)])
 def test_verdict(ratio: float, is_good: bool) -> None:
     """A ratio may lose its noise, and no more."""
-    sentences = floor.verdict({"cell": ratio}, FLOOR)
+    sentences = regression_gate.verdict({"cell": ratio}, FLOOR)
     assert bool(sentences) is not is_good
     assert all("less than 3.00 is no noise" in sentence for sentence in sentences)
 
@@ -164,12 +166,12 @@ def test_verdict(ratio: float, is_good: bool) -> None:
 @pytest.mark.parametrize("found", [{}, {"other": 9.0}, {"cell": float("nan")}])
 def test_verdict_of_nothing(found: dict[str, float]) -> None:
     """What was not measured did not pass."""
-    assert len(floor.verdict(found, FLOOR)) == 1
+    assert len(regression_gate.verdict(found, FLOOR)) == 1
 
 
 def test_ratio_is_the_median_of_rounds() -> None:
     """One disturbed round does not count, neither does one lucky one."""
-    assert floor.ratio([40, 10, 400], [10, 10, 10]) == 4.0
+    assert regression_gate.ratio([40, 10, 400], [10, 10, 10]) == 4.0
 
 
 def make_sample(rate: float, **more: float) -> Sample:
@@ -325,15 +327,15 @@ def test_checked_bodies_are_distinct() -> None:
 def test_a_repeated_table_has_one_header(tmp_path: Path) -> None:
     """A large table is the small one's rows again and again, whole, under its header."""
     (tmp_path / "table.csv").write_text("a,b\n1,2\n3,4\n")
-    times = scoring_sizes.repeat(tmp_path / "table.csv", tmp_path / "in.csv", 25)
+    times = memory.repeat(tmp_path / "table.csv", tmp_path / "in.csv", 25)
     assert times == 3
     assert (tmp_path / "in.csv").read_text() == "a,b\n" + 3 * "1,2\n3,4\n"
 
 
-@pytest.mark.parametrize(("memory", "is_flat"), [([390, 420], True), ([390, 440], False)])
-def test_memory_that_grows_is_seen(memory: list[int], is_flat: bool) -> None:
+@pytest.mark.parametrize(("megabytes", "is_flat"), [([390, 420], True), ([390, 440], False)])
+def test_memory_that_grows_is_seen(megabytes: list[int], is_flat: bool) -> None:
     """A tenth more is noise, more is growth."""
-    assert scoring_sizes.is_flat([{"memory_mb": one} for one in memory]) is is_flat
+    assert memory.is_flat([{"memory_mb": one} for one in megabytes]) is is_flat
 
 
 def test_peers_may_hand_over_views() -> None:

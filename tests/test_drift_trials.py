@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from benchmarks.drift import first_alarm, quiet_days, table, try_shift
-from benchmarks.shifts import FRENCH, LOADERS, SHIFTS
-from models.datasets import REPOSITORY
-from models.profile import Feature, Profile
+from benchmarks.quality.drift_detection import first_alarm, quiet_days, table, try_shift
+from benchmarks.quality.shifts import FRENCH, LOADERS, SHIFTS
+from models.artifact.drift_profile import Feature, Profile
+from models.paths import REPOSITORY
 
 LEVEL = Feature(
     name="level",

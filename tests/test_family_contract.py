@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 
 from export.checks import prediction_difference
-from models.bodies import request_type, to_json
 from models.budget import Budget
-from models.datasets import REPOSITORY
+from models.card import TensorSpec
 from models.errors import CardMismatch, Fault, InvalidRequest, RunnerFailed
-from models.family import TensorSpec
-from models.predictor import MAX_FAULTS, Predictor, warm_up
+from models.paths import REPOSITORY
+from models.payload.json_payload import request_type, to_json
 from models.registry import CARDS, FAMILIES, find_card
-from models.tensors import cut, join
-from service.openapi import schemas
+from models.runtime.output_slices import cut
+from models.runtime.predictor import MAX_FAULTS, Predictor, warm_up
+from models.tensors import join
+from service.server.openapi import schemas
 
 NAMES = sorted(path.parent.name for path in (REPOSITORY / "models").glob("*/trained/*/manifest.json"))
 Open = Callable[[str], Predictor]

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import gpu, gpu_rows, gpu_served
-from benchmarks.gpu_rows import Pace, Row, Scope
-from benchmarks.gpu_torch import best_seconds, net_of, runs_of
-from benchmarks.servers import ask, install_artifacts
+from benchmarks.gpu import __main__, rows, served
+from benchmarks.gpu.rows import Pace, Row, Scope
+from benchmarks.gpu.torch_baseline import best_seconds, net_of, runs_of
+from benchmarks.harness.servers import ask, install_artifacts
 from export.convert import example_feeds
 from export.store import shipped_folders
-from models.device import Compute, Padding, has_cuda
 from models.errors import CertificateError, DataError
-from models.predictor import open_predictor
-from models.session import Session, open_artifact
+from models.runtime.device import Compute, Padding, has_cuda
+from models.runtime.predictor import open_predictor
+from models.runtime.session import Session, open_artifact
 
 Open = Callable[[str], Session]
 NAMES = [folder.name for folder in shipped_folders()]
@@ -33,7 +33,7 @@ def scope(**changes: Any) -> Scope:
 def test_small_run(tmp_path: Path) -> None:
     """One command to the table and its figures; what was not run says so, and why."""
     wanted = ["--device", "cpu", "--models", "viewcount", "--without-test-set", "--without-server"]
-    done = CliRunner().invoke(gpu.main, [*wanted, "--out", str(tmp_path)])
+    done = CliRunner().invoke(__main__.main, [*wanted, "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
     page = (tmp_path / "gpu.md").read_text()
@@ -49,10 +49,10 @@ def test_small_run(tmp_path: Path) -> None:
 @pytest.mark.skipif(has_cuda(), reason="this machine has a GPU")
 def test_without_a_gpu() -> None:
     """One clear line, and nothing is written; figures of a CPU do not land among the results."""
-    done = CliRunner().invoke(gpu.main, [])
-    assert (done.exit_code, done.output) == (1, f"Error: {gpu.NO_GPU}\n")
-    assert CliRunner().invoke(gpu.main, ["--device", "cpu"]).exit_code == 2
-    assert not (gpu.RESULTS / "gpu.json").exists()
+    done = CliRunner().invoke(__main__.main, [])
+    assert (done.exit_code, done.output) == (1, f"Error: {__main__.NO_GPU}\n")
+    assert CliRunner().invoke(__main__.main, ["--device", "cpu"]).exit_code == 2
+    assert not (__main__.RESULTS / "gpu.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_a_model_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(manifest: Any, *_: Any, **__: Any) -> Any:
         raise CertificateError("another each time")
 
-    monkeypatch.setattr(gpu_rows, "certify_device", fail)
-    (row,) = gpu_rows.proofs(scope(device="cuda", models=("viewcount", "image")))
+    monkeypatch.setattr(rows, "certify_device", fail)
+    (row,) = rows.proofs(scope(device="cuda", models=("viewcount", "image")))
     assert (row.is_met, row.verdict) == (False, "missed")
     assert row.found.startswith("0 of 2 proved")
     assert len(row.details) == 2
@@ -89,8 +89,8 @@ def test_a_test_set_that_is_not_at_hand(monkeypatch: pytest.MonkeyPatch) -> None
     def absent(manifest: Any, path: Any) -> Any:
         raise DataError("x.csv", found="no network", expected="a file")
 
-    monkeypatch.setattr(gpu_rows, "data_of", absent)
-    (row,) = gpu_rows.proofs(scope(has_test_set=True))
+    monkeypatch.setattr(rows, "data_of", absent)
+    (row,) = rows.proofs(scope(has_test_set=True))
     assert (row.is_met, row.found.endswith("not run on the test sets")) == (None, True)
     assert "its test set is not at hand" in row.details[0]
     assert row.details[1].startswith("viewcount:")
@@ -128,7 +128,7 @@ def test_best_seconds() -> None:
 
 def test_null_model(shipped_folder: Any, tmp_path: Path) -> None:
     """It opens as any artifact, on filled-up batches too, answers every picture alike, and sees none of them."""
-    gpu_served.null_artifact(shipped_folder("image-vit"), tmp_path)
+    served.null_artifact(shipped_folder("image-vit"), tmp_path)
     for padding in Padding:
         predictor = open_predictor(open_artifact(tmp_path, Compute(padding=padding)))
         rng = np.random.default_rng(0)
@@ -142,12 +142,12 @@ def test_null_model(shipped_folder: Any, tmp_path: Path) -> None:
 @pytest.mark.timeout(240)
 def test_served_rows(tmp_path: Path) -> None:
     """The rows that need a running service, small: real servers, real clients, no error."""
-    rest, first = gpu_rows.served(scope(has_server=True), tmp_path)
+    rest, first = rows.served(scope(has_server=True), tmp_path)
     assert "of the null model's" in rest.found
     assert ", 0 errors, device idle " in rest.found
     assert first.found.endswith("x at worst")
     if not has_cuda():
-        (row,) = gpu_rows.no_gpu(scope(has_server=True), tmp_path)
+        (row,) = rows.no_gpu(scope(has_server=True), tmp_path)
         assert (row.verdict, "auto serves on the CPU" in row.found) == ("kept", True)
 
 
@@ -156,9 +156,9 @@ def test_served_rows(tmp_path: Path) -> None:
 def test_load_counts_what_is_no_answer(shipped_folder: Any, tmp_path: Path) -> None:
     """Control: a model that is not served gives errors, not a rate of good answers."""
     install_artifacts(tmp_path, shipped_folder("viewcount"))
-    with gpu_served.serving(tmp_path, LECTERN_MODELS="viewcount") as port:
-        call = gpu_served.picture_call("image-vit")
+    with served.serving(tmp_path, LECTERN_MODELS="viewcount") as port:
+        call = served.picture_call("image-vit")
         assert ask(port, call)[0] == 404
-        assert gpu_served.load(port, call, connections=2, clients=2, seconds=0.3).errors > 0
-        with pytest.raises(gpu_served.Unavailable, match=r"^status 404"):
-            gpu_served.first_request(port, call, 1)
+        assert served.load(port, call, connections=2, clients=2, seconds=0.3).errors > 0
+        with pytest.raises(served.Unavailable, match=r"^status 404"):
+            served.first_request(port, call, 1)

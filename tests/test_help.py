@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 
-ROOMS = ("models", "export", "service", "loadtests", "benchmarks", "monitoring")
+ROOMS = ("models", "export", "service", "loadtests", "benchmarks", "chaos", "monitoring")
 # Each peer has an environment of its own. Only these have their packages here, too.
 PEERS, HERE = "benchmarks.peers.", ("benchmarks.peers.serve_bentoml",)
 # Runs each program in a fork of a process that has imported what takes long; what starts anything ends with 99.
@@ -54,7 +54,7 @@ def find_programs() -> list[str]:
 def test_programs_are_found() -> None:
     """Control: packages and modules of every room."""
     found = find_programs()
-    assert {"service", "service.keys", "export", "models.train", "loadtests", "benchmarks.torture"} <= {*found}
+    assert {"service", "service.auth", "export", "models.train", "loadtests", "chaos.service"} <= {*found}
 
 
 @pytest.mark.e2e

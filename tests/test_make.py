@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 
 Make = Callable[..., "subprocess.CompletedProcess[str]"]
 MAKEFILE = (REPOSITORY / "Makefile").read_text()

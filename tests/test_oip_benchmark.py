@@ -8,7 +8,7 @@ import pytest
 from benchmarks.oip.cases import Case, right, wrong
 from benchmarks.oip.requests import HEAD_LENGTH, of_tensors
 from benchmarks.oip.triton import Answer, Difference, _differ
-from models.predictor import Predictor
+from models.runtime.predictor import Predictor
 
 CASE = Case(name="good", model="viewcount", body=b"", outputs=("forecast",), is_right=True)
 

@@ -22,8 +22,8 @@ from pip_requirements_parser import RequirementsFile
 from export.__main__ import main
 from export.bill import bill
 from export.store import shipped_folders
-from models.datasets import REPOSITORY
-from models.manifest import MANIFEST_FILE, from_bytes
+from models.artifact.manifest import MANIFEST_FILE, from_bytes
+from models.paths import REPOSITORY
 
 FILES = (
     "requirements/serve.txt",

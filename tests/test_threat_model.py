@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 
 
 def unknown(page: str) -> set[str]:

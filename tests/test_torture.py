@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.torture import page
-from benchmarks.torture.__main__ import TRIALS, hold
-from benchmarks.torture.arithmetic import goodput, percentile, schedule
-from benchmarks.torture.counters import differences, parse
-from benchmarks.torture.faults import after_import
-from benchmarks.torture.ground import Ground, one_request
-from benchmarks.torture.openloop import Offer
-from benchmarks.torture.records import Phase, Plan, Report
-from benchmarks.torture.verdict import Trials, Verdict, number
+from chaos.service import report
+from chaos.service.__main__ import TRIALS, hold
+from chaos.service.arithmetic import goodput, percentile, schedule
+from chaos.service.counters import differences, parse
+from chaos.service.faults import after_import
+from chaos.service.harness import Ground, one_request
+from chaos.service.open_loop import Offer
+from chaos.service.records import Phase, Plan, Report
+from chaos.service.verdict import Trials, Verdict, number
 
 OK = b"HTTP/1.1 200 OK\r\nx-model-digest: aa\r\ncontent-length: 2\r\n\r\n{}"
 BUSY = b"HTTP/1.1 503 Busy\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
@@ -218,8 +218,8 @@ def test_results_are_kept(tmp_path: Path) -> None:
         verdict = Verdict(trial="x", title="the x", measured={"most_s": value})
         verdict.at_most("time", value, 1.0, " s")
         found.add(verdict)
-    page.save(found, tmp_path)
-    assert page.load(tmp_path / "torture.json").verdicts[0].bars == found.verdicts[0].bars
+    report.save(found, tmp_path)
+    assert report.load(tmp_path / "torture.json").verdicts[0].bars == found.verdicts[0].bars
     assert len(found.verdicts) == 1
     assert "| **no** | time ≤ 1 s | 2 s |" in (tmp_path / "torture.md").read_text()
 
@@ -263,9 +263,9 @@ def test_a_control_that_meets_its_bars_is_a_failure(monkeypatch: pytest.MonkeyPa
 
 def test_faults_are_planted_before_anything_runs() -> None:
     """A module is changed as soon as it is imported, and nothing is when nothing is named."""
-    code = "import models.bodies; print(models.bodies.Bodies.write.__name__)"
+    code = "import models.payload.json_payload; print(models.payload.json_payload.Bodies.write.__name__)"
     for names, found in (("leak", "leaky"), ("", "write")):
-        environment = {"PYTHONPATH": "benchmarks/torture/planted:.", "TORTURE_FAULTS": names}
+        environment = {"PYTHONPATH": "chaos/service/planted:.", "TORTURE_FAULTS": names}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
         assert done.stdout.strip() == found, done.stderr
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.csv as pc
 from PIL import Image
 
-from models.datasets import read
 from models.graph import LABEL_GRAPH
 from models.graph.molecule_schema import SYMBOLS, Assets
-from models.image.data import FASHION_MNIST
-from models.tagging.data import EWT
+from models.image.train.data import FASHION_MNIST
+from models.tagging.train.data import EWT
+from models.training.datasets import read
 
 DAYS = 56
 CHUNK_ROWS = 50_000

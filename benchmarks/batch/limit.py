@@ -19,11 +19,11 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from benchmarks.batch.inputs import DAYS
-from models.predictor import Predictor, open_predictor
-from models.session import open_artifact
-from service.catalog import find_models
-from service.scoring.source import open_source
+from models.runtime.predictor import Predictor, open_predictor
+from models.runtime.session import open_artifact
+from service.scoring.inputs.registry import open_source
 from service.scoring.spec import make_spec
+from service.store.catalog import find_models
 
 CORES = len(os.sched_getaffinity(0))
 ROUNDS = 2

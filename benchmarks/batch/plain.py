@@ -17,8 +17,8 @@ from PIL import Image
 
 from benchmarks.batch.inputs import DAYS
 from models.registry import find_card
-from models.session import read_assets
-from service.catalog import find_models
+from models.runtime.session import read_assets
+from service.store.catalog import find_models
 
 BATCH = 32
 ROWS = 1024

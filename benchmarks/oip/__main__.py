@@ -8,14 +8,14 @@ import click
 from tqdm import tqdm
 
 from benchmarks.oip import cost as costs
-from benchmarks.oip import fuzz as fuzzing
 from benchmarks.oip import perf as analyzer
 from benchmarks.oip import speed as timing
 from benchmarks.oip import triton as oracle
-from models.datasets import REPOSITORY
-from models.manifest import MANIFEST_FILE
-from models.predictor import open_predictor
-from models.session import open_artifact
+from chaos.fuzz import oip_requests as fuzzing
+from models.artifact.manifest import MANIFEST_FILE
+from models.paths import REPOSITORY
+from models.runtime.predictor import open_predictor
+from models.runtime.session import open_artifact
 
 FOLDERS = {path.parent.name: path.parent for path in sorted(REPOSITORY.glob(f"models/*/trained/*/{MANIFEST_FILE}"))}
 URL = click.option("--url", default="http://127.0.0.1:3000", show_default=True, help="Of the running server.")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.oip.requests import HEAD_LENGTH, Request, feeds, of_tensors
-from models.predictor import Predictor
+from models.runtime.predictor import Predictor
 
 VIEWS = np.full((1, 56), 100, np.float32)
 

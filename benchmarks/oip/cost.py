@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.drift_cost import CONNECTIONS, SLICE_SECONDS, BusyLoop, connect, spend
-from benchmarks.machine import commit, describe
+from benchmarks.harness.machine import commit, describe
 from benchmarks.oip.speed import WAYS, calls
-from models.datasets import REPOSITORY
-from models.predictor import open_predictor
-from models.session import Session, open_artifact
-from service import lanes
+from benchmarks.overhead.drift import CONNECTIONS, SLICE_SECONDS, BusyLoop, connect, spend
+from models.paths import REPOSITORY
+from models.runtime.predictor import open_predictor
+from models.runtime.session import Session, open_artifact
+from service.inference import scheduler
 
 # Others on the machine only ever add to it: of each way the time that a tenth of its turns is below.
 LEAST = 0.1
@@ -29,7 +29,7 @@ PLACE = REPOSITORY / "benchmarks" / "results" / "oip_cost.json"
 
 def measure(model: str, rounds: int) -> dict[str, float]:
     """Microseconds of a request by way, and of the model's run alone in micro-batches of the same size."""
-    lanes.QUICK_SECONDS = 1e9  # everything in this thread, so that its time is all there is
+    scheduler.QUICK_SECONDS = 1e9  # everything in this thread, so that its time is all there is
     session = open_artifact(next((REPOSITORY / "models").glob(f"*/trained/{model}")))
     predictor = open_predictor(session)
     asked = {way: [call.to_bytes() for call in found] for way, found in calls(model, predictor).items()}

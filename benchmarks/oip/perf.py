@@ -17,9 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from benchmarks.environments import ROOT, Unavailable
-from benchmarks.machine import commit, describe
-from models.datasets import REPOSITORY
+from benchmarks.harness.environments import ROOT, Unavailable
+from benchmarks.harness.machine import commit, describe
+from models.paths import REPOSITORY
 
 PLACE = REPOSITORY / "benchmarks" / "results" / "oip_perf_analyzer.json"
 FOLDER = ROOT / "perf_analyzer"

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from models.family import Array
-from models.predictor import Predictor
+from models.card import Array
+from models.runtime.predictor import Predictor
 
 DATATYPES = {"float32": "FP32", "uint8": "UINT8", "int64": "INT64", "bool": "BOOL"}
 HEAD_LENGTH = "inference-header-content-length"

@@ -15,15 +15,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from benchmarks.catalog import LECTERN
-from benchmarks.envelopes import JSON, Call
-from benchmarks.machine import commit, describe
-from benchmarks.measure import Client, settle
+from benchmarks.harness.machine import commit, describe
+from benchmarks.harness.measure import Client, settle
+from benchmarks.harness.peers import LECTERN
+from benchmarks.harness.protocols import JSON, Call
+from benchmarks.harness.servers import install_artifacts, serving
 from benchmarks.oip.requests import Request, feeds, of_tensors
-from benchmarks.servers import install_artifacts, serving
-from models.datasets import REPOSITORY
-from models.predictor import Predictor, open_predictor
-from models.session import open_artifact
+from models.paths import REPOSITORY
+from models.runtime.predictor import Predictor, open_predictor
+from models.runtime.session import open_artifact
 
 PLACE = REPOSITORY / "benchmarks" / "results" / "oip_speed.json"
 BODIES = 64

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.environments import build, needs_of
-from benchmarks.machine import commit, describe
+from benchmarks.harness.environments import build, needs_of
+from benchmarks.harness.machine import commit, describe
+from benchmarks.harness.servers import stop
 from benchmarks.oip.cases import Case, right, wrong
 from benchmarks.oip.requests import HEAD_LENGTH, read_answer
-from benchmarks.servers import stop
-from models.datasets import REPOSITORY
-from models.predictor import Predictor
+from models.paths import REPOSITORY
+from models.runtime.predictor import Predictor
 
 MODULE = "serve_pytriton_onnx"
 PLACE = REPOSITORY / "benchmarks" / "results" / "oip_triton.json"

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from models.bodies import Bodies
-from models.family import Prediction
-from models.predictor import Predictor, open_predictor
-from models.session import open_artifact
+from models.card import Prediction
+from models.payload.json_payload import Bodies
+from models.runtime.predictor import Predictor, open_predictor
+from models.runtime.session import open_artifact
 
 MAX_INSTANCES = 1024
 ALL_MODELS = ("viewcount", "tagging", "image", "image-vit", "citation", "molecule")

@@ -13,8 +13,8 @@ from mosec import Runtime, Server, ValidationError, Worker
 from mosec import get_logger as _logger
 
 from benchmarks.peers.codec import MODELS, Samples, open_codec
+from models.card import Prediction
 from models.errors import HttpError
-from models.family import Prediction
 
 MAX_WAIT_MS = 1
 

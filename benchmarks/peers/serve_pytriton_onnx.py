@@ -17,10 +17,10 @@ from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
 from pytriton.triton import Triton, TritonConfig
 
 from benchmarks.peers import read_ports
-from models.datasets import REPOSITORY
-from models.family import TensorSpec
-from models.manifest import MANIFEST_FILE
-from models.session import Session, open_artifact
+from models.artifact.manifest import MANIFEST_FILE
+from models.card import TensorSpec
+from models.paths import REPOSITORY
+from models.runtime.session import Session, open_artifact
 
 MAX_BATCH = 1024
 

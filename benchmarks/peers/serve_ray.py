@@ -19,8 +19,8 @@ from starlette.responses import Response
 
 from benchmarks.peers import read_ports
 from benchmarks.peers.codec import MODELS, Samples, open_codec
+from models.card import Prediction
 from models.errors import HttpError
-from models.family import Prediction
 
 MAX_BATCH = 64
 TIMER_SECONDS = 0.001

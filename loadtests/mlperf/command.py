@@ -22,7 +22,7 @@ from loadtests.mlperf.served import Address, Served, find_served
 from loadtests.mlperf.trial import Trial
 from loadtests.objectives import OBJECTIVES, read_objectives
 from loadtests.options import ABOVE_0, FILE, readable
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
 SCENARIOS = [str(scenario) for scenario in Scenario]

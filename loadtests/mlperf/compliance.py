@@ -16,7 +16,7 @@ from loadtests.mlperf.exam import Outcome, run
 from loadtests.mlperf.library import Library, random_library
 from loadtests.mlperf.scenario import MULTI_STREAM_SAMPLES, Purpose, Scenario, Settings
 from loadtests.mlperf.served import Served
-from models.family import Tolerance
+from models.card import Tolerance
 
 ROUNDS = 3
 ROUND_SECONDS = 0.5

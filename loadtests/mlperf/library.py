@@ -8,15 +8,15 @@ import msgspec
 import numpy as np
 
 from loadtests.mlperf.served import Served
-from models.datasets import Data, Dataset, is_local
-from models.graph.citation_data import CORA, load_citation
-from models.graph.molecule_data import MUTAG, load_molecules
-from models.image.data import FASHION_MNIST
-from models.image.data import load as load_pictures
-from models.tagging.data import EWT
-from models.tagging.data import load as load_sentences
-from models.viewcount.data import OTEXTS
-from models.viewcount.data import load as load_views
+from models.graph.train.citation_data import CORA, load_citation
+from models.graph.train.molecule_data import MUTAG, load_molecules
+from models.image.train.data import FASHION_MNIST
+from models.image.train.data import load as load_pictures
+from models.tagging.train.data import EWT
+from models.tagging.train.data import load as load_sentences
+from models.training.datasets import Data, Dataset, is_local
+from models.viewcount.train.data import OTEXTS
+from models.viewcount.train.data import load as load_views
 
 RANDOM_SAMPLES = 1024
 

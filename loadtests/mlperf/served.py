@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from loadtests.hosts import HostAddress, read_host
-from models.family import AnyCard, Assets
+from models.card import AnyCard, Assets
 from models.registry import find_card
 
 PATIENCE_SECONDS = 30

@@ -1,7 +1,7 @@
 """The cards of the graph family: labels of single nodes, and of whole molecules. Torch-free."""
 
 from models.budget import Budget
-from models.family import Card, Family, TensorSpec, Tolerance
+from models.card import Card, Family, TensorSpec, Tolerance
 from models.graph import (
     citation_codec,
     citation_profile,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import UnsetType
 
-from models.family import Feeds, Outputs, Prediction
+from models.card import Feeds, Outputs, Prediction
 from models.graph.citation_schema import Assets, Instance, NewPaper
 from models.graph.edges import Ints, by_distance, canonical, side_by_side, surroundings, take
 

@@ -9,10 +9,10 @@ from itertools import chain
 
 import numpy as np
 
-from models.family import Array, Prediction, Trait, Traits
+from models.artifact.drift_profile import average, shares
+from models.card import Array, Prediction, Trait, Traits
 from models.graph.citation_codec import Sample
 from models.graph.citation_schema import Assets
-from models.profile import average, shares
 
 
 def of_samples(samples: Sequence[Sample], assets: Assets) -> dict[str, Array]:

@@ -9,8 +9,8 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 from propcache.api import cached_property
 
+from models.card import Array
 from models.errors import Fault
-from models.family import Array
 from models.graph.edges import Ints, Neighbours, by_target, canonical, count_walks
 from models.narrowing import Narrowing
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.family import Feeds
+from models.card import Feeds
 
 Ints = NDArray[np.int64]
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.family import Feeds, Outputs, Prediction
+from models.card import Feeds, Outputs, Prediction
 from models.graph.edges import Ints, by_distance, canonical, side_by_side
 from models.graph.molecule_schema import Assets, Instance
 

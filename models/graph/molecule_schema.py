@@ -9,8 +9,8 @@ import numpy as np
 from msgspec import Meta
 from propcache.api import cached_property
 
+from models.card import Array
 from models.errors import Fault
-from models.family import Array
 from models.graph.citation_schema import MAX_FAULTS, Id, outside_links
 from models.narrowing import Narrowing
 

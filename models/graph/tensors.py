@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from models.family import Array
+from models.card import Array
 from models.graph import citation_codec, citation_schema, molecule_codec, molecule_schema
 from models.graph.edges import Ints
 from models.tensors import Steps, Tensors, demand, demand_each

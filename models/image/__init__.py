@@ -3,12 +3,12 @@
 from functools import partial
 
 from models.budget import Budget
-from models.family import Card, Family, TensorSpec, Tolerance
+from models.card import Card, Family, TensorSpec, Tolerance
 from models.files import FileBudget
 from models.image import codec, schema
 from models.image.profile import TRAITS
 from models.image.tensors import TENSORS
-from models.npy import MEDIA_TYPE
+from models.payload.npy import MEDIA_TYPE
 
 CLASSIFY = Card(
     family="image",

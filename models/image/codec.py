@@ -7,7 +7,7 @@ import numpy as np
 from msgspec import UnsetType
 from numpy.typing import NDArray
 
-from models.family import Feeds, Outputs, Prediction
+from models.card import Feeds, Outputs, Prediction
 from models.image.schema import Assets, Instance
 
 Sample: TypeAlias = NDArray[np.uint8]

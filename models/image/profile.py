@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.family import Array, Prediction, Trait, Traits
+from models.artifact.drift_profile import shares
+from models.card import Array, Prediction, Trait, Traits
 from models.image.codec import Sample
 from models.image.schema import Assets
-from models.profile import shares
 
 
 def of_samples(samples: Sequence[Sample], assets: Assets) -> dict[str, Array]:

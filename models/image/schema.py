@@ -10,12 +10,12 @@ from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.card import Array
 from models.errors import Fault, InvalidRequest
-from models.family import Array
 from models.image.container import UnreadablePicture, find_format
 from models.image.picture import open_picture, to_pixels
 from models.narrowing import Narrowing
-from models.npy import read_array
+from models.payload.npy import read_array
 
 _GREY = {"minimum": 0, "maximum": 255}
 Pixels = Annotated[

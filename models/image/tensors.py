@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from models.family import Array
+from models.card import Array
 from models.image.codec import Sample
 from models.image.schema import Assets
 from models.tensors import ONE_ROW, Tensors

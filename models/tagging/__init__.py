@@ -1,7 +1,7 @@
 """The card of the tagging family: one part of speech per word. Torch-free."""
 
 from models.budget import Budget
-from models.family import Card, Family, TensorSpec, Tolerance, WordBulk
+from models.card import Card, Family, TensorSpec, Tolerance, WordBulk
 from models.tagging import codec, schema
 from models.tagging.profile import TRAITS
 from models.tagging.tensors import TENSORS

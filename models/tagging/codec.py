@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.family import Feeds, Outputs, Prediction
+from models.card import Feeds, Outputs, Prediction
 from models.tagging import spelling
 from models.tagging.schema import Assets, Instance, find_flaw, has_flaws
 

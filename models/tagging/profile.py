@@ -5,8 +5,8 @@ from itertools import chain
 
 import numpy as np
 
-from models.family import Array, Prediction, Trait, Traits
-from models.profile import average, shares
+from models.artifact.drift_profile import average, shares
+from models.card import Array, Prediction, Trait, Traits
 from models.tagging import spelling
 from models.tagging.codec import Sample
 from models.tagging.schema import Assets

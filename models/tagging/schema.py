@@ -11,8 +11,8 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 from propcache.api import cached_property
 
+from models.card import Array
 from models.errors import Fault
-from models.family import Array
 from models.narrowing import Narrowing
 from models.tagging import spelling
 from models.tagging.cutter import Cutter

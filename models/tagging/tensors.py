@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from models.family import Array
+from models.card import Array
 from models.tagging.codec import Sample, pack
 from models.tagging.schema import MAX_TOKENS, Assets
 from models.tensors import Steps, Tensors, demand, demand_each

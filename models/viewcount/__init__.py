@@ -1,8 +1,8 @@
 """The card of the view-count family: the next days' views from the last 56. Torch-free."""
 
 from models.budget import Budget
-from models.family import Bulk, Card, Family, TensorSpec, Tolerance
-from models.npy import MEDIA_TYPE
+from models.card import Bulk, Card, Family, TensorSpec, Tolerance
+from models.payload.npy import MEDIA_TYPE
 from models.viewcount import codec, schema
 from models.viewcount.profile import TRAITS
 from models.viewcount.table import READER

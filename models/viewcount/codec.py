@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.family import Array, Feeds, Outputs, Prediction
+from models.card import Array, Feeds, Outputs, Prediction
 from models.viewcount.schema import HORIZON_DAYS, Assets, Instance
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.family import Array, Prediction, Trait, Traits
+from models.card import Array, Prediction, Trait, Traits
 from models.viewcount.codec import Sample
 from models.viewcount.schema import Assets
 

@@ -9,9 +9,9 @@ from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 from propcache.api import cached_property
 
+from models.card import Array
 from models.errors import Fault, InvalidRequest
-from models.family import Array
-from models.npy import read_array
+from models.payload.npy import read_array
 
 MAX_VIEWS_PER_DAY = 1_000_000_000
 MAX_DAYS = 3660

@@ -12,8 +12,8 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from models.card import SeriesReader
 from models.errors import DataError
-from models.family import SeriesReader
 from models.viewcount.cells import CellError, counted_days, parsed_days, whole_number
 from models.viewcount.exports import MAX_BYTES, Row, Table, tables
 from models.viewcount.schema import HORIZON_DAYS, MAX_HORIZON_DAYS, WINDOW_DAYS

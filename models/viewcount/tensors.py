@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from models.family import Array
+from models.card import Array
 from models.tensors import ONE_ROW, Tensors, demand_each
 from models.viewcount.codec import Sample
 from models.viewcount.schema import MAX_VIEWS_PER_DAY, Assets

@@ -15,10 +15,10 @@ import webbrowser
 import click
 
 from models.errors import LecternError
-from service.address import find_url
 from service.demo.pages import ROUTE
-from service.environment import has_display
 from service.settings import Settings, settings
+from service.settings.address import find_url
+from service.settings.environment import has_display
 
 PATIENCE_SECONDS = 120.0
 PAUSE_SECONDS = 0.2

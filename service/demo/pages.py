@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from models.errors import MethodNotAllowed
-from service.admission import request_id
-from service.reply import Headers, reply
+from service.messages.headers import request_id
+from service.messages.response import Headers, reply
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 

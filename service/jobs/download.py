@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from models.errors import JobUnfinished, RangeNotSatisfiable
-from service.admission import Header
-from service.body import Receive
-from service.jobs.book import Job, State
-from service.jobs.order import OutputFormat
+from service.jobs.job_request import OutputFormat
+from service.jobs.store import Job, State
+from service.messages.headers import Header
+from service.messages.request_body import Receive
 
 PART_BYTES = 256 * 1024
 MEDIA_TYPES = {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from service.jobs.run import Event
+from service.jobs.job_process import Event
 
 
 class Result(Struct, frozen=True):

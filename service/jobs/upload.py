@@ -7,7 +7,7 @@ from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
 from models.errors import StorageFull
-from service.body import Receive, stream_body
+from service.messages.request_body import Receive, stream_body
 
 PART_BYTES = 2**20
 

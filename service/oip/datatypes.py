@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from models.card import Array
 from models.errors import Fault, InvalidRequest
-from models.family import Array
 
 BYTES = "BYTES"
 MAX_AXES = 8

@@ -5,8 +5,8 @@ from typing import Any
 
 from prometheus_client import REGISTRY
 
-from models.manifest import Manifest
-from service.exposition import Page
+from models.artifact.manifest import Manifest
+from service.telemetry.exposition import Page
 
 SECOND = 1_000_000_000
 _STAGES = {"queue": "queue", "compute_input": "encode", "compute_infer": "infer", "compute_output": "decode"}

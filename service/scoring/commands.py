@@ -20,20 +20,21 @@ from models.errors import (
     NoSpace,
     TooManyErrors,
 )
-from service.scoring.asked import Asked, ask, ask_again
-from service.scoring.assignment import Assignment
-from service.scoring.disk import Disk
-from service.scoring.engines import Engine, choose, default_workers
-from service.scoring.job import Job, Terms, of_disk
-from service.scoring.ledger import Ledger
+from service.scoring.execution.context import Terms
+from service.scoring.execution.destination import Out, is_same, open_output, work_folder
+from service.scoring.execution.disk import Disk
+from service.scoring.execution.interfaces import Assignment
+from service.scoring.execution.job import Job, of_disk
+from service.scoring.execution.ledger import Ledger
+from service.scoring.execution.output import Manifest
+from service.scoring.execution.progress import Bar, Lines, Quiet, Stop, Watch
+from service.scoring.execution.resume_command import resuming
+from service.scoring.execution.workspace import Workspace
+from service.scoring.file_assignment import Asked, ask, ask_again
 from service.scoring.options import FORMAT_OPTIONS, OUT, RUN_OPTIONS, SAID, WORK, WORKERS, having
-from service.scoring.output import Manifest
-from service.scoring.places import Out, is_same, open_output, work_folder
-from service.scoring.progress import Bar, Lines, Quiet, Stop, Watch
-from service.scoring.questions import as_json, ask_status, estimate, verify
-from service.scoring.resuming import resuming
 from service.scoring.spec import Options
-from service.scoring.workspace import Workspace
+from service.scoring.status import as_json, ask_status, estimate, verify
+from service.scoring.workers.engines import Engine, choose, default_workers
 
 # Of why a job stopped: schedulers read and log lines of bounded length.
 MOST_TOLD = 1000

@@ -9,9 +9,9 @@ import click
 from models.errors import printable
 from models.reading import Saying, sayings
 from models.registry import CARDS
-from service.scoring.engines import Engine
+from service.scoring.addresses import is_local, local_path
 from service.scoring.spec import FOLDERS, INPUTS, OUTPUTS, Options
-from service.scoring.storage import is_local, local_path
+from service.scoring.workers.engines import Engine
 
 Command = Callable[..., Any]
 

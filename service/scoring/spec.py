@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
+from models.artifact.manifest import Manifest
 from models.errors import DataError
-from models.manifest import Manifest
 from models.registry import find_card
-from service.scoring.storage import is_local, local_path
+from service.scoring.addresses import is_local, local_path
 
 INPUTS = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv",

@@ -18,8 +18,8 @@ import orjson
 import psutil
 import pytest
 
-from models.datasets import REPOSITORY
-from models.manifest import MANIFEST_FILE
+from models.artifact.manifest import MANIFEST_FILE
+from models.paths import REPOSITORY
 
 READY_SECONDS = 90
 MODELS = sorted(path.parent.name for path in REPOSITORY.glob(f"models/*/trained/*/{MANIFEST_FILE}"))

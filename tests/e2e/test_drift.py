@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from models.family import Card
-from models.predictor import Predictor
+from models.card import Card
+from models.runtime.predictor import Predictor
 
 pytestmark = pytest.mark.e2e
 

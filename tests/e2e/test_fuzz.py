@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fuzz import FAMILIES, Failure, Fuzz, check
+from chaos.fuzz.rest_requests import FAMILIES, Failure, Fuzz, check
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 CASES = 1000

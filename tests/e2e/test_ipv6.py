@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 from service.demo.__main__ import is_there
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 from tests.e2e.conftest import clean_environment, end, free_port, start, tree
 from tests.e2e.job_steps import ROWS, first_scorer, none_left, scorers, submit, wait, wait_begun, write_inputs
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import schemathesis
 
-from service.keys import line_of, new_key
+from service.auth.api_keys import line_of, new_key
 from tests.e2e.conftest import free_port
 from tests.e2e.job_steps import submit, wait, write_inputs
 from tests.e2e.test_openapi import ask

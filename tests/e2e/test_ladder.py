@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 
 from export.certify import export_run
-from models.ladder import load_ladder
-from models.manifest import read_artifact
-from models.predictor import Predictor, open_predictor
+from models.artifact.manifest import read_artifact
 from models.registry import FAMILIES
-from models.rung import Rung
-from models.session import open_artifact
-from models.train import train
+from models.runtime.predictor import Predictor, open_predictor
+from models.runtime.session import open_artifact
+from models.train.__main__ import train
+from models.train.experiments import load_ladder
+from models.training.experiment import Rung
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -18,11 +18,11 @@ import psutil
 import pytest
 from msgspec.structs import replace
 
-from models.datasets import REPOSITORY
-from models.manifest import MANIFEST_FILE, from_bytes, to_bytes
-from service.keys import line_of, new_key
-from service.metrics_storage import metrics_folder
-from service.watchdog import SILENT_SECONDS
+from models.artifact.manifest import MANIFEST_FILE, from_bytes, to_bytes
+from models.paths import REPOSITORY
+from service.auth.api_keys import line_of, new_key
+from service.process.watchdog import SILENT_SECONDS
+from service.telemetry.metrics_storage import metrics_folder
 
 pytestmark = pytest.mark.e2e
 BODY = {"instances": [{"views": [100] * 56}]}

@@ -23,7 +23,7 @@ from loadtests.plan import Arrivals, schedule
 from loadtests.profiles import phases
 from loadtests.result import Result
 from loadtests.start import LOCUSTFILE
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 
 STALL_MS, EVERY_SECONDS = 500.0, 2.5
 # Of the requests that are due evenly over time, one of a hundred waits longer than this.

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from models.datasets import REPOSITORY
-from models.manifest import MANIFEST_FILE
+from models.artifact.manifest import MANIFEST_FILE
+from models.paths import REPOSITORY
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

@@ -12,10 +12,10 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.catalog import shipped_tags
-from service.http_metrics import STATUSES
-from service.metrics import EXPIRED, OUTCOMES, REFUSALS, STAGES
-from service.state_metrics import ACTIVATIONS, JOB_OUTCOMES, JOB_ROWS, JOB_STATES
+from service.store.catalog import shipped_tags
+from service.telemetry.http_metrics import STATUSES
+from service.telemetry.metrics import EXPIRED, OUTCOMES, REFUSALS, STAGES
+from service.telemetry.state_metrics import ACTIVATIONS, JOB_OUTCOMES, JOB_ROWS, JOB_STATES
 
 pytestmark = [pytest.mark.e2e]
 

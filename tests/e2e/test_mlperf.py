@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 from loadtests.mlperf import compliance
 from loadtests.mlperf.command import mlperf
-from models.datasets import is_local
-from models.graph.molecule_data import MUTAG
+from models.graph.train.molecule_data import MUTAG
+from models.training.datasets import is_local
 from tests.e2e.conftest import Server
 
 pytest.importorskip("mlperf_loadgen", reason="mlcommons-loadgen has no wheel for this machine")

@@ -18,10 +18,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.monitor.debian import find
-from benchmarks.monitor.prometheus import Prometheus, Target, begin, free_port
-from models.datasets import REPOSITORY
-from models.predictor import Predictor
+from models.paths import REPOSITORY
+from models.runtime.predictor import Predictor
+from monitoring.debian import find
+from monitoring.local_prometheus import Prometheus, Target, begin, free_port
 from tests.e2e.conftest import MODELS, Launch, Server
 from tests.monitoring.expressions import DASHBOARDS, MONITORING, queries
 
@@ -246,7 +246,7 @@ def test_make_monitor(service: Server, prometheus: Prometheus) -> None:
     """It says its address, watches, and ends with Ctrl-C, leaving nothing behind."""
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.monitor", "--url", service.url, "--port", str(port), "--seconds", "1"],
+        [sys.executable, "-m", "monitoring", "--url", service.url, "--port", str(port), "--seconds", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from models.predictor import Predictor
+from models.runtime.predictor import Predictor
 
 pytestmark = pytest.mark.e2e
 

@@ -15,12 +15,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 CHUNK = 256
 SOURCES = {
-    "viewcount": ("models.viewcount.data", "OTEXTS", "load"),
-    "tagging": ("models.tagging.data", "EWT", "load"),
-    "image": ("models.image.data", "FASHION_MNIST", "load"),
-    "image-vit": ("models.image.data", "FASHION_MNIST", "load"),
-    "citation": ("models.graph.citation_data", "CORA", "load_citation"),
-    "molecule": ("models.graph.molecule_data", "MUTAG", "load_molecules"),
+    "viewcount": ("models.viewcount.train.data", "OTEXTS", "load"),
+    "tagging": ("models.tagging.train.data", "EWT", "load"),
+    "image": ("models.image.train.data", "FASHION_MNIST", "load"),
+    "image-vit": ("models.image.train.data", "FASHION_MNIST", "load"),
+    "citation": ("models.graph.train.citation_data", "CORA", "load_citation"),
+    "molecule": ("models.graph.train.molecule_data", "MUTAG", "load_molecules"),
 }
 BARS: dict[str, Callable[[float], bool]] = {
     "viewcount": lambda error: error <= 1600,

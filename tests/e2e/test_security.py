@@ -23,10 +23,10 @@ import orjson
 import pytest
 import trustme
 
-from benchmarks.torture.faults import NAMES
-from benchmarks.torture.ground import PLANTED
-from models.datasets import REPOSITORY
-from service.keys import line_of, new_key
+from chaos.service.faults import NAMES
+from chaos.service.harness import PLANTED
+from models.paths import REPOSITORY
+from service.auth.api_keys import line_of, new_key
 
 pytestmark = [
     pytest.mark.e2e,

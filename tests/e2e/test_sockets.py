@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -27,7 +27,7 @@ TRAIN_AND_EXPORT = """
 from dataclasses import replace
 from pathlib import Path
 from export.certify import export_run
-from models.train import choose_recipe, train
+from models.train.__main__ import choose_recipe, train
 recipe = choose_recipe("viewcount", "mine", None)
 short = replace(recipe, plan=replace(recipe.plan, epochs=1))
 train(short, "mine", data=Path("views.csv"), seed=0, runs=Path("runs"), quiet=True)
@@ -151,7 +151,9 @@ def test_no_command_reaches_out(traced: Callable[..., Any], launch: Any, tmp_pat
     assert list((tmp_path / "control").rglob("*onnxruntime*"))
 
 
-@pytest.mark.parametrize("module", ["models.session", "export.certify", "export.device", "benchmarks.batch.plain"])
+@pytest.mark.parametrize(
+    "module", ["models.runtime.session", "export.certify", "export.device", "benchmarks.batch.plain"]
+)
 def test_nothing_imports_the_engine_before_its_setting(module: str) -> None:
     """Whichever module comes first, ONNX Runtime finds its setting: it looks once, when it is imported."""
     code = f"""

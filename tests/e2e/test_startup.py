@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from models.manifest import MODEL_FILE
-from models.session import has_cuda
+from models.artifact.manifest import MODEL_FILE
+from models.runtime.session import has_cuda
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

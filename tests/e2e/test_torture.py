@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.torture.page import load
-from models.datasets import REPOSITORY
+from chaos.service.report import load
+from models.paths import REPOSITORY
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -33,7 +33,7 @@ def test_the_trial_meets_its_bars(name: str, tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "benchmarks.torture",
+        "chaos.service",
         "--only",
         name,
         "--share",

@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from benchmarks.oip.requests import feeds
-from models.predictor import Predictor
-from service.keys import line_of, new_key
+from models.runtime.predictor import Predictor
+from service.auth.api_keys import line_of, new_key
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 

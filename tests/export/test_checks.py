@@ -19,6 +19,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from export.__main__ import installing, main
+from export.artifact import write_artifact
 from export.certify import (
     _next_version,
     artifact_folder,
@@ -27,7 +28,6 @@ from export.certify import (
     export_run,
     read_finished_run,
     torch_predictor,
-    write_artifact,
 )
 from export.checks import (
     check_batch_invariance,
@@ -38,27 +38,36 @@ from export.checks import (
     prediction_difference,
 )
 from export.convert import OPSET, example_feeds, run_torch, to_onnx
-from models.datasets import ACCURACY, REPOSITORY, Metric, Provenance
-from models.device import has_cuda
-from models.device_proof import UNMEASURED
+from models.artifact.device_certificate import UNMEASURED
+from models.artifact.manifest import (
+    ASSETS_KEY,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    Manifest,
+    from_bytes,
+    read_artifact,
+    to_bytes,
+)
+from models.card import AnyCard, Assets, Feeds, Prediction
 from models.errors import CertificateError
-from models.family import AnyCard, Assets, Feeds, Prediction
 from models.image import CLASSIFY
-from models.image.net import ConvolutionConfig, ConvolutionNet
 from models.image.schema import Assets as ImageAssets
 from models.image.schema import Instance as Picture
-from models.manifest import ASSETS_KEY, MANIFEST_FILE, MODEL_FILE, Manifest, from_bytes, read_artifact, to_bytes
-from models.predictor import Predictor, open_predictor
-from models.session import open_artifact
+from models.image.train.net import ConvolutionConfig, ConvolutionNet
+from models.paths import REPOSITORY
+from models.runtime.device import has_cuda
+from models.runtime.predictor import Predictor, open_predictor
+from models.runtime.session import open_artifact
 from models.tagging import TAG
-from models.tagging.attention import MASKED, AttentionConfig, Layout
-from models.tagging.net import TaggerConfig, TaggerNet
 from models.tagging.schema import Assets as TagAssets
-from models.train import recipes, train
+from models.tagging.train.attention import MASKED, AttentionConfig, Layout
+from models.tagging.train.net import TaggerConfig, TaggerNet
+from models.train.__main__ import recipes, train
+from models.training.datasets import ACCURACY, Metric, Provenance
 from models.viewcount import FORECAST
-from models.viewcount.data import ERROR
-from models.viewcount.net import DenseConfig, DenseNet
 from models.viewcount.schema import Assets as ViewAssets
+from models.viewcount.train.data import ERROR
+from models.viewcount.train.net import DenseConfig, DenseNet
 
 VIEWS = ViewAssets()
 

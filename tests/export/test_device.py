@@ -27,16 +27,16 @@ from export.device_checks import (
     numbers,
 )
 from export.reference import graph_float64, torch_float64
-from models.datasets import ACCURACY
-from models.device import CPU_PROVIDER, CUDA_PROVIDER, has_cuda
-from models.device_proof import UNMEASURED, DeviceChoice, DeviceProof, Timing
+from models.artifact.device_certificate import UNMEASURED, DeviceChoice, DeviceProof, Timing
+from models.artifact.manifest import from_bytes, read_artifact, to_bytes
+from models.card import Array, Feeds
 from models.errors import CertificateError, DeviceError
-from models.family import Array, Feeds
 from models.image import CLASSIFY
-from models.image.net import ConvolutionConfig, ConvolutionNet
 from models.image.schema import Assets as ImageAssets
-from models.manifest import from_bytes, read_artifact, to_bytes
-from models.predictor import Predictor
+from models.image.train.net import ConvolutionConfig, ConvolutionNet
+from models.runtime.device import CPU_PROVIDER, CUDA_PROVIDER, has_cuda
+from models.runtime.predictor import Predictor
+from models.training.datasets import ACCURACY
 
 Open = Callable[[str], Predictor]
 Folder = Callable[[str], Path]

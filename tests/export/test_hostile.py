@@ -16,10 +16,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from export.operators import check_operators
+from models.artifact.manifest import ASSETS_KEY, MANIFEST_FILE, MODEL_FILE, from_bytes, read_artifact, to_bytes
+from models.artifact.onnx_allowlist import find_operators
 from models.errors import ArtifactError, ArtifactMismatch, CertificateError
-from models.manifest import ASSETS_KEY, MANIFEST_FILE, MODEL_FILE, from_bytes, read_artifact, to_bytes
-from models.operators import find_operators
-from models.session import open_artifact
+from models.runtime.session import open_artifact
 
 FLOAT = TensorProto.FLOAT
 OPSETS = [helper.make_opsetid("", 20)]

@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export.operators import ALLOWED, RANDOM, check_operators, training_nodes, walk
-from models.datasets import REPOSITORY
+from models.artifact.manifest import read_artifact
 from models.errors import CertificateError
-from models.manifest import read_artifact
+from models.paths import REPOSITORY
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 OPSETS = [helper.make_opsetid("", 20)]

@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from export.__main__ import main
 from export.profile import WINDOW, count_independent, find_edges, find_limit, make_feature
 from export.signing import make_key, read_private, sign
+from models.artifact.drift_profile import LEAST_SHARE, stability_index
+from models.artifact.manifest import MANIFEST_FILE, MODEL_FILE, from_bytes, read_artifact, to_bytes
+from models.artifact.signature import read_keys, trust_only
+from models.card import Trait
 from models.errors import ArtifactMismatch, ArtifactUntrusted
-from models.family import Trait
-from models.graph.molecule_data import MUTAG
-from models.manifest import MANIFEST_FILE, MODEL_FILE, from_bytes, read_artifact, to_bytes
-from models.profile import LEAST_SHARE, stability_index
-from models.signature import read_keys, trust_only
+from models.graph.train.molecule_data import MUTAG
 
 Find = Callable[[str], Path]
 LENGTH = Trait(name="length", unit="m")

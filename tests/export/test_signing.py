@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from export.__main__ import main
 from export.store import install
+from models.artifact.manifest import MANIFEST_FILE, MODEL_FILE, from_bytes, read_artifact, to_bytes
+from models.artifact.signature import SIGNATURE_FILE, read_keys, trust_only
 from models.errors import ArtifactUntrusted, DataError
-from models.manifest import MANIFEST_FILE, MODEL_FILE, from_bytes, read_artifact, to_bytes
-from models.session import open_artifact
-from models.signature import SIGNATURE_FILE, read_keys, trust_only
-from service.catalog import find_models
+from models.runtime.session import open_artifact
 from service.settings import settings
+from service.store.catalog import find_models
 
 PEM = serialization.Encoding.PEM
 
@@ -236,7 +236,7 @@ def test_the_service_asks_for_signatures(
 
 def sign_in_another_process(folder: Path, key: Path) -> None:
     """The one that signs trusts nobody."""
-    from models import signature
+    from models.artifact import signature
 
     trusted = signature._trusted
     trust_only({})

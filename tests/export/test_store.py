@@ -16,11 +16,11 @@ from click.testing import CliRunner
 
 from export.__main__ import main
 from export.store import install, shipped_folders
+from models.artifact.manifest import MANIFEST_FILE, MODEL_FILE, from_bytes, read_artifact, to_bytes
 from models.errors import ArtifactMismatch, ArtifactMissing
-from models.manifest import MANIFEST_FILE, MODEL_FILE, from_bytes, read_artifact, to_bytes
-from models.session import open_artifact
-from service.catalog import find_models, find_version, shipped_tags
+from models.runtime.session import open_artifact
 from service.scoring.__main__ import main as score
+from service.store.catalog import find_models, find_version, shipped_tags
 
 Find = Callable[[str], Path]
 

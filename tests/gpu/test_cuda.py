@@ -11,12 +11,12 @@ import pytest
 
 from export.device import certify_device, compute_of
 from export.store import shipped_folders
-from models.device import CPU_PROVIDER, CUDA_PROVIDER, Compute, Device, has_cuda
+from models.artifact.manifest import read_artifact
+from models.artifact.onnx_allowlist import find_size_nodes
 from models.errors import RunnerFailed
-from models.manifest import read_artifact
-from models.operators import find_size_nodes
-from models.predictor import open_predictor, warm_up
-from models.session import find_nodes, open_artifact
+from models.runtime.device import CPU_PROVIDER, CUDA_PROVIDER, Compute, Device, has_cuda
+from models.runtime.predictor import open_predictor, warm_up
+from models.runtime.session import find_nodes, open_artifact
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,10 +10,10 @@ from loadtests.answers import BROKEN, WRONG, Checker
 from loadtests.records import OK
 from loadtests.targets import Unusable, read_instances, refusal
 from loadtests.wire import Answer
-from models.bodies import to_json
-from models.datasets import REPOSITORY
-from models.manifest import MANIFEST_FILE
-from models.predictor import Predictor
+from models.artifact.manifest import MANIFEST_FILE
+from models.paths import REPOSITORY
+from models.payload.json_payload import to_json
+from models.runtime.predictor import Predictor
 
 MODELS = sorted(path.parent.name for path in REPOSITORY.glob(f"models/*/trained/*/{MANIFEST_FILE}"))
 Predictors = Callable[[str], Predictor]

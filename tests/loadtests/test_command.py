@@ -10,7 +10,7 @@ from loadtests.command import main
 from loadtests.start import LOCUSTFILE
 from loadtests.verdict import Exit
 from loadtests.words import plan_capacity, summary
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 
 Make = Callable[..., Any]
 

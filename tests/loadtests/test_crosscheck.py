@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.crosscheck import FROM_DUE, Row, disagreements, markdown, questions, stub
-from benchmarks.generators import GENERATORS, OURS
+from benchmarks.loadgen.__main__ import FROM_DUE, Row, disagreements, markdown, questions, stub
+from benchmarks.loadgen.generators import GENERATORS, OURS
 
 
 def row(generator: str, ratio: float, failures: int = 0) -> Row:

@@ -9,13 +9,13 @@ import numpy as np
 import orjson
 import pytest
 
-from models.bodies import JSON, Bodies, to_json
 from models.errors import InvalidRequest, MalformedRequest
 from models.image import CLASSIFY
-from models.npy import MEDIA_TYPE
-from models.predictor import open_predictor
+from models.payload.json_payload import JSON, Bodies, to_json
+from models.payload.npy import MEDIA_TYPE
 from models.registry import CARDS
-from models.session import Session
+from models.runtime.predictor import open_predictor
+from models.runtime.session import Session
 from models.viewcount import FORECAST
 
 Open = Callable[[str], Session]

@@ -15,9 +15,11 @@ import pooch
 import pytest
 from click.testing import CliRunner
 
-from models.datasets import (
+from models.errors import DataError
+from models.paths import REPOSITORY
+from models.train.download import DATASETS, main
+from models.training.datasets import (
     ACCURACY,
-    REPOSITORY,
     Dataset,
     RemoteFile,
     data_root,
@@ -27,11 +29,9 @@ from models.datasets import (
     provenance,
     read,
 )
-from models.download import DATASETS, main
-from models.errors import DataError
-from models.viewcount.data import ERROR
+from models.viewcount.train.data import ERROR
 
-SOURCES = sorted(path for path in REPOSITORY.glob("models/*/*.py") if re.search(r"\bDataset\(", path.read_text()))
+SOURCES = sorted(path for path in REPOSITORY.glob("models/*/train/*.py") if re.search(r"\bDataset\(", path.read_text()))
 CONTENT = b"three\nlines\nof data\n"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
@@ -234,7 +234,9 @@ def test_public_datasets_are_described(dataset: Dataset) -> None:
 
 def test_every_dataset_is_downloaded() -> None:
     """``make data`` forgets no dataset that a family's code describes."""
-    modules = [importlib.import_module(f"models.{path.parent.name}.{path.stem}") for path in SOURCES]
+    modules = [
+        importlib.import_module(".".join(path.relative_to(REPOSITORY).with_suffix("").parts)) for path in SOURCES
+    ]
     described = {id(value) for module in modules for value in vars(module).values() if isinstance(value, Dataset)}
     assert described == {id(dataset) for dataset in DATASETS}
 

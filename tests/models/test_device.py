@@ -12,7 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from models.device import (
+from models.artifact.onnx_allowlist import find_size_nodes
+from models.errors import ArtifactMismatch, DeviceError
+from models.runtime.device import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
     ON_CPU,
@@ -22,9 +24,7 @@ from models.device import (
     Padding,
     provider_options,
 )
-from models.errors import ArtifactMismatch, DeviceError
-from models.operators import find_size_nodes
-from models.session import Node, find_nodes, load_libraries, open_artifact, refuse_strays
+from models.runtime.session import Node, find_nodes, load_libraries, open_artifact, refuse_strays
 
 DEFAULTS = {
     "device_id": "0",
@@ -88,7 +88,7 @@ def test_libraries_are_loaded_where_pip_put_them(
         calls.append(1)
         print("Failed to load libcublas")  # noqa: T201
 
-    monkeypatch.setattr("models.session.ort.preload_dlls", preload)
+    monkeypatch.setattr("models.runtime.session.ort.preload_dlls", preload)
     load_libraries.cache_clear()
     open_artifact(shipped_folder("viewcount"))
     assert calls == []

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.datasets import REPOSITORY
-from models.device import Compute, Padding
+from models.card import Feeds
 from models.errors import RunnerFailed
-from models.family import Feeds
-from models.feeds import Fitting, axis_sizes, bucket, check_indices, dynamic_axes, list_buckets
-from models.predictor import Predictor, open_predictor, warm_up
-from models.session import Session, open_artifact
+from models.paths import REPOSITORY
+from models.runtime.device import Compute, Padding
+from models.runtime.padding import Fitting, axis_sizes, bucket, check_indices, dynamic_axes, list_buckets
+from models.runtime.predictor import Predictor, open_predictor, warm_up
+from models.runtime.session import Session, open_artifact
 
 FOLDERS = sorted(path.parent for path in (REPOSITORY / "models").glob("*/trained/*/manifest.json"))
 NAMES = [folder.name for folder in FOLDERS]

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from models.errors import DataError
-from models.image.data import load as load_pictures
-from models.tagging.data import load as load_sentences
-from models.train import choose_recipe, reading_of
-from models.viewcount.data import LearningOptions
-from models.viewcount.data import load as load_views
+from models.image.train.data import load as load_pictures
+from models.tagging.train.data import load as load_sentences
+from models.train.__main__ import choose_recipe, reading_of
+from models.viewcount.train.data import LearningOptions
+from models.viewcount.train.data import load as load_views
 
 
 def sentences(*words: str) -> str:

@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from models.card import AnyCard, Feeds
 from models.errors import Fault
-from models.family import AnyCard, Feeds
 from models.graph import LABEL_GRAPH, LABEL_NODES, citation_codec, molecule_codec
 from models.graph.citation_schema import Assets, Instance, NewPaper
 from models.graph.edges import Ints, by_target, canonical, surroundings

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.datasets import data_root
 from models.errors import DataError
-from models.graph.citation_data import CITESEER, CORA, load_citation, load_public
-from models.graph.molecule_data import FOLDS, MUTAG, fold_of_each, load_molecules
-from models.graph.pickles import SparseRows, read_pickle
+from models.graph.train.citation_data import CITESEER, CORA, load_citation, load_public
+from models.graph.train.molecule_data import FOLDS, MUTAG, fold_of_each, load_molecules
+from models.graph.train.planetoid_pickle import SparseRows, read_pickle
 from models.graph.tu import read_numbers
+from models.training.datasets import data_root
 
 has_planetoid = pytest.mark.data(CORA, CITESEER)
 has_mutag = pytest.mark.data(MUTAG)
@@ -232,7 +232,7 @@ def test_masks(tmp_path: Path, dtype: Any, suffix: str) -> None:
 
 def test_two_ids_are_no_mask(tmp_path: Path) -> None:
     """Of a graph of two nodes, 0 and 1 once each are ids."""
-    from models.graph.plain import _is_mask
+    from models.graph.train.user_graph import _is_mask
 
     assert not _is_mask(np.array([0, 1]), 2)
     assert _is_mask(np.array([0, 1, 1]), 3)

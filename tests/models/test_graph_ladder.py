@@ -10,21 +10,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from models.card import AnyCard
 from models.errors import Fault
-from models.family import AnyCard
 from models.graph import LABEL_GRAPH, LABEL_NODES, citation_codec
-from models.graph.citation_data import CITESEER, CORA, load_public
 from models.graph.citation_schema import MAX_WALKS, Assets, Instance, NewPaper, random_links
 from models.graph.edges import by_distance, canonical, count_walks, side_by_side
-from models.graph.ladder import LADDER
-from models.graph.molecule_data import MUTAG
 from models.graph.molecule_schema import Assets as MoleculeAssets
 from models.graph.molecule_schema import Instance as Molecule
-from models.graph.net import AttentionConfig, GraphAttention, GraphAttentionNet, Hearing
-from models.graph.recipe import FoldLearner, MoleculeMethod
-from models.graph.reference import average, majority_of_molecules, majority_of_nodes, ridge
-from models.rung import Outcome, Trial
-from models.training import Recipe, fit, seed_everything
+from models.graph.train.baselines import average, majority_of_molecules, majority_of_nodes, ridge
+from models.graph.train.citation_data import CITESEER, CORA, load_public
+from models.graph.train.experiments import LADDER
+from models.graph.train.molecule_data import MUTAG
+from models.graph.train.net import AttentionConfig, GraphAttention, GraphAttentionNet, Hearing
+from models.graph.train.recipe import FoldLearner, MoleculeMethod
+from models.training.experiment import Outcome, Trial
+from models.training.loop import Recipe, fit, seed_everything
 
 WORDS = 12
 FAR = Assets(classes=["a", "b", "c"], words=WORDS, heads=[3, 2], hops=2)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.family import AnyCard, Feeds
+from models.card import AnyCard, Feeds
 from models.graph import LABEL_GRAPH, LABEL_NODES, citation_codec
 from models.graph.citation_schema import Assets, Instance, NewPaper, random_links
 from models.graph.molecule_schema import Assets as MoleculeAssets
 from models.graph.molecule_schema import Instance as Molecule
-from models.graph.net import AttentionConfig, GraphAttention, GraphAttentionNet, elu
-from models.training import seed_everything
+from models.graph.train.net import AttentionConfig, GraphAttention, GraphAttentionNet, elu
+from models.training.loop import seed_everything
 
 WORDS = 12
 CONFIG = AttentionConfig(heads=(3, 2), units=(4,))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.graph.recipe import RECIPES, FoldLearner
-from models.training import Recipe, fit, seed_everything
+from models.graph.train.recipe import RECIPES, FoldLearner
+from models.training.loop import Recipe, fit, seed_everything
 
 
 @pytest.fixture(autouse=True)

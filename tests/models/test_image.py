@@ -18,11 +18,11 @@ from models.errors import Fault, InvalidRequest
 from models.image import CLASSIFY
 from models.image.codec import collate, cost, decode, encode
 from models.image.container import UnreadablePicture, find_format
-from models.image.net import ConvolutionConfig, ConvolutionNet
 from models.image.picture import open_picture, to_pixels
-from models.image.recipe import move
 from models.image.schema import Assets, Instance, example, from_file, validate
-from models.predictor import Predictor
+from models.image.train.net import ConvolutionConfig, ConvolutionNet
+from models.image.train.recipe import move
+from models.runtime.predictor import Predictor
 
 ASSETS = Assets(classes=["cat", "dog"])
 BLANK = [[0] * 28 for _ in range(28)]

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 
 from models.errors import DataError
-from models.image.data import FASHION_MNIST, load, read_idx, stratified
-from models.image.net import ConvolutionConfig
-from models.image.patch_net import PatchAttentionConfig
-from models.image.recipe import RECIPES, ImageLearner
-from models.training import Recipe, seed_everything
+from models.image.train.data import FASHION_MNIST, load, read_idx, stratified
+from models.image.train.net import ConvolutionConfig
+from models.image.train.patch_net import PatchAttentionConfig
+from models.image.train.recipe import RECIPES, ImageLearner
+from models.training.loop import Recipe, seed_everything
 
 NAMES = list(FASHION_MNIST.files)
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.bodies import Bodies, request_type
 from models.errors import Fault, InvalidRequest
-from models.keys import REASON, Keys, keys_of
+from models.payload.duplicate_keys import REASON, Keys, keys_of
+from models.payload.json_payload import Bodies, request_type
 from models.registry import FAMILIES
 
 CARDS = {card.task: card for family in FAMILIES for card in family.cards}

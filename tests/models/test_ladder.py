@@ -15,15 +15,26 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
 
-from models import ladder as ladder_module
-from models import ladder_page, pictures
-from models.datasets import ACCURACY, Metric, Provenance
-from models.ending import GO_ON, Ending
 from models.errors import DataError
-from models.ladder import DOCS, climb, load_ladder, main, missing, plain, start
 from models.registry import FAMILIES
-from models.rung import Ladder, Outcome, Picture, Reference, Results, Rung, Speed, Trial, read_results, write_results
-from models.training import Plan, Recipe
+from models.train import experiments as ladder_module
+from models.train.experiments import DOCS, climb, load_ladder, main, missing, plain, start
+from models.training import experiment_report, plots
+from models.training.datasets import ACCURACY, Metric, Provenance
+from models.training.ending import GO_ON, Ending
+from models.training.experiment import (
+    Ladder,
+    Outcome,
+    Picture,
+    Reference,
+    Results,
+    Rung,
+    Speed,
+    Trial,
+    read_results,
+    write_results,
+)
+from models.training.loop import Plan, Recipe
 from models.viewcount import FORECAST
 
 ERROR = Metric(name="squared error", unit="apples", is_better_high=False)
@@ -87,7 +98,7 @@ def rung(name: str, *, seeds: int = 1, epochs: int = 3, section: str = "lines") 
 
 
 def draw_scores(path: Path, results: Results) -> None:
-    pictures.lines(path, {"lines": {1: 2.0, 3: 4.0}}, x="place", y="score")
+    plots.lines(path, {"lines": {1: 2.0, 3: 4.0}}, x="place", y="score")
 
 
 PICTURE = Picture(file="lines.png", caption="Lines", draw=draw_scores)
@@ -219,10 +230,10 @@ def test_folds_count_as_scores() -> None:
     )
     assert (outcome.mean("test"), outcome.spread("test")) == (90.0, 10.0)
     assert (outcome.mean("train"), outcome.spread("train")) == (99.0, 0.0)
-    page = ladder_page.render(replace(SMALL, metric=ACCURACY), {"a": outcome})
+    page = experiment_report.render(replace(SMALL, metric=ACCURACY), {"a": outcome})
     assert "| s | l | 7 | 99.00 | 95.00 | 90.00 ± 10.00 | 1 |" in page
     fast = msgspec.structs.replace(outcome, speed=Speed(unit="words", per_second=1234.0, memory_bytes=5_600_000))
-    page = ladder_page.render(replace(SMALL, metric=ACCURACY), {"a": outcome, "b": fast})
+    page = experiment_report.render(replace(SMALL, metric=ACCURACY), {"a": outcome, "b": fast})
     assert (
         "| question | model | numbers learned | train | validation | test | seconds | words per second | memory in"
         in page
@@ -248,7 +259,7 @@ def test_stamp(tmp_path: Path, run: Any) -> None:
     """A picture says which results it was drawn from."""
     run(SMALL)
     content = (tmp_path / "ladder" / "viewcount.json").read_bytes()
-    assert ladder_page.read_stamp(tmp_path / "pictures" / "lines.png") == hashlib.sha256(content).hexdigest()
+    assert experiment_report.read_stamp(tmp_path / "pictures" / "lines.png") == hashlib.sha256(content).hexdigest()
 
 
 def test_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -301,19 +312,21 @@ def untrue(family: str, docs: Path) -> list[str]:
     ladder = load_ladder(family)
     path = docs / "ladder" / f"{family}.json"
     results = read_results(path)
-    page = docs / ladder_page.PAGE
+    page = docs / experiment_report.PAGE
     faults = []
-    if ladder_page.split(page.read_text(), family, page)[1] != ladder_page.render(ladder, results):
+    if experiment_report.split(page.read_text(), family, page)[1] != experiment_report.render(ladder, results):
         faults.append(f"the page differs from {path}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    drawn = {picture.file: ladder_page.read_stamp(docs / "pictures" / picture.file) for picture in ladder.pictures}
+    drawn = {
+        picture.file: experiment_report.read_stamp(docs / "pictures" / picture.file) for picture in ladder.pictures
+    }
     faults += [f"{file} was drawn from other results" for file, found in drawn.items() if found != digest]
     return faults
 
 
 @every_family
 def test_the_page_is_the_results(family: str) -> None:
-    """Table and pictures of ``docs/families.md`` say what ``docs/ladder`` says: ``models.ladder`` writes all."""
+    """Table and pictures of ``docs/families.md`` say what ``docs/ladder`` says."""
     assert untrue(family, DOCS) == []
 
 

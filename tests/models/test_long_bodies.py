@@ -7,10 +7,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from models import bodies
-from models.bodies import Bodies
 from models.errors import InvalidRequest, MalformedRequest
-from models.long_bodies import LONG_BYTES, MAX_OBJECTS, MAX_VALUES
+from models.payload import json_payload
+from models.payload.json_payload import Bodies
+from models.payload.long_json import LONG_BYTES, MAX_OBJECTS, MAX_VALUES
 from models.registry import FAMILIES
 
 CARDS = {card.task: card for family in FAMILIES for card in family.cards}
@@ -53,7 +53,7 @@ def outcome(task: str, body: bytes) -> Any:
 def test_same_as_at_once(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Length changes neither an answer, nor a refusal, nor its place."""
     found = outcome("forecast", body)
-    monkeypatch.setattr(bodies, "LONG_BYTES", 2**30)
+    monkeypatch.setattr(json_payload, "LONG_BYTES", 2**30)
     assert found == outcome("forecast", body)
 
 
@@ -66,7 +66,7 @@ def test_every_family(task: str, shipped: Any, monkeypatch: pytest.MonkeyPatch) 
     body = msgspec.json.encode({"instances": instances}).ljust(LONG_BYTES + 1)
     found = outcome(task, body)
     assert len(found[0]) == 60
-    monkeypatch.setattr(bodies, "LONG_BYTES", 2**30)
+    monkeypatch.setattr(json_payload, "LONG_BYTES", 2**30)
     assert found == outcome(task, body)
 
 

@@ -12,9 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from models.device import Compute, Device
-from models.errors import ArtifactError, ArtifactMismatch, ArtifactMissing, CardMismatch, DeviceError
-from models.manifest import (
+from models.artifact.manifest import (
     ASSETS_KEY,
     MANIFEST_FILE,
     MODEL_FILE,
@@ -25,7 +23,9 @@ from models.manifest import (
     read_artifact,
     to_bytes,
 )
-from models.session import Session, open_artifact
+from models.errors import ArtifactError, ArtifactMismatch, ArtifactMissing, CardMismatch, DeviceError
+from models.runtime.device import Compute, Device
+from models.runtime.session import Session, open_artifact
 from models.viewcount import FORECAST
 from models.viewcount.schema import Assets
 
@@ -327,7 +327,7 @@ def test_certified_rubbish(views_folder: Path) -> None:
 
 def test_missing_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch, shipped_session: Callable[[str], Session]) -> None:
     """``cuda`` without a GPU is an error, ``auto`` and ``cpu`` run on the CPU, and say so."""
-    monkeypatch.setattr("models.session.has_cuda", lambda: False)
+    monkeypatch.setattr("models.runtime.session.has_cuda", lambda: False)
     for device in (Device.CPU, Device.AUTO):
         assert open_artifact(folder, Compute(device=device)).provider == "CPUExecutionProvider"
     if shipped_session("molecule").engine.get_providers() == ["CPUExecutionProvider"] and not _cuda_loads(folder):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from models.errors import InvalidRequest, MalformedRequest
 from models.image.schema import from_array as pictures
-from models.npy import read_array
+from models.payload.npy import read_array
 from models.viewcount.schema import from_array as rows
 
 

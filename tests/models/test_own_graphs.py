@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.ending import Ending
 from models.errors import DataError
-from models.graph import recipe as graph_recipe
-from models.graph.label_names import read_names
-from models.graph.molecule_data import MoleculeOptions, load_molecules
 from models.graph.molecule_schema import MAX_ATOMS, example, validate
-from models.graph.recipe import MOLECULE, MoleculeLearner
-from models.training import fit, seed_everything
+from models.graph.train import recipe as graph_recipe
+from models.graph.train.label_names import read_names
+from models.graph.train.molecule_data import MoleculeOptions, load_molecules
+from models.graph.train.recipe import MOLECULE, MoleculeLearner
+from models.training.ending import Ending
+from models.training.loop import fit, seed_everything
 
 NAMES = """=== Introduction ===
 (4) X_node_labels.txt (n lines)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.image.net import NETS, ConvolutionConfig, DenseConfig
-from models.image.patch_net import (
+from models.image.schema import Assets
+from models.image.train.net import NETS, ConvolutionConfig, DenseConfig
+from models.image.train.patch_net import (
     ConvolutionStem,
     DistanceDecay,
     EncoderLayer,
@@ -15,8 +16,7 @@ from models.image.patch_net import (
     PatchAttentionNet,
     SelfAttention,
 )
-from models.image.recipe import ImageMethod, augment, erase
-from models.image.schema import Assets
+from models.image.train.recipe import ImageMethod, augment, erase
 
 ASSETS = Assets(classes=["a", "b", "c"], height=8, width=8, patch=4, heads=2)
 SMALL = PatchAttentionConfig(width=8, layers=2, heads=2, dropout=0.0)

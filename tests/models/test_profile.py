@@ -7,10 +7,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from models.errors import CardMismatch
-from models.family import Traits
-from models.predictor import Predictor
-from models.profile import (
+from models.artifact.drift_profile import (
     Feature,
     Profile,
     average,
@@ -20,6 +17,9 @@ from models.profile import (
     shares,
     stability_index,
 )
+from models.card import Traits
+from models.errors import CardMismatch
+from models.runtime.predictor import Predictor
 from models.viewcount import FORECAST
 from models.viewcount.schema import Assets
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.tagging.attention import AttentionConfig, Layout, LinearAttention, ScoreBias, WordAttention, sinusoids
 from models.tagging.codec import collate, encode
-from models.tagging.ladder import LADDER
-from models.tagging.net import Recurrent, TaggerConfig, TaggerNet, Window
 from models.tagging.schema import Assets, Instance
-from models.training import seed_everything
+from models.tagging.train.attention import AttentionConfig, Layout, LinearAttention, ScoreBias, WordAttention, sinusoids
+from models.tagging.train.experiments import LADDER
+from models.tagging.train.net import Recurrent, TaggerConfig, TaggerNet, Window
+from models.training.loop import seed_everything
 
 ASSETS = Assets(words=["a", "i", "saw"], clues=["4:w", "9:X"], tags=["DET", "NOUN", "PRON", "VERB"], layers=1, heads=2)
 PLAIN = AttentionConfig(heads=2, is_relative=False)

@@ -3,8 +3,8 @@
 import pytest
 
 from models.errors import DataError
-from models.tagging.conllu import read_conllu
-from models.tagging.data import EWT, load
+from models.tagging.train.conllu import read_conllu
+from models.tagging.train.data import EWT, load
 
 
 def rows(*lines: str) -> bytes:

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from models.errors import DataError
-from models.tagging import attention as tagging_attention
 from models.tagging import spelling
-from models.tagging.attention import AttentionConfig, WordAttention
 from models.tagging.codec import Sample, collate, encode
-from models.tagging.conllu import Sentence
-from models.tagging.data import load
-from models.tagging.net import TaggerConfig, TaggerNet
-from models.tagging.recipe import RECIPES, TaggingLearner, cut_by_words, hide, hiding_chances, prepare
 from models.tagging.schema import Assets, Instance
-from models.training import Recipe, fit, seed_everything
+from models.tagging.train import attention as tagging_attention
+from models.tagging.train.attention import AttentionConfig, WordAttention
+from models.tagging.train.conllu import Sentence
+from models.tagging.train.data import load
+from models.tagging.train.net import TaggerConfig, TaggerNet
+from models.tagging.train.recipe import RECIPES, TaggingLearner, cut_by_words, hide, hiding_chances, prepare
+from models.training.loop import Recipe, fit, seed_everything
 
 ATTENTION = AttentionConfig(heads=4, reach=2)
 CONFIG = TaggerConfig(embedding=8, width=16, layers=2, attention=ATTENTION)

@@ -14,16 +14,17 @@ import torch
 from export.certify import certify, torch_predictor
 from export.checks import check_score
 from models.errors import DataError, InvalidRequest
-from models.predictor import Predictor
-from models.tagging import TAG, data
-from models.tagging.attention import AttentionConfig
-from models.tagging.conllu import read_conllu
-from models.tagging.data import TaggingData, load
-from models.tagging.net import TaggerConfig
-from models.tagging.recipe import RECIPES, TaggingLearner
+from models.runtime.predictor import Predictor
+from models.tagging import TAG
 from models.tagging.schema import Assets, Instance, example, random_request, validate
-from models.tagging.spacing import Surface, aligned, f1, learn, respaced
 from models.tagging.tokeniser import split_words
+from models.tagging.train import data
+from models.tagging.train.attention import AttentionConfig
+from models.tagging.train.conllu import read_conllu
+from models.tagging.train.data import TaggingData, load
+from models.tagging.train.net import TaggerConfig
+from models.tagging.train.recipe import RECIPES, TaggingLearner
+from models.tagging.train.spacing import Surface, aligned, f1, learn, respaced
 
 Token = tuple[str, str] | tuple[str, list[tuple[str, str]]]
 GLUED = ("l'", "d'", "qu'", "s'")

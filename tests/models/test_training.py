@@ -13,24 +13,16 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
 
-from models import train as train_module
-from models.checkpoint import BEST_WEIGHTS, CHECKPOINT, FINAL_WEIGHTS, REPORT
-from models.datasets import ACCURACY, Metric, Provenance
-from models.ending import GO_ON, Ending, time_left
 from models.errors import DataError, LecternError
-from models.train import choose_recipe, main, read_run, recipes, start_run, train
-from models.training import (
-    OPTIMIZERS,
-    Learner,
-    OptimizerName,
-    Plan,
-    Recipe,
-    fit,
-    seed_everything,
-)
+from models.train import __main__ as train_module
+from models.train.__main__ import choose_recipe, main, read_run, recipes, start_run, train
+from models.training.checkpoint import BEST_WEIGHTS, CHECKPOINT, FINAL_WEIGHTS, REPORT
+from models.training.datasets import ACCURACY, Metric, Provenance
+from models.training.ending import GO_ON, Ending, time_left
+from models.training.loop import OPTIMIZERS, Learner, OptimizerName, Plan, Recipe, fit, seed_everything
 from models.viewcount import FORECAST
-from models.viewcount.net import DenseConfig
-from models.viewcount.recipe import ViewCountLearner
+from models.viewcount.train.net import DenseConfig
+from models.viewcount.train.recipe import ViewCountLearner
 
 ERROR = Metric(name="squared error", unit="", is_better_high=False)
 PLAN = Plan(epochs=6, patience=6, batch_size=8, learning_rate=0.05)

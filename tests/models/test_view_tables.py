@@ -12,9 +12,9 @@ import pytest
 
 from models.errors import DataError
 from models.viewcount import exports
-from models.viewcount.data import LearningOptions, load
 from models.viewcount.exports import MAX_BYTES
 from models.viewcount.table import Series, SeriesOptions, read_series
+from models.viewcount.train.data import LearningOptions, load
 from tests.models import view_tables as made
 
 

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from models.card import Prediction
 from models.errors import DataError, Fault
-from models.family import Prediction
-from models.viewcount import FORECAST, data
+from models.viewcount import FORECAST
 from models.viewcount.codec import collate, cost, decode, encode
-from models.viewcount.data import MIN_DAYS, load
-from models.viewcount.layers import MemberLinear
-from models.viewcount.net import DenseConfig, DenseNet
-from models.viewcount.recipe import RECIPES, ViewCountLearner
 from models.viewcount.schema import Assets, Instance, example, validate
+from models.viewcount.train import data
+from models.viewcount.train.data import MIN_DAYS, load
+from models.viewcount.train.layers import MemberLinear
+from models.viewcount.train.net import DenseConfig, DenseNet
+from models.viewcount.train.recipe import RECIPES, ViewCountLearner
 
 ASSETS = Assets()
 LINEAR = DenseConfig(layers=0, members=1)

@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from models.datasets import Provenance
-from models.rung import Outcome, Trial
-from models.training import fit
-from models.viewcount import companions, reference, rolling
-from models.viewcount.data import OTEXTS, ViewData
-from models.viewcount.drawing import draw_depth, draw_forecast
-from models.viewcount.ladder import LADDER
-from models.viewcount.layers import ACTIVATIONS, HardSigmoid, Log, Raw, Weekday, measure
-from models.viewcount.net import DenseConfig, DenseNet
-from models.viewcount.recipe import RECIPES, ViewCountLearner, ViewMethod
-from models.viewcount.rolling import RollingLearner
+from models.training.datasets import Provenance
+from models.training.experiment import Outcome, Trial
+from models.training.loop import fit
 from models.viewcount.schema import Assets
+from models.viewcount.train import baselines, companions, rolling_origin
+from models.viewcount.train.data import OTEXTS, ViewData
+from models.viewcount.train.experiments import LADDER
+from models.viewcount.train.layers import ACTIVATIONS, HardSigmoid, Log, Raw, Weekday, measure
+from models.viewcount.train.net import DenseConfig, DenseNet
+from models.viewcount.train.plots import draw_depth, draw_forecast
+from models.viewcount.train.recipe import RECIPES, ViewCountLearner, ViewMethod
 
 ASSETS = Assets()
 NOWHERE = Provenance(name="made up", licence="none", attribution="nobody", sha256={})
@@ -189,9 +188,9 @@ def test_not_pooled() -> None:
 def test_days_ago_by_heart() -> None:
     """A weekly series is known a week ago; yesterday is 100 less, but for one day in seven, which is 600 less."""
     data = series(weekly(56 + 21), (63, 70, 77))
-    assert reference.days_ago(7, data) == {"train": 0.0, "validation": 0.0, "test": 0.0}
+    assert baselines.days_ago(7, data) == {"train": 0.0, "validation": 0.0, "test": 0.0}
     wanted = pytest.approx((6 * 100 + 600) / 7)
-    assert reference.days_ago(1, data) == {"train": wanted, "validation": wanted, "test": wanted}
+    assert baselines.days_ago(1, data) == {"train": wanted, "validation": wanted, "test": wanted}
 
 
 @pytest.mark.parametrize("is_log", [False, True])
@@ -199,7 +198,7 @@ def test_holt_winters_knows_a_week(is_log: bool) -> None:
     """A week that is ever the same, or grows by the same factor, is forecast almost exactly."""
     pytest.importorskip("statsmodels")
     views = weekly(140) * (1.002 ** np.arange(140) if is_log else 1)
-    errors = reference.holt_winters(series(views, (112, 126, 140)), is_log=is_log)
+    errors = baselines.holt_winters(series(views, (112, 126, 140)), is_log=is_log)
     assert max(errors.values()) < 2.0
 
 
@@ -210,7 +209,7 @@ def test_holt_winters_sees_no_later_day() -> None:
     views = weekly(140) + 1000 + rng.normal(0, 40, 140).cumsum()
     changed = views.copy()
     changed[120:] += 1000
-    before, after = reference.smooth(views, 112), reference.smooth(changed, 112)
+    before, after = baselines.smooth(views, 112), baselines.smooth(changed, 112)
     np.testing.assert_allclose(before[:121], after[:121], rtol=1e-6)
     assert abs(after[121] - before[121]) > 1
 
@@ -218,11 +217,11 @@ def test_holt_winters_sees_no_later_day() -> None:
 # Rolling origin
 
 
-@pytest.mark.parametrize("origin", rolling.ORIGINS)
+@pytest.mark.parametrize("origin", rolling_origin.ORIGINS)
 def test_origins_see_nothing_later(origin: tuple[date, date, date]) -> None:
     """At an origin the series ends; all is learned from days before its test, and the year 2021 is in none."""
     data = series(np.arange(1561.0), (912, 1096, 1461))
-    then = rolling.earlier(data, origin)
+    then = rolling_origin.earlier(data, origin)
     validation, test, end = origin
     assert validation < test < end <= date(2021, 1, 1)
     assert then.first_day + timedelta(days=len(then.views)) == end
@@ -239,17 +238,17 @@ def test_origins_see_nothing_later(origin: tuple[date, date, date]) -> None:
 
 def test_rolling_learner_reports_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last learner of the first seed holds the mean and each origin's error; no other does."""
-    monkeypatch.setattr(rolling, "measure", lambda recipe, seed: [100.0, 200.0, 600.0])
+    monkeypatch.setattr(rolling_origin, "measure", lambda recipe, seed: [100.0, 200.0, 600.0])
     recipe = replace(RECIPES[0], method=ViewMethod(), network=DenseConfig(members=1))
     data = series(weekly(300), (200, 240, 300))
-    found = rolling.RollingLearner(recipe, None, 0, data)
+    found = rolling_origin.RollingLearner(recipe, None, 0, data)
     assert "rolling_origin" not in found.finish(tmp_path)
     found.is_calibrated = True
     assert found.finish(tmp_path)["rolling_origin"] == {
         "mean": 300.0,
         "until": {"2020-01-01": 100.0, "2020-07-01": 200.0, "2021-01-01": 600.0},
     }
-    other = rolling.RollingLearner(recipe, None, 1, data)
+    other = rolling_origin.RollingLearner(recipe, None, 1, data)
     other.is_calibrated = True
     assert "rolling_origin" not in other.finish(tmp_path)
 
@@ -286,7 +285,13 @@ def test_rolling_origin_is_reported(tmp_path: Path) -> None:
     """The net that has seen all days before the test reports the error at each origin; of other seeds, none."""
     recipe = replace(LADDER.rungs[0].recipe, plan=replace(LADDER.rungs[0].recipe.plan, epochs=1))
     for seed in (0, 1):
-        report = fit(RollingLearner(recipe, None, seed), recipe, seed=seed, directory=tmp_path / str(seed), quiet=True)
+        report = fit(
+            rolling_origin.RollingLearner(recipe, None, seed),
+            recipe,
+            seed=seed,
+            directory=tmp_path / str(seed),
+            quiet=True,
+        )
         assert ("rolling_origin" in report) == (seed == 0)
     assert len(json.loads((tmp_path / "0" / "result.json").read_text())["rolling_origin"]["until"]) == 3
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.monitor.debian import Programs, find
+from monitoring.debian import Programs, find
 
 Promtool = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -8,7 +8,7 @@ import orjson
 import promql_parser as promql
 import yaml
 
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 
 MONITORING = REPOSITORY / "monitoring"
 DASHBOARDS = sorted((MONITORING / "dashboards").glob("*.json"))

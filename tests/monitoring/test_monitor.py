@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.monitor import debian
-from benchmarks.monitor.__main__ import Unanswered, check, watch
-from benchmarks.monitor.debian import NotToBeHad, find, obtain
-from benchmarks.monitor.prometheus import Target, configuration, free_port
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
+from monitoring import debian
+from monitoring.__main__ import Unanswered, check, watch
+from monitoring.debian import NotToBeHad, find, obtain
+from monitoring.local_prometheus import Target, configuration, free_port
 
 
 class Guarded(http.server.BaseHTTPRequestHandler):
@@ -79,7 +79,7 @@ def test_a_taken_port(guarded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Another port is proposed."""
     (tmp_path / "good").write_text("good\n")
     there = debian.Programs(prometheus=Path("/bin/true"), promtool=Path("/bin/true"), pages=None)
-    monkeypatch.setattr("benchmarks.monitor.__main__.obtain", lambda: there)
+    monkeypatch.setattr("monitoring.__main__.obtain", lambda: there)
     port = int(guarded.rpartition(":")[2])
     with pytest.raises(NotToBeHad, match=f"port {port} is taken: make monitor MONITOR_PORT="):
         watch(guarded, tmp_path / "good", port, 1)
@@ -123,7 +123,7 @@ def test_the_path_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_one_line_and_a_status() -> None:
     """What ``make monitor`` prints when the service is not there."""
-    command = [sys.executable, "-m", "benchmarks.monitor", "--url", f"http://127.0.0.1:{free_port()}"]
+    command = [sys.executable, "-m", "monitoring", "--url", f"http://127.0.0.1:{free_port()}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("lectern: nothing answers at ")

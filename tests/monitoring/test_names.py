@@ -7,8 +7,8 @@ import promql_parser
 import pytest
 import yaml
 
-from benchmarks.monitor import dashboards
 from models.registry import FAMILIES
+from monitoring import dashboards
 from tests.monitoring.expressions import DASHBOARDS, MONITORING, dashboard_queries, listed, panels, rules, unknown
 
 KNOWN = listed()

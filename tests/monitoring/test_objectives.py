@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from loadtests.objectives import OBJECTIVES, Promise, read_objectives
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 from models.registry import FAMILIES
-from service.metrics import LATENCY_BUCKETS
+from service.telemetry.metrics import LATENCY_BUCKETS
 
 RULES = REPOSITORY / "monitoring" / "rules"
 BUCKET = re.compile(r"lectern_request_seconds_bucket\{(.*?)\}")

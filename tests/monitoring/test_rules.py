@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.monitor.prometheus import DOCS_LABEL, Target, configuration
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
+from monitoring.local_prometheus import DOCS_LABEL, Target, configuration
 from tests.monitoring.conftest import Promtool
 
 MONITORING = REPOSITORY / "monitoring"

@@ -23,18 +23,19 @@ from msgspec.structs import replace
 from uvicorn.server import ServerState
 
 from models.budget import Budget
-from models.family import Card, Feeds, TensorSpec, Tolerance
-from models.predictor import Pace
-from models.session import Session
-from service.access import open_access
-from service.endpoint import Endpoint, make_endpoint
-from service.front import Front
-from service.gateway import Desk, EmbeddedRunner
-from service.jobs.desk import open_jobs
-from service.lanes import Lanes
-from service.metrics import REQUESTS
-from service.server import Wires
+from models.card import Card, Feeds, TensorSpec, Tolerance
+from models.runtime.predictor import Pace
+from models.runtime.session import Session
+from service.auth.access import open_access
+from service.inference.endpoint import Endpoint, make_endpoint
+from service.inference.gateway import Desk
+from service.inference.scheduler import Lanes
+from service.jobs.api import open_jobs
+from service.runners.backends import EmbeddedRunner
+from service.server.protocol_factory import Wires
+from service.server.routes import Front
 from service.settings import Settings
+from service.telemetry.metrics import REQUESTS
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 Serve = Callable[..., AbstractAsyncContextManager["Live"]]
@@ -319,7 +320,7 @@ def serve(
     shipped_session: Callable[[str], Session], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Iterator[Serve]:
     """A server with these settings; when it is left nothing may be left behind, and no error in the log."""
-    monkeypatch.setattr("service.server.SWEEP_SECONDS", 0.02)
+    monkeypatch.setattr("service.server.protocol_factory.SWEEP_SECONDS", 0.02)
     pool = ThreadPoolExecutor(1)
 
     @asynccontextmanager

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from models.errors import SettingsError
-from service.address import find_address
 from service.settings import Settings
+from service.settings.address import find_address
 
 
 @pytest.fixture

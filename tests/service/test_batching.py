@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from models.budget import Budget
+from models.card import Card, Feeds, TensorSpec, Tolerance
 from models.errors import DeadlineExceeded, HttpError, Overloaded, RunnerFailed
-from models.family import Card, Feeds, TensorSpec, Tolerance
-from models.predictor import Pace, Predictor
-from service.batching import MicroBatcher
-from service.lanes import TICK_SECONDS, Lanes
-from service.turns import Pending
+from models.runtime.predictor import Pace, Predictor
+from service.inference.batcher import MicroBatcher
+from service.inference.request_queue import Pending
+from service.inference.scheduler import TICK_SECONDS, Lanes
 
 T = TypeVar("T")
 Samples = list[int]

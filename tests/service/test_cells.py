@@ -10,14 +10,14 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from models.datasets import REPOSITORY
-from service.cells import Cell, Spread, Tally
+from models.paths import REPOSITORY
+from service.telemetry.fast_values import Cell, Spread, Tally
 
 # What one process writes, through the files and, in a test, without them.
 SCRIPT = """
 import json, sys
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from service.cells import Cell, Spread, Tally
+from service.telemetry.fast_values import Cell, Spread, Tally
 
 own = CollectorRegistry()
 counter = Counter("x_total", "X.", ["model", "outcome"], registry=own)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trustme
 
-from service.server import SPARE_DESCRIPTORS, count_places
+from service.server.protocol_factory import SPARE_DESCRIPTORS, count_places
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -24,7 +24,7 @@ HEAD = b"POST /v1/models/double/predict HTTP/1.1\r\nhost: x\r\n"
 def first_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
     """A client must begin within this time."""
     for module in ("connection", "handshake"):
-        monkeypatch.setattr(f"service.{module}.FIRST_SECONDS", 0.3)
+        monkeypatch.setattr(f"service.server.{module}.FIRST_SECONDS", 0.3)
     return 0.3
 
 

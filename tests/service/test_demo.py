@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from models.datasets import REPOSITORY
-from service.access import Access
+from models.paths import REPOSITORY
+from service.auth.access import Access
+from service.auth.api_keys import line_of
 from service.demo.__main__ import address
 from service.demo.pages import STATIC, Demo
-from service.front import Front
-from service.http_metrics import Responses
-from service.keys import line_of
+from service.server.routes import Front
 from service.settings import Settings
+from service.telemetry.http_metrics import Responses
 
 FILES = sorted(path for path in STATIC.iterdir() if path.suffix != ".LICENSE")
 OURS = [path for path in FILES if not path.name.startswith("d3.")]

@@ -8,31 +8,38 @@ import msgspec
 import pytest
 from _bentoml_impl.server.allocator import ResourceAllocator
 
-from models.device import Compute, ConvolutionSearch, Device, Padding
-from models.device_proof import UNMEASURED, DeviceChoice
+from models.artifact.device_certificate import UNMEASURED, DeviceChoice
+from models.artifact.manifest import Manifest
 from models.errors import DeviceError, RunnerFailed, SettingsError
-from models.manifest import Manifest
 from models.registry import FAMILIES
-from models.session import Session
-from service.catalog import Served
-from service.endpoint import make_endpoint
-from service.lanes import Lanes
-from service.places import try_out
-from service.processes import count_devices
-from service.runners import FamilyRunner, RemoteRunner, check_devices, gpu_share, remote_families, runner_service
+from models.runtime.device import Compute, ConvolutionSearch, Device, Padding
+from models.runtime.session import Session
+from service.inference.endpoint import make_endpoint
+from service.inference.scheduler import Lanes
+from service.process.process_metrics import count_devices
+from service.runners.backends import try_out
+from service.runners.services import (
+    FamilyRunner,
+    RemoteRunner,
+    check_devices,
+    gpu_share,
+    remote_families,
+    runner_service,
+)
 from service.settings import Settings, parse
+from service.store.catalog import Served
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that shows an NVIDIA device."""
-    for room in ("service.settings", "service.runners"):
+    for room in ("service.settings", "service.runners.services"):
         monkeypatch.setattr(f"{room}.has_cuda", lambda: True)
 
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for room in ("service.settings", "service.runners"):
+    for room in ("service.settings", "service.runners.services"):
         monkeypatch.setattr(f"{room}.has_cuda", lambda: False)
 
 
@@ -210,7 +217,7 @@ def test_named_gpus_are_taken_in_turn(
         raise DeviceError("enough")
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    monkeypatch.setattr("service.runners.open_artifact", open_there)
+    monkeypatch.setattr("service.runners.services.open_artifact", open_there)
     model = Served(manifest=manifest("image"), folder=shipped_folder("image"))
     runner = type(
         "Runner", (FamilyRunner,), {"served": (model,), "settings": settings(device="cuda"), "number": number}

@@ -11,8 +11,8 @@ import pytest
 import uvicorn
 import uvloop
 
-from service import drain
-from service.drain import DrainingServer
+from service.server import shutdown
+from service.server.shutdown import DrainingServer
 
 NEWCOMERS = 64
 TURN_SECONDS = 0.005
@@ -54,12 +54,12 @@ async def turns_until_all_are_in(listening: socket.socket, *, is_public: bool = 
 
 def test_many_are_accepted_in_a_turn(listening: socket.socket) -> None:
     """A busy process lets in several of those who wait in each turn of its event loop."""
-    assert uvloop.run(turns_until_all_are_in(listening)) < NEWCOMERS // drain.DOORS + 8
+    assert uvloop.run(turns_until_all_are_in(listening)) < NEWCOMERS // shutdown.DOORS + 8
 
 
 def test_one_door(listening: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: with one door, as a runner has, it is one in a turn."""
-    monkeypatch.setattr(drain, "DOORS", 1)
+    monkeypatch.setattr(shutdown, "DOORS", 1)
     assert uvloop.run(turns_until_all_are_in(listening)) >= NEWCOMERS // 2
 
 
@@ -88,7 +88,7 @@ def test_workers_that_listen_already_never_wait(listening: socket.socket, monkey
     monkeypatch.setattr(socket.socket, "settimeout", watched)
     monkeypatch.setattr(uvicorn.Server, "startup", started)
     uvloop.run(work())
-    assert len(seen) == drain.DOORS
+    assert len(seen) == shutdown.DOORS
     assert not any(seen)
 
 

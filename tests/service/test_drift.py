@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,19 +13,20 @@ import orjson
 import pytest
 from msgspec.structs import replace
 
-from models.bodies import JSON
+from models.artifact.drift_profile import find_outliers, measure
 from models.errors import HttpError, InvalidRequest
-from models.long_bodies import LONG_BYTES
-from models.predictor import Predictor, open_predictor
-from models.profile import find_outliers, measure
-from models.session import Session
-from service.drift import INSTANCES, MOST_AT_ONCE, OUT_OF_RANGE, Watch, watch
-from service.endpoint import Endpoint, make_endpoint
-from service.gateway import AwaitedExchange, Desk, EmbeddedRunner
-from service.lanes import Lanes
-from service.openapi import openapi
+from models.payload.json_payload import JSON
+from models.payload.long_json import LONG_BYTES
+from models.runtime.predictor import Predictor, open_predictor
+from models.runtime.session import Session
+from service.inference.endpoint import Endpoint, make_endpoint
+from service.inference.gateway import Desk
+from service.inference.request import AwaitedExchange
+from service.inference.scheduler import Lanes
+from service.runners.backends import EmbeddedRunner
+from service.server.openapi import openapi
 from service.settings import Settings
-from service.turns import Entry, Pending
+from service.telemetry.drift import INSTANCES, MOST_AT_ONCE, OUT_OF_RANGE, Watch, watch
 
 Open = Callable[[str], Session]
 MODELS = ["viewcount", "tagging", "image", "image-vit", "citation", "molecule"]
@@ -49,13 +50,6 @@ def grown(name: str, before: dict[tuple[str, str], float]) -> dict[tuple[str, st
 def draw(predictor: Predictor, count: int, seed: int = 0) -> list[Any]:
     rng = np.random.default_rng(seed)
     return [predictor.card.random_request(rng, predictor.assets) for _ in range(count)]
-
-
-def put(samples: list[Any], predictions: Sequence[Any]) -> tuple[list[Entry], Sequence[Any]]:
-    """A micro-batch with the samples of one request, and its predictions."""
-    pending = Pending()
-    pending.samples = samples
-    return [(pending, place, 1) for place in range(len(samples))], predictions
 
 
 def expected_counts(session: Session, instances: list[Any]) -> dict[tuple[str, str], float]:
@@ -89,7 +83,7 @@ def open_desk(session: Session, pool: ThreadPoolExecutor) -> Desk:
 async def answer(desk: Desk, body: bytes, media_type: str = JSON) -> bytes:
     (endpoint,) = desk.endpoints.values()
     exchange = AwaitedExchange(endpoint, b"id")
-    exchange.ask(desk, body, media_type, 30)
+    desk.submit(exchange, body, media_type, 30)
     found = await exchange.answered
     if isinstance(found, HttpError):
         raise found
@@ -137,7 +131,7 @@ def test_two_workers_are_one(shipped_session: Open) -> None:
         for part in parts:
             one = watch(session.manifest, predictor)
             assert one is not None
-            one.see(*put(*part))
+            one.see(*part)
             one.count()
         return grown("viewcount", before)
 
@@ -160,7 +154,7 @@ def test_strays_are_counted(shipped_session: Open) -> None:
     async def strays(instance: Any) -> float:
         one, before = watch(session.manifest, predictor), levels.get()
         assert one is not None
-        one.see(*put(predictor.encode([instance]), predictor.predict([instance])))
+        one.see(predictor.encode([instance]), predictor.predict([instance]))
         one.count()
         return float(levels.get() - before)
 
@@ -178,7 +172,7 @@ def test_flood_is_sampled(shipped_session: Open) -> None:
         one, before = watch(session.manifest, predictor), counted("viewcount")
         assert one is not None
         for _ in range(20):
-            one.see(*put(samples, predictions))
+            one.see(samples, predictions)
         one.count()
         return sum(number for (feature, _), number in grown("viewcount", before).items() if feature == "level")
 

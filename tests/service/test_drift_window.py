@@ -9,10 +9,10 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from models.manifest import Manifest
-from models.profile import Feature, Profile, stability_index
-from models.session import Session
-from service.drift_window import COUNTS, FILE, STRAYS, Windows
+from models.artifact.drift_profile import Feature, Profile, stability_index
+from models.artifact.manifest import Manifest
+from models.runtime.session import Session
+from service.telemetry.drift_window import COUNTS, FILE, STRAYS, Windows
 
 LEVEL = Feature(
     name="level",

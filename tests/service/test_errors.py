@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from models import errors
-from models.bodies import from_decoding, request_type
+from models.card import AnyCard
 from models.errors import (
     DeadlineExceeded,
     Fault,
@@ -20,15 +20,15 @@ from models.errors import (
     RunnerFailed,
     UnknownModel,
 )
-from models.family import AnyCard
 from models.graph import LABEL_GRAPH, LABEL_NODES
 from models.image import CLASSIFY
-from models.predictor import Predictor
+from models.payload.json_payload import from_decoding, request_type
 from models.registry import CARDS
+from models.runtime.predictor import Predictor
 from models.tagging import TAG
 from models.viewcount import FORECAST
-from service.errors import problem
-from service.metrics import OUTCOMES
+from service.messages.problem import problem
+from service.telemetry.metrics import OUTCOMES
 
 DECODERS = {card.task: msgspec.json.Decoder(request_type(card, 4)) for card in CARDS}
 

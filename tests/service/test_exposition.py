@@ -17,13 +17,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from models.datasets import REPOSITORY
-from service.admission import REQUEST_ID
-from service.exemplars import Exemplar, Exemplars
-from service.exposition import MEDIA_TYPE, OPEN_MEDIA_TYPE, Page
-from service.remains import Remains
-from service.scrape import scrape
-from service.turns import Pending
+from models.paths import REPOSITORY
+from service.messages.headers import REQUEST_ID
+from service.server.scrape import scrape
+from service.telemetry.dead_processes import Remains
+from service.telemetry.exemplars import Exemplar, Exemplars
+from service.telemetry.exposition import MEDIA_TYPE, OPEN_MEDIA_TYPE, Page
 
 TRACED = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -193,8 +192,10 @@ def test_a_scrape_is_quick(tmp_path: Path, writers: list[Writer]) -> None:
     page = Page(tmp_path)
     page.render()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.exposition.json.loads", lambda text: pytest.fail("a key was parsed again"))
-        patch.setattr("service.exposition.read_file", lambda path: pytest.fail("a file's keys were read again"))
+        patch.setattr("service.telemetry.exposition.json.loads", lambda text: pytest.fail("a key was parsed again"))
+        patch.setattr(
+            "service.telemetry.exposition.read_file", lambda path: pytest.fail("a file's keys were read again")
+        )
         page.render()
 
 
@@ -233,11 +234,10 @@ def test_openmetrics_says_the_same(tmp_path: Path, writers: list[Writer]) -> Non
 
 def test_exemplars(tmp_path: Path, writers: list[Writer], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each bucket shows the last request that fell into it, in the series it was kept for, only in OpenMetrics."""
-    monkeypatch.setattr("service.exemplars._KEPT", {})
-    kept, pending = Exemplars("took_seconds", (0.1, 1.0, 10.0, inf), model="m", stage="a"), Pending()
+    monkeypatch.setattr("service.telemetry.exemplars._KEPT", {})
+    kept = Exemplars("took_seconds", (0.1, 1.0, 10.0, inf), model="m", stage="a")
     for request_id, parent, seconds in ((b"first", b"", 0.5), (b"la.st-1", TRACED, 1.0), (b"slow", b"", 99.0)):
-        pending.request_id, pending.parent = request_id, parent
-        kept.note(pending, seconds, 1700000000.1234)
+        kept.note(request_id, parent, seconds, 1700000000.1234)
     page = Page(tmp_path)
     found = {name: one for name, one in opened(page.render(is_open=True)).items() if name.endswith(" exemplar")}
     bucket = "took_seconds_bucket[('le', '{}'), ('model', 'm'), ('stage', 'a')] exemplar"

@@ -16,13 +16,14 @@ import numpy as np
 import orjson
 import pytest
 
-from models.session import Session
-from service.endpoint import Endpoint, make_endpoint
-from service.front import Front
-from service.gateway import Desk, EmbeddedRunner
-from service.lanes import Lanes
-from service.metrics import REQUESTS
+from models.runtime.session import Session
+from service.inference.endpoint import Endpoint, make_endpoint
+from service.inference.gateway import Desk
+from service.inference.scheduler import Lanes
+from service.runners.backends import EmbeddedRunner
+from service.server.routes import Front
 from service.settings import Settings
+from service.telemetry.metrics import REQUESTS
 
 T = TypeVar("T")
 PROBLEM_KEYS = {"status", "code", "error", "request_id", "retryable", "errors"}

@@ -8,10 +8,10 @@ import pytest
 from prometheus_client import REGISTRY
 
 from models.errors import Forbidden, HttpError, Unauthenticated
-from service.access import Access
-from service.http_metrics import OTHER, STATUSES
-from service.keys import PREDICT, line_of
+from service.auth.access import Access
+from service.auth.api_keys import PREDICT, line_of
 from service.settings import Settings
+from service.telemetry.http_metrics import OTHER, STATUSES
 
 GET = b"GET %b HTTP/1.1\r\nhost: x\r\n%b\r\n"
 POST = b"POST /v1/models/double/predict HTTP/1.1\r\nhost: x\r\n%bcontent-length: %d\r\n\r\n"

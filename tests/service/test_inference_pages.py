@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from models.errors import UnknownModel
-from service.keys import line_of
-from service.oip import pages
+from service.auth.api_keys import line_of
+from service.oip import metadata_api
 
 ADMIN = "lectern_" + "a" * 43
 VIEWS = json.dumps({"inputs": [{"name": "views", "shape": [1, 56], "datatype": "FP32", "data": [100] * 56}]}).encode()
@@ -199,7 +199,7 @@ class Repository:
 def stored(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model store."""
     held = {"double": ["1.0.0", "2.0.0"], "gone": ["3.0.0"]}
-    monkeypatch.setattr(pages, "stored_versions", lambda names: {name: held.get(name, []) for name in names})
+    monkeypatch.setattr(metadata_api, "stored_versions", lambda names: {name: held.get(name, []) for name in names})
 
 
 @pytest.mark.usefixtures("stored")

@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from models.errors import Forbidden, SettingsError, Unauthenticated
-from service.access import Access, open_access
-from service.callers import Caller
-from service.keys import ADMIN, METRICS, PREDICT, Key, line_of, main, new_key, parse_keys
-from service.limits import Bucket
+from service.auth.__main__ import main
+from service.auth.access import Access, open_access
+from service.auth.api_keys import ADMIN, METRICS, PREDICT, Key, line_of, new_key, parse_keys
+from service.auth.callers import Caller
+from service.auth.rate_limit import Bucket
 from service.settings import Settings
 
 ALICE, BOB = "lectern_" + "a" * 43, "lectern_" + "b" * 43
@@ -193,7 +194,7 @@ def test_long_keys_are_not_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
         hashed.append(len(key))
         return hashlib.sha256(key)
 
-    monkeypatch.setattr("service.callers.sha256", sha256)
+    monkeypatch.setattr("service.auth.callers.sha256", sha256)
     assert not may(access, "x" * 2**20)
     assert may(access, ALICE)
     assert hashed == [len(ALICE)]
@@ -207,7 +208,7 @@ def test_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
         compared.append((one, other))
         return False
 
-    monkeypatch.setattr("service.callers.compare_digest", compare)
+    monkeypatch.setattr("service.auth.callers.compare_digest", compare)
     assert not may(Access(Settings(keys=OF_ALICE)), ALICE)
     assert compared == [(digest(ALICE), digest(ALICE))]
 
@@ -240,7 +241,7 @@ def test_admin() -> None:
 
 def test_few_headers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has a key cannot fill the memory with spellings of it, and bad ones are not kept at all."""
-    monkeypatch.setattr("service.callers.MOST_SEEN", 3)
+    monkeypatch.setattr("service.auth.callers.MOST_SEEN", 3)
     access = Access(Settings(keys=OF_ALICE))
     for number in range(50):
         for value in (b"Bearer " + b" " * number + ALICE.encode(), b"Bearer %d" % number):
@@ -409,19 +410,19 @@ def test_an_empty_file_lets_nobody_in(file: Path) -> None:
 
 def test_watched(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is looked after without a request, and goes on being so after an error nobody foresaw."""
-    monkeypatch.setattr("service.access.LOOK_SECONDS", 0.001)
+    monkeypatch.setattr("service.auth.access.LOOK_SECONDS", 0.001)
     access = open_access(Settings(keys_file=str(file)))
     assert access is not None
-    monkeypatch.setattr("service.access._stamp", lambda status: 1 / 0)
+    monkeypatch.setattr("service.auth.access._stamp", lambda status: 1 / 0)
     time.sleep(0.01)
     monkeypatch.undo()
-    monkeypatch.setattr("service.access.LOOK_SECONDS", 0.001)
+    monkeypatch.setattr("service.auth.access.LOOK_SECONDS", 0.001)
     replace(file, OF_BOB)
     until = time.monotonic() + 5
     while not may(access, BOB) and time.monotonic() < until:
         time.sleep(0.001)
     assert (may(access, ALICE), may(access, BOB)) == (False, True)
-    monkeypatch.setattr("service.access.LOOK_SECONDS", 1e6)  # and let the thread be
+    monkeypatch.setattr("service.auth.access.LOOK_SECONDS", 1e6)  # and let the thread be
 
 
 def test_a_new_file_forgives_nothing(file: Path) -> None:

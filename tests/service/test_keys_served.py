@@ -10,7 +10,7 @@ import httpx
 import pytest
 from prometheus_client import generate_latest
 
-from service.keys import line_of
+from service.auth.api_keys import line_of
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -11,11 +11,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from models.budget import Budget
+from models.card import Feeds
 from models.errors import DeadlineExceeded, RunnerFailed
-from models.family import Feeds
-from models.predictor import Pace, Predictor, warm_up
-from service.batching import MicroBatcher
-from service.lanes import QUICK_SECONDS, Lanes
+from models.runtime.predictor import Pace, Predictor, warm_up
+from service.inference.batcher import MicroBatcher
+from service.inference.scheduler import QUICK_SECONDS, Lanes
 from tests.service.test_batching import Model, ask, make_batcher, make_predictor, run, submit, turns
 
 ONE_ROW = Budget(unit="rows", batch=1, explained=1)

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from service import limits
-from service.limits import Addresses, Bucket, network
+from service.auth import rate_limit
+from service.auth.rate_limit import Addresses, Bucket, network
 
 
 def passed(bucket: Bucket, times: list[float]) -> int:
@@ -79,10 +79,10 @@ def test_refusal() -> None:
 def test_steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock is the monotonic one: the time of day may jump."""
     monkeypatch.setattr("time.time", lambda: 1 / 0)
-    monkeypatch.setattr("service.limits.monotonic", lambda: 7.0)
+    monkeypatch.setattr("service.auth.rate_limit.monotonic", lambda: 7.0)
     bucket = Bucket(1.0)
     assert [bool(bucket.wait()) for _ in range(3)] == [False, True, True]
-    monkeypatch.setattr("service.limits.monotonic", lambda: 8.0)
+    monkeypatch.setattr("service.auth.rate_limit.monotonic", lambda: 8.0)
     assert [bool(bucket.wait()) for _ in range(2)] == [False, True]
 
 
@@ -106,7 +106,7 @@ def test_addresses() -> None:
 
 def test_few_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only so many are remembered; who asked longest ago is forgotten first."""
-    monkeypatch.setattr(limits, "MOST_ADDRESSES", 3)
+    monkeypatch.setattr(rate_limit, "MOST_ADDRESSES", 3)
     addresses = Addresses(1.0)
     one, two = addresses.bucket("1"), addresses.bucket("2")
     for name in ("3", "1", "4", "1", "5"):

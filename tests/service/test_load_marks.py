@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from loadtests.wire import LOAD_TEST_HEADER
-from service.access import Access
-from service.drift import INSTANCES
-from service.keys import line_of
-from service.load_marks import NAME, VALUE, is_load_test
+from service.auth.access import Access
+from service.auth.api_keys import line_of
+from service.auth.load_marks import NAME, VALUE, is_load_test
 from service.settings import Settings
+from service.telemetry.drift import INSTANCES
 
 KEYS = {roles: f"lectern_{number}" + "k" * 42 for number, roles in enumerate(["predict", "predict,load-test"])}
 LINES = ";".join(line_of(key, f"of-{number}", [roles]) for number, (roles, key) in enumerate(KEYS.items()))

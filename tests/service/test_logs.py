@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.datasets import REPOSITORY
 from models.errors import RunnerFailed
-from models.session import Session
-from service.logs import BURST, MOST_BYTES, LineHandler, last_words
+from models.paths import REPOSITORY
+from models.runtime.session import Session
 from service.settings import LogForm
+from service.telemetry.logs import BURST, MOST_BYTES, LineHandler, last_words
 from tests.service.conftest import Serve, double
 
 FORGED = "2026-11-21T00:00:00.000Z CRITICAL lectern.app forged"
@@ -325,7 +325,7 @@ def test_the_engine_writes_nothing_of_its_own(
 
 PROGRAM = """
 import logging, sys, threading, warnings
-from service.logs import configure
+from service.telemetry.logs import configure
 from service.settings import LogForm
 from bentoml._internal.log import configure_server_logging
 configure_server_logging()
@@ -381,7 +381,7 @@ def test_last_words(value: str | None, is_json: bool, monkeypatch: pytest.Monkey
 def test_lines_of_many_processes_do_not_mix() -> None:
     """Eight processes write long lines into one pipe; each arrives whole."""
     code = (
-        "import logging, sys; from service.logs import LineHandler; from service.settings import LogForm\n"
+        "import logging, sys; from service.telemetry.logs import LineHandler; from service.settings import LogForm\n"
         "log = logging.Logger('x'); log.addHandler(LineHandler(LogForm.JSON))\n"
         "[log.error(sys.argv[1] * 50000) for _ in range(60)]"
     )

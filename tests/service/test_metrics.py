@@ -10,13 +10,14 @@ from msgspec.structs import replace
 from prometheus_client import REGISTRY
 
 from models.budget import Budget
-from models.device import Device
 from models.errors import DeadlineExceeded, Draining, Overloaded, RateLimited, RunnerFailed
-from models.session import Session
-from service.body_room import crowded
-from service.metrics import EXPIRED, OUTCOMES, REFUSALS, STAGES, Answered, Ledger, Meter, Ran
-from service.state_metrics import initialise, show_model
-from service.turns import ABANDONED, BROKEN, LATE, Entry, Pending
+from models.runtime.device import Device
+from models.runtime.session import Session
+from service.inference.measurements import Answered, Ledger, Meter, Ran
+from service.inference.request_queue import Entry, Pending
+from service.messages.body_memory import crowded
+from service.telemetry.metrics import ABANDONED, BROKEN, EXPIRED, LATE, OUTCOMES, REFUSALS, STAGES
+from service.telemetry.state_metrics import initialise, show_model
 
 MODEL, VERSION = "metered", "1.2.3"
 
@@ -97,7 +98,7 @@ def test_answered(meter: Meter) -> None:
 
 def test_the_end_of_a_batch(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every request in it waited for the whole run; decoding is shared."""
-    monkeypatch.setattr("service.metrics.monotonic", lambda: 13.0)
+    monkeypatch.setattr("service.inference.measurements.monotonic", lambda: 13.0)
     before = {(stage, part): value(f"lectern_stage_seconds_{part}", stage=stage)
               for stage in ("infer", "decode") for part in ("sum", "count")}  # fmt: skip
     meter.end([*entries(1, 1), *entries(1)], Ran(10.0, 12.0))

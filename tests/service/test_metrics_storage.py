@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from models.datasets import REPOSITORY
-from service.metrics_storage import RESERVE, ROOM_BYTES, free_bytes, keep_reserve, metrics_folder, require_room
+from models.paths import REPOSITORY
+from service.telemetry.metrics_storage import (
+    RESERVE,
+    ROOM_BYTES,
+    free_bytes,
+    keep_reserve,
+    metrics_folder,
+    require_room,
+)
 
 
 def test_in_memory(tmp_path: Path) -> None:
@@ -48,9 +55,9 @@ def test_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # The file system of a megabyte, with or without the reserve, is full; a process begins to keep metrics there.
 FULL = """
 mount -t tmpfs -o size={size} tmpfs "$PROMETHEUS_MULTIPROC_DIR" || exit 77
-[ {reserve} = 0 ] || "$0" -c "from service.metrics_storage import keep_reserve; keep_reserve()"
+[ {reserve} = 0 ] || "$0" -c "from service.telemetry.metrics_storage import keep_reserve; keep_reserve()"
 dd if=/dev/zero of="$PROMETHEUS_MULTIPROC_DIR/full" bs=64k 2> /dev/null
-exec "$0" -c "import service.metrics as m; m.REQUESTS.labels('x', '1', 'ok').inc(); print('counted')"
+exec "$0" -c "import service.telemetry.metrics as m; m.REQUESTS.labels('x', '1', 'ok').inc(); print('counted')"
 """
 
 

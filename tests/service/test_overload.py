@@ -9,11 +9,11 @@ import pytest
 
 from models.budget import Budget
 from models.errors import DeadlineExceeded
-from models.predictor import Pace, Predictor
-from service import turns
-from service.batching import MicroBatcher
-from service.lanes import Lanes
-from service.turns import STREAK, STREAKS, Pending
+from models.runtime.predictor import Pace, Predictor
+from service.inference import request_queue
+from service.inference.batcher import MicroBatcher
+from service.inference.request_queue import STREAK, STREAKS, Pending
+from service.inference.scheduler import Lanes
 
 
 class Asked(Pending):
@@ -40,7 +40,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(turns, "monotonic", made)
+    monkeypatch.setattr(request_queue, "monotonic", made)
     return made
 
 
@@ -298,8 +298,8 @@ def test_refusing_has_its_share_of_time(
     run_on_both: Any, serve: Any, post: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who was refused is read again when its turn comes, a few connections at a time; the others are not kept."""
-    monkeypatch.setattr("service.cooling.TICK_SECONDS", 0.05)
-    monkeypatch.setattr("service.cooling.EACH_TICK", 2)
+    monkeypatch.setattr("service.server.refusal_backoff.TICK_SECONDS", 0.05)
+    monkeypatch.setattr("service.server.refusal_backoff.EACH_TICK", 2)
 
     async def work() -> None:
         async with serve(queue_limit=1) as live:
@@ -309,7 +309,7 @@ def test_refusing_has_its_share_of_time(
             refused = [await live.connect() for _ in range(5)]
             for client in refused:
                 assert (await client.ask(post(2))).status == 503
-            cooling = live.front.desk().cooling
+            cooling = live.protocol.limits.cooling
             assert len(cooling.waiting) == 5
             live.model.gate.set()
             assert [(await client.read()).y for client in (first, waiting)] == [1, 3]

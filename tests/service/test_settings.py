@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from models.datasets import REPOSITORY
-from models.device import ConvolutionSearch, Device, Padding
 from models.errors import SettingsError
-from service.environment import bentoml_environment
+from models.paths import REPOSITORY
+from models.runtime.device import ConvolutionSearch, Device, Padding
 from service.settings import PREFIX, LogForm, Placement, Settings, parse, settings
+from service.settings.environment import bentoml_environment
 
 EVERY = {
     "host": ("0.0.0.0", "0.0.0.0"),

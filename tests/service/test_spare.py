@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.connection import MOST_UNANSWERED, SLICE_BYTES
-from service.spare import PIECE_BYTES, TICK_SECONDS, Spare, Valve
+from service.server.connection import MOST_UNANSWERED, SLICE_BYTES
+from service.server.flow_control import PIECE_BYTES, TICK_SECONDS, Spare, Valve
 
 HEAD = b"POST /v1/models/double/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 PAGE = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -119,7 +119,7 @@ def test_pages_are_no_race(run_on_both: Any, serve: Any, post: Any) -> None:
 
 def test_little_is_read_at_once(run_on_both: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a pipeline that waits for its turn no more is held than one piece, though much more has come."""
-    monkeypatch.setattr("service.spare.TICK_SECONDS", 3600)
+    monkeypatch.setattr("service.server.flow_control.TICK_SECONDS", 3600)
 
     async def work() -> None:
         async with serve() as live:
@@ -136,7 +136,7 @@ def test_little_is_read_at_once(run_on_both: Any, serve: Any, monkeypatch: pytes
 
 def test_nothing_is_kept_of_who_has_left(run_on_both: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that is gone holds none of its bytes, though it waits for the garbage collector itself."""
-    monkeypatch.setattr("service.spare.TICK_SECONDS", 3600)
+    monkeypatch.setattr("service.server.flow_control.TICK_SECONDS", 3600)
 
     async def work() -> None:
         async with serve() as live:
@@ -163,7 +163,7 @@ def test_pages_are_made_once(run: Any, serve: Any, monkeypatch: pytest.MonkeyPat
         made.append(1)
         return {"models": [endpoint.provider for endpoint in desk.endpoints.values()]}
 
-    monkeypatch.setattr("service.front.index", index)
+    monkeypatch.setattr("service.server.routes.index", index)
 
     async def work() -> None:
         async with serve() as live:

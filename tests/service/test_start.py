@@ -15,10 +15,10 @@ from click.testing import CliRunner
 
 from models.errors import SettingsError
 from service.__main__ import main
-from service.address import find_address, find_url
-from service.parent import greet
+from service.process.supervisor import greet
+from service.process.watchdog import _BEAT, Living, beat_file, living, watched
 from service.settings import Settings, settings
-from service.watchdog import _BEAT, Living, beat_file, living, watched
+from service.settings.address import find_address, find_url
 from tests.e2e.conftest import free_port
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from service.time_sharing import TimeSharing
+from service.inference.time_sharing import TimeSharing
 
 Post = Callable[..., bytes]
 MANY = b'{"instances": [%s]}' % b",".join([b"1"] * 100)
@@ -28,7 +28,7 @@ def one_thread() -> Iterator[TimeSharing]:
 @pytest.fixture(autouse=True)
 def single_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slice of time is one step."""
-    monkeypatch.setattr("service.time_sharing.SLICE_SECONDS", -1.0)
+    monkeypatch.setattr("service.inference.time_sharing.SLICE_SECONDS", -1.0)
 
 
 def test_whoever_had_least_goes_first(one_thread: TimeSharing) -> None:

@@ -11,9 +11,9 @@ from cryptography.x509 import load_pem_x509_certificate
 from prometheus_client import REGISTRY
 
 from models.errors import SettingsError
+from service.server.tls import CIPHERS, read_certificate, tls_arguments
 from service.settings import Settings
-from service.state_metrics import show_certificate
-from service.tls import CIPHERS, read_certificate, tls_arguments
+from service.telemetry.state_metrics import show_certificate
 
 
 @pytest.fixture

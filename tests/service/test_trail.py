@@ -11,10 +11,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from models.errors import SettingsError
-from service.logs import to_json
+from service.inference.request_queue import Pending
 from service.settings import Settings
-from service.trail import Trail, find_exporter, open_trail
-from service.turns import Pending
+from service.telemetry.logs import to_json
+from service.telemetry.tracing import Trail, find_exporter, open_trail
 
 STAGES = ("encode_ms", "queue_ms", "infer_ms", "decode_ms", "total_ms")
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -76,7 +76,7 @@ def test_some(monkeypatch: pytest.MonkeyPatch) -> None:
     """A share is a share."""
     told: list[Any] = []
     trail, draws = Trail(0.25, write=told.append), iter([0.0, 0.24, 0.25, 0.9])
-    monkeypatch.setattr("service.trail.random.random", lambda: next(draws))
+    monkeypatch.setattr("service.telemetry.tracing.random.random", lambda: next(draws))
     for _ in range(4):
         trail.tell("m", "m:1", Pending(), "ok")
     assert len(told) == 2
@@ -100,7 +100,7 @@ def exporter(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     kept, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(kept))
     trail = Trail(0.0, provider.get_tracer("test"))
-    monkeypatch.setattr("service.endpoint.open_trail", lambda settings: trail)
+    monkeypatch.setattr("service.inference.endpoint.open_trail", lambda settings: trail)
     return kept
 
 

@@ -15,20 +15,21 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from models.artifact.manifest import MANIFEST_FILE, MODEL_FILE, from_bytes, to_bytes
 from models.errors import ActivationRefused, ArtifactMissing, HttpError, SettingsError, UnknownModel, UnknownVersion
-from models.manifest import MANIFEST_FILE, MODEL_FILE, from_bytes, to_bytes
-from models.predictor import open_predictor
 from models.registry import FAMILIES
-from models.session import Session
-from service import live, versions
-from service.catalog import Served
-from service.gateway import Desk
-from service.lanes import Lanes
-from service.places import EmbeddedPlace
-from service.runners import FamilyRunner, runner_class
+from models.runtime.predictor import open_predictor
+from models.runtime.session import Session
+from service.inference.gateway import Desk
+from service.inference.scheduler import Lanes
+from service.rollout import rollout
+from service.rollout.comparison import compare, differ, judge
+from service.rollout.rollout import Versions
+from service.runners.backends import EmbeddedPlace
+from service.runners.services import FamilyRunner, runner_class
 from service.settings import Settings
-from service.shadow import compare, differ, judge
-from service.versions import Versions
+from service.store import active_versions
+from service.store.catalog import Served
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 SHIPPED = Path(__file__).parents[2] / "models/viewcount/trained/viewcount"
@@ -79,7 +80,7 @@ class Deployment:
 def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     made = Deployment(tmp_path / "store")
-    monkeypatch.setattr(versions, "find_version", made.find)
+    monkeypatch.setattr(rollout, "find_version", made.find)
     return made
 
 
@@ -94,7 +95,7 @@ def test_goes_live_and_back(deployment: Deployment, tmp_path: Path) -> None:
         assert done.comparison is not None
         assert (done.comparison.compared, done.comparison.changed, done.comparison.largest_difference) == (16, 0, 0.0)
         assert (await deployment.ask())["model"] == "viewcount:9.0.0"
-        assert live.read_live() == {"viewcount": live.Live("9.0.0", FIRST)}
+        assert active_versions.read_live() == {"viewcount": active_versions.Live("9.0.0", FIRST)}
         assert (
             deployment.desk.find("viewcount").digest.decode()
             == done.digest
@@ -152,7 +153,7 @@ def test_the_old_one_goes_on(
         deployment.store["9.0.0"] = made = version(tmp_path, "9.0.0", **changes)
         damage(made, flaw)
     if flaw == "read-only":
-        monkeypatch.setattr(versions, "write_live", full)
+        monkeypatch.setattr(rollout, "write_live", full)
 
     async def work() -> None:
         if flaw == "fails":
@@ -170,7 +171,7 @@ def test_the_old_one_goes_on(
         assert str(refused.value) == message
         assert isinstance(refused.value, UnknownVersion if flaw == "missing" else ActivationRefused)
         assert deployment.desk.find("viewcount") is before
-        assert live.read_live() == {}
+        assert active_versions.read_live() == {}
         assert (await deployment.ask())["model"] == f"viewcount:{FIRST}"
 
     run(work)
@@ -216,15 +217,17 @@ def test_pinned_and_unknown(deployment: Deployment) -> None:
 
 def test_other_workers_follow(deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What another worker wrote down is live here too, shortly after; a version that cannot be had changes nothing."""
-    monkeypatch.setattr(versions, "FOLLOW_SECONDS", 0.01)
+    monkeypatch.setattr(rollout, "FOLLOW_SECONDS", 0.01)
     deployment.store["9.0.0"] = version(tmp_path, "9.0.0")
 
     async def work() -> None:
         following = asyncio.create_task(deployment.versions.follow())
-        live.write_live({"viewcount": live.Live("8.0.0", FIRST), "unserved": live.Live("1", "2")})
+        active_versions.write_live(
+            {"viewcount": active_versions.Live("8.0.0", FIRST), "unserved": active_versions.Live("1", "2")}
+        )
         await asyncio.sleep(0.1)
         assert (await deployment.ask())["model"] == f"viewcount:{FIRST}"
-        live.write_live({"viewcount": live.Live("9.0.0", FIRST)})
+        active_versions.write_live({"viewcount": active_versions.Live("9.0.0", FIRST)})
         while (await deployment.ask())["model"] != "viewcount:9.0.0":
             await asyncio.sleep(0.01)
         following.cancel()
@@ -250,12 +253,12 @@ def test_unloaded_and_loaded(deployment: Deployment, tmp_path: Path) -> None:
         await asyncio.sleep(0.01)
         gc.collect()
         assert gone() is None
-        assert live.read_live() == {"viewcount": live.Live(FIRST, FIRST, is_unloaded=True)}
+        assert active_versions.read_live() == {"viewcount": active_versions.Live(FIRST, FIRST, is_unloaded=True)}
         with pytest.raises(UnknownVersion):
             await deployment.versions.load("viewcount", "8.0.0")
         await deployment.versions.load("viewcount", "9.0.0")
         assert (await deployment.ask())["model"] == "viewcount:9.0.0"
-        assert live.read_live() == {"viewcount": live.Live("9.0.0", FIRST)}
+        assert active_versions.read_live() == {"viewcount": active_versions.Live("9.0.0", FIRST)}
         await deployment.versions.load("viewcount", FIRST)  # of one that serves
         assert (await deployment.ask())["model"] == f"viewcount:{FIRST}"
 
@@ -266,15 +269,15 @@ def test_other_workers_unload(deployment: Deployment) -> None:
     """What another worker unloaded, or this one before it was started again, is not served here; then it is again."""
 
     async def work() -> None:
-        live.write_live({"viewcount": live.Live(FIRST, FIRST, is_unloaded=True)})
+        active_versions.write_live({"viewcount": active_versions.Live(FIRST, FIRST, is_unloaded=True)})
         await deployment.versions.catch_up()
         with pytest.raises(UnknownModel):
             await deployment.ask()
-        live.write_live({"viewcount": live.Live(FIRST, FIRST)})
+        active_versions.write_live({"viewcount": active_versions.Live(FIRST, FIRST)})
         await deployment.versions.catch_up()
         assert (await deployment.ask())["model"] == f"viewcount:{FIRST}"
         deployment.versions.pinned = frozenset(("viewcount",))
-        live.write_live({"viewcount": live.Live(FIRST, FIRST, is_unloaded=True)})
+        active_versions.write_live({"viewcount": active_versions.Live(FIRST, FIRST, is_unloaded=True)})
         await deployment.versions.catch_up()
         assert (await deployment.ask())["model"] == f"viewcount:{FIRST}"
 
@@ -317,10 +320,10 @@ def test_what_changed(shipped_session: Callable[[str], Session]) -> None:
 def test_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was written is read; what was not is refused in words, and nothing half-written is ever there."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
-    assert live.read_live() == {}
-    live.write_live({"image": live.Live("2.0.0", "1.0.0")})
-    assert live.read_live()["image"].version == "2.0.0"
-    assert [file.name for file in tmp_path.iterdir()] == [live.FILE]
-    live.path().write_text("{")
+    assert active_versions.read_live() == {}
+    active_versions.write_live({"image": active_versions.Live("2.0.0", "1.0.0")})
+    assert active_versions.read_live()["image"].version == "2.0.0"
+    assert [file.name for file in tmp_path.iterdir()] == [active_versions.FILE]
+    active_versions.path().write_text("{")
     with pytest.raises(SettingsError, match=r"lectern-live\.json: .*; mend it, or delete it"):
-        live.read_live()
+        active_versions.read_live()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.connection import SLICE_BYTES, SLICES_IN_A_TURN
+from service.server.connection import SLICE_BYTES, SLICES_IN_A_TURN
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -114,7 +114,7 @@ def test_steadily_reading(close: bool, run: Any, serve: Any, post: Post) -> None
 
 def test_reading_while_more_comes(run_on_both: Any, serve: Any, post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that reads is not cut off because its answers become ready faster; one that stops reading is."""
-    monkeypatch.setattr("service.server.SWEEP_SECONDS", 1000)
+    monkeypatch.setattr("service.server.protocol_factory.SWEEP_SECONDS", 1000)
     loop = asyncio.get_running_loop
 
     async def work() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 
 PICTURES = REPOSITORY / "runs" / "demo"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 
 from loadtests.mlperf.library import Library, head_of
-from models.datasets import is_local
-from models.viewcount.data import OTEXTS, load
+from models.training.datasets import is_local
+from models.viewcount.train.data import OTEXTS, load
 
 PATH = "/v1/models/viewcount/predict"
 

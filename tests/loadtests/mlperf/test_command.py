@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 from loadtests.mlperf.command import mlperf
 from loadtests.mlperf.served import Address
 from loadtests.objectives import read_objectives
-from models.viewcount.data import OTEXTS, load
+from models.viewcount.train.data import OTEXTS, load
 from tests.loadtests.mlperf.stub import Stub
 
 pytestmark = [

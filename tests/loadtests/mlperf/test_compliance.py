@@ -9,7 +9,7 @@ from loadtests.mlperf.compliance import check_answers, check_caching, count_diff
 from loadtests.mlperf.exam import run
 from loadtests.mlperf.scenario import Purpose, Scenario, Settings
 from loadtests.mlperf.served import Address, Entry, Score, Served
-from models.family import Tolerance
+from models.card import Tolerance
 from models.registry import find_card
 from tests.loadtests.mlperf.stub import Stub, windows
 

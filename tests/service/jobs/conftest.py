@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from service.jobs import foreman as module
-from service.jobs.book import State
+from service.jobs import scheduler as module
+from service.jobs.store import State
 from tests.service.jobs.yard import Yard
 
 PROBLEM = {"status", "code", "error", "request_id", "retryable", "errors"}

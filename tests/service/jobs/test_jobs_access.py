@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.keys import line_of
+from service.auth.api_keys import line_of
 
 pytestmark = pytest.mark.timeout(60)
 ROLES = ("jobs", "admin", "predict", "metrics", "predict,metrics", "admin,jobs", "other jobs")

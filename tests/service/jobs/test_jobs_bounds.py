@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from models.datasets import REPOSITORY
-from service.jobs.book import Book, State
-from service.jobs.place import open_place
-from service.jobs.run import Run
+from models.paths import REPOSITORY
+from service.jobs.job_process import Run
+from service.jobs.paths import open_place
+from service.jobs.store import Book, State
 from service.settings import Settings
 from tests.service.jobs.yard import Yard, run
 
@@ -84,7 +84,7 @@ def test_time(make_yard: Callable[..., Yard]) -> None:
 def test_memory(taken: int, words: str) -> None:
     """A job's process that asks for more memory than it may have is told that there is none; one with less is not."""
     lock = os.open(os.devnull, os.O_RDONLY)
-    command = [sys.executable, "-m", "service.jobs.child", str(os.getpid()), str(lock), str(MEMORY)]
+    command = [sys.executable, "-m", "service.jobs.launcher", str(os.getpid()), str(lock), str(MEMORY)]
     # More cores allow for more stacks, not for more of this.
     taken += 2**24 * (os.cpu_count() or 1) if words else 0
     told = [*command, sys.executable, "-c", TAKE, str(taken)]
@@ -115,7 +115,7 @@ def test_nobody_else_reads_what_jobs_are(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 WORDS = """Traceback (most recent call last):
-  File "/app/service/scoring/scorer.py", line 12, in <module>
+  File "/app/service/scoring/parts/scorer.py", line 12, in <module>
     raise KeyError("Alice")
 KeyError: 'Alice Smith'
 pyarrow.lib.ArrowInvalid: Alice
@@ -135,8 +135,8 @@ def test_the_log_quotes_no_rows(make_yard: Callable[..., Yard]) -> None:
     async def work() -> None:
         ending = await job_run.work()
         assert ending.words.splitlines() == [
-            '  File "/app/service/scoring/scorer.py", line 12, in <module>', "KeyError", "models.errors.DataError",
-            "UserWarning",
+            '  File "/app/service/scoring/parts/scorer.py", line 12, in <module>',
+            "KeyError", "models.errors.DataError", "UserWarning",
         ]  # fmt: skip
 
     run(work)

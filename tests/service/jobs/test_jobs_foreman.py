@@ -10,10 +10,10 @@ from time import time
 
 import pytest
 
-from service.jobs import run as run_module
-from service.jobs.book import State
-from service.jobs.order import Options
-from service.jobs.page import page
+from service.jobs import job_process as run_module
+from service.jobs.job_request import Options
+from service.jobs.representation import page
+from service.jobs.store import State
 from tests.service.jobs.yard import Yard, run
 
 pytestmark = pytest.mark.timeout(60)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from models.datasets import REPOSITORY
-from service.jobs.book import Job, State
-from service.jobs.place import GIVEN_UP_SECONDS
+from models.paths import REPOSITORY
+from service.jobs.paths import GIVEN_UP_SECONDS
+from service.jobs.store import Job, State
 from tests.service.jobs.yard import Yard, run
 
 pytestmark = pytest.mark.timeout(60)
@@ -90,7 +90,7 @@ def test_cleared_away(make_yard: Callable[..., Yard]) -> None:
 def test_whoever_started_it_is_gone() -> None:
     """A child whose parent died before it could be watched does not begin."""
     lock = os.open(os.devnull, os.O_RDONLY)
-    command = [sys.executable, "-m", "service.jobs.child", "1", str(lock), "0", sys.executable, "-c", "print()"]
+    command = [sys.executable, "-m", "service.jobs.launcher", "1", str(lock), "0", sys.executable, "-c", "print()"]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     os.close(lock)
     assert (ended.returncode, ended.stdout) == (1, "")

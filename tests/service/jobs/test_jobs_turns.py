@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from models.errors import Overloaded
-from service.jobs.book import State
+from service.jobs.store import State
 from tests.service.jobs.yard import Yard, run
 
 pytestmark = pytest.mark.timeout(60)

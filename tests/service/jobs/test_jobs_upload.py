@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec.structs import fields
 
-from service.jobs.order import Asked, Options
+from service.jobs.job_request import Asked, Options
 from service.scoring import options
 
 pytestmark = pytest.mark.timeout(60)

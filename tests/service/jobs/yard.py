@@ -10,10 +10,10 @@ from typing import Any
 import uvloop
 from msgspec.structs import replace
 
-from service.jobs.book import Book, Job, State
-from service.jobs.foreman import Foreman
-from service.jobs.order import Options, OutputFormat
-from service.jobs.place import Place
+from service.jobs.job_request import Options, OutputFormat
+from service.jobs.paths import Place
+from service.jobs.scheduler import Foreman
+from service.jobs.store import Book, Job, State
 from service.settings import Settings
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))

@@ -16,15 +16,16 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
-from models.datasets import REPOSITORY
-from models.manifest import MANIFEST_FILE
-from models.predictor import Pace
-from models.session import Session
-from service.endpoint import make_endpoint
-from service.front import Front
-from service.gateway import Desk, EmbeddedRunner
-from service.lanes import Lanes
-from service.server import Wires
+from models.artifact.manifest import MANIFEST_FILE
+from models.paths import REPOSITORY
+from models.runtime.predictor import Pace
+from models.runtime.session import Session
+from service.inference.endpoint import make_endpoint
+from service.inference.gateway import Desk
+from service.inference.scheduler import Lanes
+from service.runners.backends import EmbeddedRunner
+from service.server.protocol_factory import Wires
+from service.server.routes import Front
 from service.settings import Settings
 
 MODELS = sorted(path.parent.name for path in REPOSITORY.glob(f"models/*/trained/*/{MANIFEST_FILE}"))

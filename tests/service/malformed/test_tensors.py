@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
-from benchmarks.fuzz import Failure
-from benchmarks.oip import fuzz
-from benchmarks.oip.mutations import make_case
 from benchmarks.oip.requests import Request, feeds, of_instances, of_strings, of_tensors, read_answer
-from models.datasets import REPOSITORY
-from models.manifest import MANIFEST_FILE
-from models.predictor import Predictor
+from chaos.fuzz import oip_requests
+from chaos.fuzz.oip_mutations import make_case
+from chaos.fuzz.rest_requests import Failure
+from models.artifact.manifest import MANIFEST_FILE
+from models.paths import REPOSITORY
+from models.runtime.predictor import Predictor
 
 MODELS = sorted(path.parent.name for path in REPOSITORY.glob(f"models/*/trained/*/{MANIFEST_FILE}"))
 CASES = 60
@@ -404,7 +404,7 @@ def test_mutations_are_never_answered_with_5xx(way: Any, model: str) -> None:
     for number in range(CASES):
         case = make_case(Random(f"{model}/{number}"), model, predictor)
         answer = way.raw(case.content, alone=False)
-        fuzz.check(answer.status, answer.headers, answer.body)
+        oip_requests.check(answer.status, answer.headers, answer.body)
         statuses.add(answer.status)
     assert statuses >= {200, 400}
 
@@ -422,6 +422,6 @@ def test_mutations_are_never_answered_with_5xx(way: Any, model: str) -> None:
 )
 def test_what_is_a_failure(status: int, body: bytes) -> None:
     """Control: what a broken service would say is seen as broken."""
-    fuzz.check(400, {}, b'{"status":400,"error":"a"}')
+    oip_requests.check(400, {}, b'{"status":400,"error":"a"}')
     with pytest.raises(Failure):
-        fuzz.check(status, {}, body)
+        oip_requests.check(status, {}, body)

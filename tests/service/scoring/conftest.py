@@ -17,14 +17,14 @@ from bentoml._internal.models import ModelStore
 from click.testing import CliRunner, Result
 
 from export.store import install
-from models.bodies import to_json
-from models.device import Device
-from models.predictor import Predictor
-from models.session import Session
-from service.scoring.assembly import Assembly
+from models.payload.json_payload import to_json
+from models.runtime.device import Device
+from models.runtime.predictor import Predictor
+from models.runtime.session import Session
 from service.scoring.commands import main
-from service.scoring.scorer import Scorer
-from service.scoring.source import complete
+from service.scoring.inputs.registry import complete
+from service.scoring.outputs.assembly import Assembly
+from service.scoring.parts.scorer import Scorer
 from service.scoring.spec import Options, make_spec
 
 Open = Callable[[str], Predictor]

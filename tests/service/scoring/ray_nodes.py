@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 
 START_SECONDS, STORE_BYTES = 60, 80_000_000
 

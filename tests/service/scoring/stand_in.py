@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from models.errors import InputChanged
-from service.scoring.assignment import Blame, Cut, Done, RowError
-from service.scoring.disk import Disk
-from service.scoring.worker import KINDS, Order, Stopped, score
+from service.scoring.execution.disk import Disk
+from service.scoring.execution.interfaces import Blame, Cut, Done, RowError
+from service.scoring.workers.worker import KINDS, Order, Stopped, score
 
 SECONDS_FOR_EVER = 3600
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from models.errors import DataError
-from service.scoring.sources.bounds import column_bytes
-from service.scoring.sources.parquet_decoding import plan_decoding
+from service.scoring.inputs.bounds import column_bytes
+from service.scoring.inputs.parquet_decoding import plan_decoding
 from tests.service.scoring import hostile
 
 Run = Callable[..., Any]
@@ -23,9 +23,9 @@ ROW, PART = 2**12, 2**14
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of 4 kB and parts of 16 are the most there may be."""
     for name in ("bounds", "parquet_decoding", "table_rows"):
-        monkeypatch.setattr(f"service.scoring.sources.{name}.MAX_ROW_BYTES", ROW)
+        monkeypatch.setattr(f"service.scoring.inputs.{name}.MAX_ROW_BYTES", ROW)
     for name in ("bounds", "parquet_decoding"):
-        monkeypatch.setattr(f"service.scoring.sources.{name}.MAX_PART_BYTES", PART)
+        monkeypatch.setattr(f"service.scoring.inputs.{name}.MAX_PART_BYTES", PART)
 
 
 def exact(value: Any) -> int:
@@ -96,7 +96,7 @@ REFUSED: dict[str, Callable[[Path], Path]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is refused for its size or depth, with the option that helps if there is one, and no row is unpacked."""
-    monkeypatch.setattr("service.scoring.sources.table_rows.TableRows.instance", None)
+    monkeypatch.setattr("service.scoring.inputs.table_rows.TableRows.instance", None)
     model = "viewcount" if name == "a list of zeros" else "tagging"
     with pytest.raises(DataError, match=r"unpack to \d+ bytes|rows of \d+ bytes|nested deeper than 32") as refused:
         run(model, REFUSED[name](tmp_path), part_bytes=PART // 4)
@@ -138,7 +138,7 @@ def test_ordinary_files_are_read_as_ever(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_archives(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Members that unpack to more than a row may have are error rows; archives called pictures are no pictures."""
-    monkeypatch.setattr("service.scoring.sources.archives.MAX_ROW_BYTES", 10**5)
+    monkeypatch.setattr("service.scoring.inputs.archives.MAX_ROW_BYTES", 10**5)
     large = hostile.zip_of_large(tmp_path, 10**6, 5)
     assert run("image", large).codes == ["body_too_large"] * 5 + [None]
     assert run("image", hostile.tar_of_large(tmp_path, 10**6)).codes == ["body_too_large", None]
@@ -171,7 +171,7 @@ def test_long_lines(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_blank_lines(end: bytes, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blank lines are no rows, as many as a row may be long; more are refused for what they are."""
-    monkeypatch.setattr("service.scoring.sources.csv_text.MAX_ROW_BYTES", 2**21)
+    monkeypatch.setattr("service.scoring.inputs.csv_source.MAX_ROW_BYTES", 2**21)
     few = hostile.zstd(tmp_path / "few.csv.zst", end * 2**17, 4, b"text" + end, b"I saw" + end)
     assert [line["text"] for line in run("tagging", few).lines] == ["I saw"]
     many = hostile.zstd(tmp_path / "many.csv.zst", end * 2**19, 6, b"text" + end, b"I saw" + end)

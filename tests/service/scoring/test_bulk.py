@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.device import Device
 from models.errors import DataError
 from models.registry import CARDS
-from service.scoring.scorer import Scorer
-from service.scoring.sources.csv_rows import CsvReader, CsvRows
+from models.runtime.device import Device
+from service.scoring.inputs.csv_rows import CsvReader, CsvRows
+from service.scoring.parts.scorer import Scorer
 from service.scoring.spec import Options, make_spec
 
 Run = Callable[..., Any]

@@ -12,8 +12,8 @@ import pytest
 
 from models.errors import RunnerFailed
 from models.registry import CARDS
-from service.scoring.source import RowError
-from service.scoring.sources.table_rows import TableRows
+from service.scoring.inputs.interfaces import RowError
+from service.scoring.inputs.table_rows import TableRows
 
 Run = Callable[..., Any]
 WORD_CARDS = [card for card in CARDS if card.word_bulk]

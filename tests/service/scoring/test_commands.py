@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 from service.scoring.commands import EXITS, HELP, ONLY_ERRORS, find_spec, how_to_go_on
-from service.scoring.places import work_folder
-from service.scoring.resuming import interpreter, resuming
-from service.scoring.source import Cut
-from service.scoring.sources.jsonl import JsonlSource
+from service.scoring.execution.destination import work_folder
+from service.scoring.execution.resume_command import interpreter, resuming
+from service.scoring.inputs.interfaces import Cut
+from service.scoring.inputs.jsonl_source import JsonlSource
 from tests.service.scoring import hostile
 
 ROWS = 60
@@ -91,7 +91,7 @@ def test_paused_before_it_began(call: Call, tmp_path: Path, monkeypatch: pytest.
         stopped = started(call, tmp_path)
     assert (stopped.exit_code, stopped.stderr) == (130, f"lectern: paused; {sentence}")
     with monkeypatch.context() as patch:
-        patch.setattr("service.scoring.ledger.SCHEMA", "PRAGMA max_page_count = 1; CREATE TABLE a (b);")
+        patch.setattr("service.scoring.execution.ledger.SCHEMA", "PRAGMA max_page_count = 1; CREATE TABLE a (b);")
         full = started(call, tmp_path)
     assert (full.exit_code, full.stderr.endswith(sentence)) == (6, True)
     assert call("resume", out).exit_code == 1

@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from benchmarks.crashes.disks import Crash, CrashingDisk, RecordingDisk
-from benchmarks.crashes.power import losses, write_state
+from chaos.batch.faulty_disk import Crash, CrashingDisk, RecordingDisk
+from chaos.batch.power_loss import losses, write_state
 from models.errors import LecternError, NoSpace
-from service.scoring.disk import Disk
-from service.scoring.job import Job
-from service.scoring.output import Output, read_manifest
-from service.scoring.workspace import Workspace, default_folder
+from service.scoring.execution.disk import Disk
+from service.scoring.execution.job import Job
+from service.scoring.execution.output import Output, read_manifest
+from service.scoring.execution.workspace import Workspace, default_folder
 from tests.service.scoring.stand_in import Doubling, Here, write_rows
 
 ROWS, PART_ROWS = 2000, 50

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.errors import DataError
-from service.scoring.sources.quotes import Quotes
+from service.scoring.inputs.csv_boundaries import Quotes
 
 Run = Callable[..., Any]
 TOKENS = b"id,tokens\n"

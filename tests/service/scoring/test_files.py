@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from models.datasets import read
 from models.errors import DataError, InputChanged
-from models.graph.molecule_data import MUTAG, PARTS, load_molecules
-from models.tagging.conllu import read_conllu
-from models.tagging.data import EWT
-from service.scoring.sources import conllu
+from models.graph.train.molecule_data import MUTAG, PARTS, load_molecules
+from models.tagging.train.conllu import read_conllu
+from models.tagging.train.data import EWT
+from models.training.datasets import read
+from service.scoring.inputs import conllu_source
 
 Run = Callable[..., Any]
 
@@ -71,8 +71,8 @@ def test_pictures(name: str, run: Run, alone: Any, prediction: Any, shipped: Any
 @pytest.mark.parametrize("name", ["in", "in.zip", "in.tar"])
 def test_bad_pictures(name: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A truncated one, none at all, one too large to read: error rows among the good."""
-    monkeypatch.setattr("service.scoring.sources.folder.MAX_ROW_BYTES", 5000)
-    monkeypatch.setattr("service.scoring.sources.archives.MAX_ROW_BYTES", 5000)
+    monkeypatch.setattr("service.scoring.inputs.folder.MAX_ROW_BYTES", 5000)
+    monkeypatch.setattr("service.scoring.inputs.archives.MAX_ROW_BYTES", 5000)
     files = {"a.png": picture(0), "b.png": picture(1)[:300], "c.png": b"", "d.png": bytes(6000), "e.png": picture(2)}
     job = run("image", pack(tmp_path / name, files))
     assert job.codes == [None, "invalid_request", "invalid_request", "body_too_large", None]
@@ -210,10 +210,10 @@ def test_conllu(ending: str, line_end: str, part_rows: int, run: Run) -> None:
 )
 def test_conllu_at_once(lines: list[str]) -> None:
     """Where a sentence's words are found at once, they are those found line by line."""
-    found = conllu.plain_words("\n".join(lines))
-    assert found is None or found == conllu.words(lines)
+    found = conllu_source.plain_words("\n".join(lines))
+    assert found is None or found == conllu_source.words(lines)
     numbered = ["# c", *(f"{place}\tw{place}" + "\t_" * 8 for place in range(1, len(lines) + 2)), ""]
-    assert conllu.plain_words("\n".join(numbered)) == conllu.words(numbered)
+    assert conllu_source.plain_words("\n".join(numbered)) == conllu_source.words(numbered)
 
 
 @pytest.mark.data(EWT)

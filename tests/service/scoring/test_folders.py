@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 
 from models.errors import DataError, JobError
-from service.scoring.asked import ask, local_mark
-from service.scoring.disk import Disk
-from service.scoring.job import Job
-from service.scoring.output import Output
-from service.scoring.places import open_output
-from service.scoring.planning import read_through
-from service.scoring.source import Cut
-from service.scoring.sources.files import from_json, to_json
+from service.scoring.execution.destination import open_output
+from service.scoring.execution.disk import Disk
+from service.scoring.execution.job import Job
+from service.scoring.execution.output import Output
+from service.scoring.execution.planning import read_through
+from service.scoring.execution.workspace import Workspace
+from service.scoring.file_assignment import ask, local_mark
+from service.scoring.inputs.interfaces import Cut
+from service.scoring.inputs.pictures import from_json, to_json
 from service.scoring.spec import Options
-from service.scoring.workspace import Workspace
 from tests.service.scoring.stand_in import Doubling, Here
 
 Run = Callable[..., Any]

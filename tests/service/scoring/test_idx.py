@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.errors import DataError, InputChanged
 from models.image.schema import Instance
-from service.scoring.sources.idx import IdxSource
+from service.scoring.inputs.idx_source import IdxSource
 from service.scoring.spec import make_spec
 
 Run = Callable[..., Any]

@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 
-from benchmarks.crashes.disks import Crash, CrashingDisk
+from chaos.batch.faulty_disk import Crash, CrashingDisk
 from models.errors import DataError, InputChanged, Interrupted, JobError, NoSpace, StackChanged, TooManyErrors
-from service.scoring import ledger as ledgers
-from service.scoring.assignment import Source
-from service.scoring.disk import Disk
-from service.scoring.job import Job, Terms
-from service.scoring.output import Manifest, Output, read_manifest
-from service.scoring.progress import Progress, Stop
-from service.scoring.workspace import Workspace, default_folder
+from service.scoring.execution import ledger as ledgers
+from service.scoring.execution.context import Terms
+from service.scoring.execution.disk import Disk
+from service.scoring.execution.interfaces import Source
+from service.scoring.execution.job import Job
+from service.scoring.execution.output import Manifest, Output, read_manifest
+from service.scoring.execution.progress import Progress, Stop
+from service.scoring.execution.workspace import Workspace, default_folder
 from tests.service.scoring.stand_in import Doubling, Here, write_rows
 
 ROWS = 400

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from models.errors import DataError
-from service.scoring import storage
-from service.scoring.sources import json_keys
-from service.scoring.sources.json_keys import arrow_type, cell, kind_of, merge
+from service.scoring.inputs import jsonl_columns, storage
+from service.scoring.inputs.jsonl_columns import arrow_type, cell, kind_of, merge
 
 Run = Callable[..., Any]
 VALUES = st.recursive(
@@ -128,7 +127,7 @@ def test_an_id_comes_first(run: Run) -> None:
 
 def test_too_many_keys(run: Run) -> None:
     """A file in which keys are values is refused, before any work; as lines it is as good as any."""
-    content = "\n".join(json.dumps({"text": "a", f"key{row}": 1}) for row in range(json_keys.MAX_KEYS + 1)).encode()
+    content = "\n".join(json.dumps({"text": "a", f"key{row}": 1}) for row in range(jsonl_columns.MAX_KEYS + 1)).encode()
     with pytest.raises(DataError, match="different keys"):
         run("tagging", "in.jsonl", content, to="parquet")
     assert run("tagging", "in.jsonl", content).errors == 0
@@ -139,11 +138,11 @@ def test_too_many_keys(run: Run) -> None:
 def test_any_values(values: list[Any]) -> None:
     """The kind of some values holds them all: none is lost, none is another."""
     raws = [Raw(json.dumps(value).encode()) for value in values]
-    kind = json_keys.NULL
+    kind = jsonl_columns.NULL
     for raw in raws:
         kind = merge(kind, kind_of(raw))
     found = pa.array([cell(raw, kind) for raw in raws], arrow_type(kind)).to_pylist()
-    if kind == json_keys.JSON:
+    if kind == jsonl_columns.JSON:
         assert found == [bytes(raw).decode() for raw in raws]
     else:
         assert found == values

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import zstandard
 
-from models.datasets import REPOSITORY
 from models.errors import DataError, InputChanged
-from service.scoring.source import RowError
+from models.paths import REPOSITORY
+from service.scoring.inputs.interfaces import RowError
 
 Draw = Callable[..., list[Any]]
 Run = Callable[..., Any]
@@ -117,11 +117,11 @@ def test_a_key_that_is_taken(run: Run) -> None:
 
 def test_a_line_that_is_too_long(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is never held in memory, and is one error row among good ones; it is found in pieces of any size."""
-    for name in ("cutting", "jsonl"):
-        monkeypatch.setattr(f"service.scoring.sources.{name}.MAX_ROW_BYTES", 100)
+    for name in ("row_splitting", "jsonl_source"):
+        monkeypatch.setattr(f"service.scoring.inputs.{name}.MAX_ROW_BYTES", 100)
     long = b'{"text":"' + b"a" * 5000 + b'"}\n'
     for block in (7, 64, 1000, 2**20):
-        monkeypatch.setattr("service.scoring.storage.BLOCK_BYTES", block)
+        monkeypatch.setattr("service.scoring.inputs.storage.BLOCK_BYTES", block)
         job = run("tagging", "in.jsonl", b'{"text":"a"}\n' * 3 + long + b'{"text":"b"}\n' + long, part_rows=2)
         assert len(job.codes) == 6
         if block < 1000:
@@ -198,11 +198,11 @@ SCORED_ALONE = """
 import json, sys, time
 from io import BytesIO
 from pathlib import Path
-from models.device import Device
-from models.predictor import open_predictor
-from models.session import open_artifact
-from service.scoring.scorer import Scorer
-from service.scoring.source import complete
+from models.runtime.device import Device
+from models.runtime.predictor import open_predictor
+from models.runtime.session import open_artifact
+from service.scoring.parts.scorer import Scorer
+from service.scoring.inputs.registry import complete
 from service.scoring.spec import Options, make_spec
 
 def peak():

@@ -1,4 +1,4 @@
-"""A short form of ``python -m benchmarks.crashes``: real jobs killed at random instants."""
+"""A short form of ``python -m chaos.batch``: real jobs killed at random instants."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.crashes import kills
-from benchmarks.crashes.__main__ import prepare
-from benchmarks.crashes.inputs import FORMATS
-from benchmarks.crashes.kills import hold
-from service.scoring.disk import Disk
+from chaos.batch import kills
+from chaos.batch.__main__ import prepare
+from chaos.batch.inputs import FORMATS
+from chaos.batch.kills import hold
+from service.scoring.execution.disk import Disk
 
 pytestmark = pytest.mark.e2e
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from models.errors import JobHeld
-from service.scoring import ledger as ledgers
-from service.scoring.assignment import Blame, Cut
-from service.scoring.ledger import Ledger
-from service.scoring.lock import Lock, find_holder
+from service.scoring.execution import ledger as ledgers
+from service.scoring.execution.interfaces import Blame, Cut
+from service.scoring.execution.ledger import Ledger
+from service.scoring.execution.lock import Lock, find_holder
 from tests.service.scoring.stand_in import Doubling, write_rows
 
 ROWS = 400

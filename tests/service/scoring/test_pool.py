@@ -13,14 +13,14 @@ import psutil
 import pytest
 
 from models.errors import DataError, JobError
-from service.scoring import pool as pools
-from service.scoring.assignment import Scorer
-from service.scoring.disk import Disk
-from service.scoring.job import Job
-from service.scoring.output import Manifest, Output
-from service.scoring.pool import Pool
-from service.scoring.progress import Progress
-from service.scoring.workspace import Workspace, default_folder
+from service.scoring.execution.disk import Disk
+from service.scoring.execution.interfaces import Scorer
+from service.scoring.execution.job import Job
+from service.scoring.execution.output import Manifest, Output
+from service.scoring.execution.progress import Progress
+from service.scoring.execution.workspace import Workspace, default_folder
+from service.scoring.workers import pool as pools
+from service.scoring.workers.pool import Pool
 from tests.service.scoring.stand_in import Answers, Doubling, write_rows
 
 ROWS = 400

@@ -16,8 +16,8 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
 from export.store import install
-from models.datasets import REPOSITORY
-from service.scoring.ray_pool import INSTALL
+from models.paths import REPOSITORY
+from service.scoring.workers.ray_pool import INSTALL
 from tests.service.scoring.ray_nodes import Cluster, processes_of
 from tests.service.scoring.stand_in import write_rows
 

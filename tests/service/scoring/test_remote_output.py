@@ -11,12 +11,13 @@ import fsspec
 import pytest
 
 from models.errors import JobError
-from service.scoring.disk import Disk
-from service.scoring.job import Job, Terms
-from service.scoring.places import is_same
-from service.scoring.questions import verify
-from service.scoring.remote import RemoteOutput
-from service.scoring.workspace import Workspace
+from service.scoring.execution.context import Terms
+from service.scoring.execution.destination import is_same
+from service.scoring.execution.disk import Disk
+from service.scoring.execution.job import Job
+from service.scoring.execution.remote_output import RemoteOutput
+from service.scoring.execution.workspace import Workspace
+from service.scoring.status import verify
 from tests.service.scoring.stand_in import Doubling, Here, write_rows
 
 ADDRESS = "memory://bucket/out"
@@ -189,7 +190,7 @@ def test_a_store_that_says_no(run: Any, files: Any, monkeypatch: pytest.MonkeyPa
 
 def test_without_the_mark_a_crash_is_not_forgiven(run: Any, files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: a run that does not remember its upload takes its own output for a stranger's."""
-    monkeypatch.setattr("service.scoring.remote.UPLOAD", "nothing.aside")
+    monkeypatch.setattr("service.scoring.execution.remote_output.UPLOAD", "nothing.aside")
 
     def stop(*_: Any) -> None:
         raise Crashed

@@ -10,9 +10,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from service.scoring import row_groups
-from service.scoring.parquet import GROUP_ROWS, open_writer
-from service.scoring.row_groups import RowGroups
+from service.scoring.outputs import parquet_concat
+from service.scoring.outputs.parquet import GROUP_ROWS, open_writer
+from service.scoring.outputs.parquet_concat import RowGroups
 
 Run = Callable[..., Any]
 DAYS = 56
@@ -98,8 +98,8 @@ def test_a_place_that_is_not_moved_is_seen(monkeypatch: pytest.MonkeyPatch) -> N
     """The control: one field of the footer forgotten, and the second part cannot be read."""
     tables = [table(np.random.default_rng(seed), 30) for seed in range(2)]
     for field in (9, 11):
-        forgetful = {key: what for key, what in row_groups._COLUMN.items() if key != field}
-        monkeypatch.setattr(row_groups, "_GROUP", {1: {**row_groups._CHUNK, 3: forgetful}})
+        forgetful = {key: what for key, what in parquet_concat._COLUMN.items() if key != field}
+        monkeypatch.setattr(parquet_concat, "_GROUP", {1: {**parquet_concat._CHUNK, 3: forgetful}})
         file = joined([packed(one) for one in tables])
         try:
             found = pq.read_table(BytesIO(file))

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from models.datasets import REPOSITORY
+from models.paths import REPOSITORY
 from tests.service.scoring.stand_in import write_rows
 
 pytestmark = pytest.mark.e2e

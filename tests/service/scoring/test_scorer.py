@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from models.predictor import Predictor
-from service.scoring import scorer
-from service.scoring.layout import _column
+from models.runtime.predictor import Predictor
+from service.scoring.parts import scorer
+from service.scoring.parts.columns import _column
 
 Run = Callable[..., Any]
 # A word too many, a control character, no words at all; at the borders of what is encoded together, too.

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from models.errors import DataError, InputChanged
 from models.viewcount.schema import Instance
 from service.scoring import commands
-from service.scoring.source import complete
-from service.scoring.sources.series import SeriesSource
+from service.scoring.inputs.registry import complete
+from service.scoring.inputs.series_source import SeriesSource
 from service.scoring.spec import Options, make_spec
 from tests.models import view_tables as made
 

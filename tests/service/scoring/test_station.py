@@ -10,15 +10,15 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from models.datasets import REPOSITORY
-from service.scoring import pool as pools
-from service.scoring.assignment import Cut
-from service.scoring.disk import Disk
-from service.scoring.pool import Pool
-from service.scoring.ray_pool import INSTALL
-from service.scoring.station import READ_TOLD, Station, Task, Told
-from service.scoring.worker import Stopped
-from service.scoring.workspace import Workspace, read_name
+from models.paths import REPOSITORY
+from service.scoring.execution.disk import Disk
+from service.scoring.execution.interfaces import Cut
+from service.scoring.execution.workspace import Workspace, read_name
+from service.scoring.workers import pool as pools
+from service.scoring.workers.pool import Pool
+from service.scoring.workers.ray_pool import INSTALL
+from service.scoring.workers.remote_worker import READ_TOLD, Station, Task, Told
+from service.scoring.workers.worker import Stopped
 from tests.service.scoring.runner import main
 from tests.service.scoring.stand_in import Doubling, write_rows
 

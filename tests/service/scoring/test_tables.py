@@ -17,8 +17,8 @@ import pyarrow.parquet.encryption as pe
 import pytest
 
 from models.errors import DataError, InputChanged
-from service.scoring.assembly import Assembly
-from service.scoring.sources.parquet_file import ParquetSource
+from service.scoring.inputs.parquet_source import ParquetSource
+from service.scoring.outputs.assembly import Assembly
 from service.scoring.spec import Options, Spec
 
 Run = Callable[..., Any]

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.errors import HttpError
-from service.scoring import words as places
-from service.scoring.sources import conllu, conllu_lines
+from service.scoring.inputs import conllu_columns, conllu_source
+from service.scoring.inputs import word_columns as places
 from service.scoring.spec import Options, make_spec
 
 Run = Callable[..., Any]
@@ -104,8 +104,8 @@ def ends_one_by_one(text: bytes) -> Any:
 def line_by_line() -> Iterator[None]:
     """Sentences are found, and comments read, one by one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conllu, "sentence_ends", ends_one_by_one)
-        patch.setattr(conllu.ConlluRows, "_readable", (None, [0]))
+        patch.setattr(conllu_source, "sentence_ends", ends_one_by_one)
+        patch.setattr(conllu_source.ConlluRows, "_readable", (None, [0]))
         yield
 
 
@@ -161,9 +161,9 @@ def texts(draw: Any) -> bytes:
     return bytes(content)
 
 
-def rows_of(content: bytes, manifest: Any, path: Path) -> list[conllu.ConlluRows]:
+def rows_of(content: bytes, manifest: Any, path: Path) -> list[conllu_source.ConlluRows]:
     path.write_bytes(content)
-    source = conllu.ConlluSource(make_spec(manifest, str(path), "out.jsonl", Options(part_rows=3)))
+    source = conllu_source.ConlluSource(make_spec(manifest, str(path), "out.jsonl", Options(part_rows=3)))
     return [source.read(cut) for cut in [*source.cuts()]]
 
 
@@ -193,7 +193,7 @@ def disagreement(content: bytes, manifest: Any, path: Path) -> str | None:
 def test_any_text_is_read_alike(content: bytes, shipped_session: Any, tmp_path: Path) -> None:
     """Sentences, words and comments of damaged files."""
     assert disagreement(content, shipped_session("tagging").manifest, tmp_path / "in.conllu") is None
-    assert np.array_equal(conllu_lines.sentence_ends(content), ends_one_by_one(content))
+    assert np.array_equal(conllu_columns.sentence_ends(content), ends_one_by_one(content))
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -204,12 +204,16 @@ def test_any_text_is_scored_alike(content: bytes, form: str, agree: Any) -> None
 
 
 LOOSER: dict[str, tuple[Any, str, Any]] = {
-    "any id is passed over": (conllu_lines, "NO_WORD", re.compile(rb".*", re.DOTALL)),
-    "any number of columns": (conllu_lines, "TABS", 8),
-    "white space is text": (conllu_lines, "_is_plain", lambda content: content < 256),
-    "carriage returns are text": (conllu_lines, "RETURN", 256),
-    "bytes are text": (conllu, "is_utf8", lambda text: True),
-    "ids are not looked at": (conllu_lines.Lines, "_numbers", lambda self, starts, lengths: np.ones(len(starts), int)),
+    "any id is passed over": (conllu_columns, "NO_WORD", re.compile(rb".*", re.DOTALL)),
+    "any number of columns": (conllu_columns, "TABS", 8),
+    "white space is text": (conllu_columns, "_is_plain", lambda content: content < 256),
+    "carriage returns are text": (conllu_columns, "RETURN", 256),
+    "bytes are text": (conllu_source, "is_utf8", lambda text: True),
+    "ids are not looked at": (
+        conllu_columns.Lines,
+        "_numbers",
+        lambda self, starts, lengths: np.ones(len(starts), int),
+    ),
 }
 
 
@@ -226,8 +230,10 @@ def test_a_looser_reader_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch
 def test_only_strange_sentences_are_read_by_themselves(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is plain is read at once, also with Windows' line ends, multiword tokens, and strange ones beside it."""
     read: list[int] = []
-    instance = conllu.ConlluRows.instance
-    monkeypatch.setattr(conllu.ConlluRows, "instance", lambda self, row: (read.append(row), instance(self, row))[1])
+    instance = conllu_source.ConlluRows.instance
+    monkeypatch.setattr(
+        conllu_source.ConlluRows, "instance", lambda self, row: (read.append(row), instance(self, row))[1]
+    )
     plain = [*PLAIN, STRANGE["multiword"], STRANGE["an empty node"], STRANGE["512 words"], STRANGE["an emoji"]]
     for line_end in ("\n", "\r\n"):
         run("tagging", "in.conllu", "".join(plain).replace("\n", line_end).encode())

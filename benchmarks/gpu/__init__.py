@@ -1,0 +1,1 @@
+"""Measure models on a GPU."""

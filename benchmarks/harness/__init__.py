@@ -1,0 +1,1 @@
+"""Start servers, generate load and record what was measured."""

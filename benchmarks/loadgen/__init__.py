@@ -1,0 +1,1 @@
+"""Compare Lectern's load generator with others."""

@@ -1,0 +1,1 @@
+"""Measure what a feature costs a request."""

@@ -1,0 +1,1 @@
+"""Measure how good drift detection and served answers are."""

@@ -1,0 +1,1 @@
+"""Compare Lectern with other servers."""

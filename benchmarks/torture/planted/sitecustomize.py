@@ -1,5 +1,0 @@
-"""Python imports this before anything else when its folder is on the path: how faults get into a real server."""
-
-from benchmarks.torture.faults import plant
-
-plant()

@@ -1,0 +1,1 @@
+"""Describe, sign and check the files that a trained model is served from."""

@@ -1,0 +1,1 @@
+"""Read request bodies and write answers."""

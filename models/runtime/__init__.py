@@ -1,0 +1,1 @@
+"""Open ONNX sessions and predict with them."""

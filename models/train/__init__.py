@@ -1,0 +1,1 @@
+"""Train models and run experiments from the command line."""

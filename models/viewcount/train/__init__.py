@@ -1,0 +1,1 @@
+"""Train view-count models."""

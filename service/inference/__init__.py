@@ -1,0 +1,1 @@
+"""Take requests for a model through its queue and its micro-batches."""

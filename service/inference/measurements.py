@@ -1,0 +1,177 @@
+"""Measure one model's requests and micro-batches."""
+
+from collections.abc import Collection, Iterable, Sequence
+from time import monotonic, time
+from typing import NamedTuple
+
+from models.budget import Budget
+from models.errors import HttpError
+from service.inference.request_queue import Entry, Pending
+from service.telemetry.exemplars import Exemplars
+from service.telemetry.fast_values import Cell, Spread, Tally
+from service.telemetry.metrics import (
+    BATCH,
+    COMPUTE,
+    EXPIRED,
+    EXPIRED_TOTAL,
+    FILL,
+    IN_FLIGHT,
+    LAST,
+    LATENCY,
+    LATENCY_BUCKETS,
+    LIMIT,
+    OUTCOMES,
+    PADDING,
+    REFUSALS,
+    REFUSALS_TOTAL,
+    REQUEST_BYTES,
+    REQUESTS,
+    RESPONSE_BYTES,
+    STAGE,
+    STAGES,
+    WAITING,
+)
+
+
+class Answered(list[float]):
+    """How long the requests took that were answered since the last micro-batch ended, seconds.
+
+    Attributes:
+        last: Whose time is the last one.
+    """
+
+    last: Pending | None = None
+
+
+class Ledger:
+    """Counts how one model's requests ended and how long they took.
+
+    A request is counted before its answer leaves: whatever a caller has seen is counted, even if this process is killed
+    in the next instant.
+
+    Args:
+        model: Whose.
+        version: Of it.
+        answered: Its ``Meter``'s, which takes the times at the end of each micro-batch.
+    """
+
+    def __init__(self, model: str, version: str, answered: Answered) -> None:
+        self._answered = answered
+        self._outcomes = Tally(REQUESTS, OUTCOMES, model=model, version=version)
+        self._refusals = Tally(REFUSALS_TOTAL, REFUSALS, model=model)
+        ok, sent = Cell(REQUESTS, model=model, version=version, outcome="ok"), Cell(RESPONSE_BYTES, model=model)
+        received, open_now = Cell(REQUEST_BYTES, model=model), Cell(IN_FLIGHT, model=model)
+        self._ok, self._ok_place = ok.numbers, ok.place
+        self._sent, self._sent_place = sent.numbers, sent.place
+        self._received, self._received_place = received.numbers, received.place
+        self._open, self._open_place = open_now.numbers, open_now.place
+
+    def begin(self) -> None:
+        """Note that a request's headers are here; it ends by ``answer``, ``fail`` or ``abandon``."""
+        self._open[self._open_place] += 1.0
+
+    def read(self, length: int) -> None:
+        """Note that its body is here, of so many bytes."""
+        self._received[self._received_place] += length
+
+    def answer(self, pending: Pending, seconds: float, length: int) -> None:
+        """Note the end of one request that is answered, the time it took, and the bytes of its answer."""
+        self._ok[self._ok_place] += 1.0
+        self._sent[self._sent_place] += length
+        self._open[self._open_place] -= 1.0
+        self._answered.append(seconds)
+        self._answered.last = pending
+
+    def fail(self, error: HttpError) -> None:
+        """Note the end of one request that gets an error."""
+        self._open[self._open_place] -= 1.0
+        self.refuse(error)
+
+    def abandon(self) -> None:
+        """Note the end of one request whose caller has left."""
+        self._open[self._open_place] -= 1.0
+        self._outcomes.add("disconnected")
+
+    def refuse(self, error: HttpError) -> None:
+        """Note a request that got an error before anything of it was begun."""
+        self._outcomes.add(error.code)
+        if error.refusal:
+            self._refusals.add(error.refusal)
+
+
+class Ran(NamedTuple):
+    """When a micro-batch's run began and when its outputs were there, on the monotonic clock."""
+
+    began: float
+    ended: float
+
+
+class Meter:
+    """Measures one model's micro-batches: a few steps for each, however many requests are in it.
+
+    Attributes:
+        waiting: Instances that wait in this process.
+        answered: Since the last micro-batch ended.
+    """
+
+    def __init__(self, model: str, version: str, budget: Budget, queue_limit: int) -> None:
+        self._budget = budget
+        self._encode, self._queue, self._infer, self._decode = (
+            Spread(STAGE, model=model, stage=stage) for stage in STAGES
+        )
+        self._latency = Spread(LATENCY, model=model, version=version)
+        self._sizes, self._fill = Spread(BATCH, model=model), Spread(FILL, model=model)
+        self._padding = Spread(PADDING, model=model) if budget.is_padded else None
+        self._expired = Tally(EXPIRED_TOTAL, EXPIRED, model=model)
+        self._compute, self._last = Cell(COMPUTE, model=model), Cell(LAST, model=model)
+        self.waiting = Cell(WAITING, model=model)
+        self.answered = Answered()
+        self._exemplars = Exemplars("lectern_request_seconds", LATENCY_BUCKETS, model=model, version=version)
+        Cell(LIMIT, model=model).set(queue_limit)
+
+    def begin(self, batch: Sequence[Entry], now: float) -> None:
+        """A micro-batch begins."""
+        costs = [cost for _, _, cost in batch]
+        units = self._budget.units(costs)
+        self._sizes.add(len(costs))
+        self._fill.add(units / self._budget.batch)
+        if self._padding is not None:
+            self._padding.add(1 - sum(costs) / units if units else 0.0)
+        self._encode.add_all([pending.queued - pending.started for pending, place, _ in batch if not place])
+        self._queue.add_all([now - pending.queued for pending in requests(batch)])
+
+    def end(self, batch: Sequence[Entry], ran: Ran) -> None:
+        """Its outputs have become answers."""
+        count = len(requests(batch))
+        self._infer.add(ran.ended - ran.began, count)
+        self._decode.add((monotonic() - ran.ended) / count, count)
+        now, answered = time(), self.answered
+        if answered.last is not None:
+            last = answered.last
+            self._exemplars.note(last.request_id, last.parent, answered[-1], now)
+            answered.last = None
+        self._latency.add_all(answered)
+        answered.clear()
+        self._last.set(now)
+
+    def spend(self, seconds: float) -> None:
+        """A micro-batch took a lane for so long."""
+        self._compute.add(seconds)
+
+    def drop(self, entries: Iterable[Entry]) -> None:
+        """Samples never reach the model, because their requests are over."""
+        for pending, _, _ in entries:
+            self._expired.add(pending.dropped)
+
+
+def requests(batch: Sequence[Entry]) -> Collection[Pending]:
+    """The requests that have instances in a micro-batch, each once."""
+    first = [pending for pending, place, _ in batch if not place]
+    return first if len(first) == len(batch) else {pending for pending, _, _ in batch}
+
+
+def note(batch: Sequence[Entry], ran: Ran) -> None:
+    """Let each request in a micro-batch know how long its run took."""
+    for pending in requests(batch):
+        pending.inferring += ran.ended - ran.began
+        pending.ready = ran.ended

@@ -1,0 +1,290 @@
+"""What callers ask of jobs: submit, look, download, cancel."""
+
+import asyncio
+import hashlib
+import re
+import secrets
+import sys
+from collections.abc import MutableMapping, Sequence
+from time import time
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Struct
+
+from models.errors import (
+    ArtifactError,
+    BodyTooLarge,
+    Draining,
+    Fault,
+    Forbidden,
+    HttpError,
+    InvalidRequest,
+    MethodNotAllowed,
+    Overloaded,
+    UnknownVersion,
+    UnsupportedMediaType,
+)  # fmt: skip
+from service.auth.api_keys import ADMIN, JOBS
+from service.auth.callers import Caller
+from service.inference.gateway import Desk
+from service.jobs.download import Download
+from service.jobs.job_request import Order, UploadOrder, read_order, read_query
+from service.jobs.paths import Place, open_place
+from service.jobs.representation import to_json
+from service.jobs.scheduler import Foreman, tell
+from service.jobs.store import Book, Job, same
+from service.jobs.upload import receive_file
+from service.messages.headers import Header, admit, request_id
+from service.messages.request_body import Receive, read_body
+from service.messages.response import JSON, Reply
+from service.store.catalog import find_version
+
+ROUTE = re.compile(r"/v1/jobs(?:/([0-9a-f]{32})(/result)?)?")
+COMMAND = (sys.executable, "-m", "service.scoring")
+MOST_UPLOADS = 64
+METHODS = {None: "GET, HEAD, POST", "": "GET, HEAD, DELETE", "/result": "GET, HEAD"}
+_KEY = re.compile(rb"[!-~]{1,255}")
+Scope = MutableMapping[str, Any]
+
+
+class Visitor(Struct, frozen=True):
+    """Who asks.
+
+    Attributes:
+        owner: The name of the key; empty without keys.
+        sees: Whose jobs it may see; ``None``: everybody's.
+        may_submit: Whether it may ask for a job.
+    """
+
+    owner: str = ""
+    sees: str | None = None
+    may_submit: bool = True
+
+
+class Listing(Struct, frozen=True, forbid_unknown_fields=True):
+    """The query of ``GET /v1/jobs``."""
+
+    limit: int = 100
+    before: str | None = None
+
+
+def visitor(caller: Caller | None) -> Visitor:
+    """What a caller, who may ask for jobs, may do; without keys everybody may do everything."""
+    if caller is None:
+        return Visitor()
+    is_admin = bool(caller.roles & ADMIN)
+    return Visitor(caller.key.name, None if is_admin else caller.key.name, bool(caller.roles & JOBS))
+
+
+class Jobs:
+    """The jobs of one gateway process, which it shares with all others of the same home.
+
+    Attributes:
+        foreman: Stands for running them.
+    """
+
+    def __init__(self, desk: Desk, place: Place, command: Sequence[str] = COMMAND) -> None:
+        self.desk, self.place, self.settings = desk, place, desk.settings
+        self.book = Book(place.book)
+        self.foreman = Foreman(self.book, place, desk.settings, command, lambda: desk.is_draining)
+        self._uploads = 0
+        self._standing: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Stand for running the jobs from now on."""
+        self._standing = asyncio.create_task(self.foreman.stand())
+
+    async def end(self) -> None:
+        """Pause what runs here."""
+        self.foreman.is_over = True
+        if self._standing is not None:
+            await asyncio.wait([self._standing])
+
+    async def answer(self, scope: Scope, receive: Receive, match: "re.Match[str]") -> Reply | Download:
+        """The answer to one request whose caller may ask for jobs.
+
+        Args:
+            scope: ASGI's.
+            receive: ASGI's.
+            match: ``ROUTE`` matched with its path.
+
+        Raises:
+            HttpError: What is to be said instead.
+            Disconnected: If the caller is gone.
+        """
+        identity, what = match[1], match[2] if match[1] is None else match[2] or ""
+        method, headers = scope["method"], list(scope["headers"])
+        if method not in METHODS[what].split(", "):
+            raise MethodNotAllowed(f"only {METHODS[what]} is allowed here", METHODS[what])
+        access = self.desk.access
+        who = visitor(None if access is None else access.caller(headers))
+        if method == "POST":
+            return await self._submit(scope, receive, who, headers)
+        if identity is None:
+            listing = _listing(_pairs(scope))
+            found = await asyncio.to_thread(self.book.all, who.sees, listing.limit, listing.before)
+            return _reply(200, to_json(found), headers, method)
+        if method == "DELETE":
+            return await self._cancel(identity, who, headers)
+        job = await asyncio.to_thread(self.book.get, identity, who.sees)
+        if what:
+            return Download(job, self.place.output(job), method, dict(headers))
+        return _reply(200, to_json(job), headers, method)
+
+    async def _cancel(self, identity: str, who: Visitor, headers: list[Header]) -> Reply:
+        job = await asyncio.to_thread(self.book.cancel, identity, who.sees, time())
+        if job is None:
+            await asyncio.to_thread(self.place.remove, identity)
+            return _reply(204, b"", headers)
+        return _reply(200, to_json(job), headers)
+
+    # Submit.
+
+    async def _submit(self, scope: Scope, receive: Receive, who: Visitor, headers: list[Header]) -> Reply:
+        if not who.may_submit:
+            raise Forbidden("this key may not ask for jobs")
+        if self.desk.is_draining:
+            raise Draining("the service is stopping; ask another one")
+        found = dict(headers)
+        key = _key(found)
+        if not scope.get("query_string"):
+            admit(headers, found, (JSON.decode(),), self.settings)
+            return await self._order(
+                read_order(await read_body(receive, self.desk.body_room, self.settings)), who, key, headers
+            )
+        try:
+            return await self._take(receive, read_query(_pairs(scope), UploadOrder), who, key, headers)
+        except HttpError as error:
+            error.is_last = error.is_last or _has_body(found)  # the rest of it is never read
+            raise
+
+    async def _order(self, order: Order, who: Visitor, key: str | None, headers: list[Header]) -> Reply:
+        payload = hashlib.sha256(msgspec.json.encode(order, order="deterministic")).hexdigest()
+        if key is not None and (known := await asyncio.to_thread(self.book.known, who.owner, key)) is not None:
+            # Before anything else: neither the input nor the model need be there any more.
+            return _accepted(same(known, payload), headers, is_new=False)
+        await asyncio.to_thread(self.place.find, order.input)
+        job = await self._job(order, who, key)
+        job = msgspec.structs.replace(job, payload=payload, input=order.input)
+        return await self._write_down(job, headers)
+
+    async def _take(
+        self, receive: Receive, order: UploadOrder, who: Visitor, key: str | None, headers: list[Header]
+    ) -> Reply:
+        limit, patience = self.settings.jobs_upload_bytes, self.settings.body_timeout_seconds
+        _check_upload(dict(headers), limit)
+        job = msgspec.structs.replace(await self._job(order, who, key), suffix=order.format)
+        if self._uploads >= MOST_UPLOADS:
+            raise Overloaded("too many inputs are arriving, try again")
+        self._uploads += 1
+        is_kept = False
+        try:
+            await asyncio.to_thread(self.place.make_folder, job.id)
+            content = await receive_file(receive, self.place.upload(job), limit, patience)
+            asked = msgspec.json.encode(order, order="deterministic") + content.encode()
+            job = msgspec.structs.replace(job, payload=hashlib.sha256(asked).hexdigest())
+            answer = await self._write_down(job, headers)
+            is_kept = answer.status == 202
+            return answer
+        finally:
+            self._uploads -= 1
+            if not is_kept:
+                await asyncio.to_thread(self.place.remove, job.id)
+
+    async def _job(self, order: Order | UploadOrder, who: Visitor, key: str | None) -> Job:
+        """A new job; what was live when it was asked is what it will be scored by, whenever that is."""
+        name, _, version = order.model.partition(":")
+        live = self.desk.find(name).manifest
+        tag = order.model if version else live.tag
+        if tag != live.tag:
+            try:
+                await asyncio.to_thread(find_version, tag)
+            except ArtifactError as error:
+                raise UnknownVersion(f"{tag} is not in the model store, or must not be served") from error
+        return Job(
+            id=secrets.token_hex(16),
+            owner=who.owner,
+            key=key,
+            payload="",
+            model=tag,
+            input=None,
+            suffix="",
+            output_format=order.output_format,
+            options=order.options,
+            created=time(),
+        )
+
+    async def _write_down(self, job: Job, headers: list[Header]) -> Reply:
+        if job.input is not None:
+            await asyncio.to_thread(self.place.make_folder, job.id)
+        try:
+            written, is_new = await asyncio.to_thread(self.book.submit, job, self.settings.jobs_queued)
+        except BaseException:
+            await asyncio.to_thread(self.place.remove, job.id)
+            raise
+        if is_new:
+            tell("job_queued", job)
+        else:
+            await asyncio.to_thread(self.place.remove, job.id)
+        return _accepted(written, headers, is_new=is_new)
+
+
+def open_jobs(desk: Desk) -> Jobs | None:
+    """The jobs of this process; ``None`` where there is no storage root.
+
+    Raises:
+        SettingsError: If the storage root is none.
+    """
+    return Jobs(desk, open_place(desk.settings)) if desk.settings.jobs_root else None
+
+
+def _pairs(scope: Scope) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(scope.get("query_string", b"").decode(), keep_blank_values=True, max_num_fields=32)
+    except ValueError as error:  # too many, or not UTF-8
+        raise _refused("query", "cannot be read") from error
+
+
+def _listing(pairs: list[tuple[str, str]]) -> Listing:
+    listing = read_query(pairs, Listing)
+    if not 1 <= listing.limit <= 1000:
+        raise _refused("limit", "expected 1 to 1000")
+    return listing
+
+
+def _key(found: dict[bytes, bytes]) -> str | None:
+    given = found.get(b"idempotency-key")
+    if given is None:
+        return None
+    if not _KEY.fullmatch(given.strip()):
+        raise _refused("idempotency-key", "expected 1 to 255 visible ASCII characters")
+    return given.strip().decode()
+
+
+def _check_upload(found: dict[bytes, bytes], limit: int) -> None:
+    if found.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+        raise UnsupportedMediaType("send a compressed file without content-encoding, and say so in `format`")
+    length = found.get(b"content-length", b"0").strip()
+    if length.isdigit() and int(length[:20]) > limit:
+        raise BodyTooLarge(f"the input may have {limit} bytes")
+
+
+def _has_body(found: dict[bytes, bytes]) -> bool:
+    return b"transfer-encoding" in found or found.get(b"content-length", b"0").strip(b" 0") != b""
+
+
+def _refused(place: str, reason: str) -> InvalidRequest:
+    return InvalidRequest("a value makes no sense", [Fault((place,), reason)])
+
+
+def _accepted(job: Job, headers: list[Header], *, is_new: bool) -> Reply:
+    answer = _reply(202 if is_new else 200, to_json(job), headers)
+    answer.headers.append((b"location", b"/v1/jobs/" + job.id.encode()))
+    return answer
+
+
+def _reply(status: int, body: bytes, headers: list[Header], method: str = "GET") -> Reply:
+    told = [(b"content-type", JSON)] if status != 204 else []
+    return Reply(status, told, request_id(dict(headers)), b"" if method == "HEAD" else body)

@@ -1,0 +1,1 @@
+"""Represent HTTP requests and responses as values, without I/O."""

@@ -1,0 +1,1 @@
+"""Watch and replace processes, and adapt the libraries they run."""

@@ -1,0 +1,1 @@
+"""Replace one version of a model by another while it is served."""

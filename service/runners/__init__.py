@@ -1,0 +1,1 @@
+"""Run models, in this process or in one of their own."""

@@ -1,0 +1,1 @@
+"""Run a job: plan, ledger, workspace and output."""

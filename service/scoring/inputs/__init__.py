@@ -1,0 +1,1 @@
+"""Read rows of every input format."""

@@ -1,0 +1,1 @@
+"""Write Parquet, CSV and JSON lines."""

@@ -1,0 +1,1 @@
+"""Score one part of an input and encode its rows."""

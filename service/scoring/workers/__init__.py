@@ -1,0 +1,1 @@
+"""Run parts on worker processes, here or on a Ray cluster."""

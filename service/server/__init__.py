@@ -1,0 +1,1 @@
+"""Listen: connections, the fast path, routes, limits and shutdown."""

@@ -1,0 +1,1 @@
+"""Find installed models and remember which versions are active."""

@@ -1,0 +1,54 @@
+"""Which versions have been brought live while the service ran: a file in ``BENTOML_HOME`` that all processes follow."""
+
+import os
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import msgspec
+
+from models.errors import SettingsError
+from service.settings.environment import home
+
+FILE = "lectern-live.json"
+
+
+class Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The version that serves, the one before it, and whether the model was taken out of service."""
+
+    version: str
+    previous: str
+    is_unloaded: bool = False
+
+
+def path() -> Path:
+    """Where the file is."""
+    return home() / FILE
+
+
+def read_live() -> dict[str, Live]:
+    """What has been brought live, by model; empty when nothing has.
+
+    Raises:
+        SettingsError: If the file is not what ``write_live`` wrote.
+    """
+    try:
+        return msgspec.json.decode(path().read_bytes(), type=dict[str, Live])
+    except FileNotFoundError:
+        return {}
+    except msgspec.MsgspecError as error:
+        raise SettingsError(f"{path()}: {error}; mend it, or delete it to serve the repository's versions") from error
+
+
+def write_live(live: dict[str, Live]) -> None:
+    """Replace the file at once: whoever reads meanwhile reads the old one or the new one, also after a power cut."""
+    target = path()
+    with NamedTemporaryFile(dir=target.parent, prefix=FILE, delete=False) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(live)) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

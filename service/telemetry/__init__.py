@@ -1,0 +1,1 @@
+"""Expose metrics, logs, traces and drift."""
