@@ -1,3 +1,3 @@
-"""What produces every number in the documentation."""
+"""Measure every number in the documentation."""
 
 import models  # noqa: F401  # before ONNX Runtime: it says that nothing is reported

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from models.artifact.device_certificate import UNMEASURED, DeviceChoice
+from models.artifact.device_certificate import UNMEASURED, DevicePlacement
 from models.artifact.drift_profile import describe_feature
 from models.artifact.manifest import MANIFEST_FILE, MODEL_FILE, read_artifact
 from models.artifact.onnx_allowlist import find_size_nodes
@@ -179,7 +179,7 @@ def _describe_nodes(folder: Path) -> None:
         click.echo(f"  {kind}: {operators.total()} nodes, {dict(sorted(operators.items()))}")
 
 
-def _describe_device(choice: DeviceChoice) -> None:
+def _describe_device(choice: DevicePlacement) -> None:
     click.echo(f"  device            {choice.chosen or 'not chosen'}: {choice.reason}")
     proof = choice.proof
     if proof is None:

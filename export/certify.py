@@ -21,7 +21,7 @@ from export.artifact import write_artifact
 from export.convert import OPSET, run_torch, to_onnx
 from export.operators import check_operators
 from export.profile import make_profile
-from models.artifact.device_certificate import UNMEASURED, DeviceChoice
+from models.artifact.device_certificate import UNMEASURED, DevicePlacement
 from models.artifact.manifest import (
     FORMAT,
     MANIFEST_FILE,
@@ -133,7 +133,7 @@ def with_device(manifest: Manifest, content: bytes, learner: Learner) -> Manifes
         try:
             choice = certify_device(manifest, content, compute_of("cuda"), data=learner.data, net=learner.net)
         except LecternError as error:
-            choice = DeviceChoice(chosen="cpu", reason=f"not proved on the GPU: {error}")
+            choice = DevicePlacement(chosen="cpu", reason=f"not proved on the GPU: {error}")
     return msgspec.structs.replace(manifest, device=choice)
 
 

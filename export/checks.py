@@ -11,7 +11,7 @@ from msgspec import structs
 from torch import nn
 
 from export.convert import example_feeds, run_torch
-from models.artifact.manifest import BatchInvariance, BatchNorm, Parity, Score
+from models.artifact.manifest import BatchInvariance, BatchNorm, CertifiedScore, Parity
 from models.card import AnyCard, Array, Assets, Prediction
 from models.errors import CertificateError
 from models.runtime.predictor import Predictor
@@ -137,7 +137,7 @@ def words(prediction: Prediction) -> dict[str, Any]:
     return {key: value for key, value in prediction.items() if not isinstance(value, np.ndarray | np.generic | float)}
 
 
-def check_score(data: Data, torch_predictor: Predictor, onnx_predictor: Predictor) -> Score:
+def check_score(data: Data, torch_predictor: Predictor, onnx_predictor: Predictor) -> CertifiedScore:
     """The whole test set, as requests, through both.
 
     Raises:
@@ -152,7 +152,7 @@ def check_score(data: Data, torch_predictor: Predictor, onnx_predictor: Predicto
         raise CertificateError(f"{changes} of {len(requests)} test answers changed their label")
     if abs(scores[0] - scores[1]) > 1e-5 * max(1.0, abs(scores[0])):
         raise CertificateError(f"the test {data.metric.name} moved from {scores[0]} to {scores[1]}")
-    return Score(
+    return CertifiedScore(
         metric=data.metric.name,
         unit=data.metric.unit,
         instances=len(requests),

@@ -25,7 +25,7 @@ from export.device_checks import (
     full_batch,
 )
 from export.reference import EVALUATOR, TORCH, graph_float64, torch_float64
-from models.artifact.device_certificate import DeviceChoice, DeviceProof, Timing
+from models.artifact.device_certificate import DevicePlacement, DeviceProof, Timing
 from models.artifact.manifest import Manifest, read_artifact
 from models.artifact.onnx_allowlist import find_size_nodes
 from models.errors import CertificateError, DeviceError
@@ -42,7 +42,7 @@ CLEARLY = 0.9
 
 def certify_device(
     manifest: Manifest, content: bytes, compute: Compute, *, data: Data | None = None, net: nn.Module | None = None
-) -> DeviceChoice:
+) -> DevicePlacement:
     """Prove a model on a device and measure it there and on the CPU.
 
     Args:
@@ -125,7 +125,7 @@ def _best_seconds(predictor: Predictor, samples: list[object]) -> float:
     return min(times)
 
 
-def choose(timings: list[Timing], proof: DeviceProof) -> DeviceChoice:
+def choose(timings: list[Timing], proof: DeviceProof) -> DevicePlacement:
     """The GPU where it takes clearly less time for the largest micro-batch measured, else the CPU.
 
     Where no GPU was measured nothing is chosen.
@@ -134,12 +134,12 @@ def choose(timings: list[Timing], proof: DeviceProof) -> DeviceChoice:
     told = f"{full.instances} instances take {full.cpu_seconds * 1e3:.3g} ms on the CPU"
     told += f" and {full.device_seconds * 1e3:.3g} ms on {proof.device}"
     if proof.provider != CUDA_PROVIDER:
-        return DeviceChoice(chosen=None, reason=f"no GPU was measured; {told}", timings=timings, proof=proof)
+        return DevicePlacement(chosen=None, reason=f"no GPU was measured; {told}", timings=timings, proof=proof)
     is_faster = full.device_seconds < CLEARLY * full.cpu_seconds
-    return DeviceChoice(chosen="cuda" if is_faster else "cpu", reason=told, timings=timings, proof=proof)
+    return DevicePlacement(chosen="cuda" if is_faster else "cpu", reason=told, timings=timings, proof=proof)
 
 
-def add_device(folder: Path, choice: DeviceChoice) -> Manifest:
+def add_device(folder: Path, choice: DevicePlacement) -> Manifest:
     """Write what was proved on a GPU into an artifact: the same weights, another digest; a signature is to be renewed.
 
     Raises:

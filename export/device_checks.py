@@ -21,7 +21,7 @@ REPEATS = 20
 UNORDERED = frozenset(("ScatterElements", "ScatterND"))
 
 
-class Company(NamedTuple):
+class BatchMates(NamedTuple):
     """In how many companies requests were computed, and by how much an answer differed from the answer alone."""
 
     companies: int
@@ -83,7 +83,7 @@ def check_repeats(predictor: Predictor, operators: Iterable[str], tolerance: Tol
     return is_same
 
 
-def check_company(predictor: Predictor, tolerance: Tolerance) -> Company:
+def check_company(predictor: Predictor, tolerance: Tolerance) -> BatchMates:
     """Random requests alone against in companies of several sizes and orders.
 
     Raises:
@@ -101,7 +101,7 @@ def check_company(predictor: Predictor, tolerance: Tolerance) -> Company:
             for row, answer in zip(rows, predictor.infer([samples[row] for row in rows]), strict=True):
                 worst = max(worst, _difference(answer, alone[row], tolerance))
             companies += 1
-    return Company(companies, worst)
+    return BatchMates(companies, worst)
 
 
 def _difference(found: Prediction, wanted: Prediction, tolerance: Tolerance) -> float:

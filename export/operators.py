@@ -1,4 +1,4 @@
-"""What an ONNX graph may contain: every node of the graph, its subgraphs and functions is looked at."""
+"""Check what an ONNX graph contains: every node of the graph, its subgraphs and functions."""
 
 from collections.abc import Iterator
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from models.artifact.drift_profile import Feature, Floats, Profile, stability_index
-from models.card import Array, Trait
+from models.card import Array, DriftFeature
 from models.runtime.predictor import Predictor
 from models.training.datasets import Data
 
@@ -65,7 +65,9 @@ def _chunks(instances: Iterator[Any]) -> Iterator[list[Any]]:
         yield chunk
 
 
-def make_feature(trait: Trait, usual: Array, validation: Array, split: str, assets: Any, seed: int = 0) -> Feature:
+def make_feature(
+    trait: DriftFeature, usual: Array, validation: Array, split: str, assets: Any, seed: int = 0
+) -> Feature:
     """What is usual of one feature.
 
     Args:

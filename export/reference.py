@@ -1,4 +1,4 @@
-"""What a device is held against: the same mathematics in float64, by torch or by ONNX's own slow evaluator."""
+"""Compute in float64 what a device is compared with, by torch or by ONNX's own slow evaluator."""
 
 from copy import deepcopy
 from typing import Any

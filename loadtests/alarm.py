@@ -24,7 +24,7 @@ class _Setting(ctypes.Structure):
     _fields_ = (("interval", _Time), ("value", _Time))
 
 
-class Alarm:
+class Timer:
     """Wakes one greenlet; to be closed after use."""
 
     def __init__(self) -> None:

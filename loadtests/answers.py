@@ -1,4 +1,4 @@
-"""Whether an answer is right: its form by the card, its content by what the same question was answered unloaded."""
+"""Check answers: their form by the card, their content by the answer to the same question without load."""
 
 import math
 from typing import Annotated, Any, NotRequired, get_origin, get_type_hints

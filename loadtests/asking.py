@@ -10,11 +10,11 @@ import gevent.event
 from gevent.pool import Group
 from geventhttpclient.response import HTTPParseError
 
-from loadtests.alarm import Alarm
-from loadtests.plan import Offer
+from loadtests.alarm import Timer
+from loadtests.plan import ArrivalPlan
 from loadtests.records import OK, Records
-from loadtests.targets import Ask, Target, find_targets
-from loadtests.wire import Wire
+from loadtests.targets import Ask, LoadTarget, find_targets
+from loadtests.wire import HttpClient
 
 SILENT, BROKEN_HTTP = "no answer in time", "broken HTTP"
 UNREACHABLE, BROKEN_OFF = "no connection", "connection broke"
@@ -26,11 +26,11 @@ LAST_SECONDS = 2.0
 Fire = Callable[..., Any]
 
 
-class Failure(Exception):
+class RequestFailure(Exception):
     """Why a request failed."""
 
 
-class Round:
+class GeneratorRound:
     """One offer under way; a request that ends after it still belongs to it.
 
     Attributes:
@@ -38,7 +38,7 @@ class Round:
         cpu_share: Of a core, in the counted part.
     """
 
-    def __init__(self, offer: Offer, stopped: gevent.event.Event) -> None:
+    def __init__(self, offer: ArrivalPlan, stopped: gevent.event.Event) -> None:
         self.offer, self.stopped, self.records = offer, stopped, Records()
         self.began, self.cpu_share = perf_counter(), 0.0
         self._counted = self.began, process_time()
@@ -55,7 +55,7 @@ class Round:
         self._warm.kill()
 
 
-class Asker:
+class Generator:
     """Asks questions for any number of greenlets.
 
     Args:
@@ -67,14 +67,14 @@ class Asker:
     """
 
     def __init__(self, ask: Ask, fire: Fire) -> None:
-        self.wire, self._fire, self._timeout = Wire(ask.host, key=ask.key, timeout=ask.timeout), fire, ask.timeout
-        self.targets: list[Target] = find_targets(ask, self.wire)
+        self.wire, self._fire, self._timeout = HttpClient(ask.host, key=ask.key, timeout=ask.timeout), fire, ask.timeout
+        self.targets: list[LoadTarget] = find_targets(ask, self.wire)
         # The pool of questions stays; walking through it again and again would make requests late.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
 
-    def ask(self, number: int, question: int, due: float, round_: Round | None = None) -> str:
+    def ask(self, number: int, question: int, due: float, round_: GeneratorRound | None = None) -> str:
         """Ask one model one question that was due at a moment; note and return what became of it."""
         target = self.targets[number]
         lag, length = perf_counter() - due, 0
@@ -101,12 +101,12 @@ class Asker:
             name=target.path,
             response_time=1000 * latency,
             response_length=length,
-            exception=None if outcome == OK else Failure(outcome),
+            exception=None if outcome == OK else RequestFailure(outcome),
             context={},
         )
         return outcome
 
-    def offer(self, round_: Round) -> None:
+    def offer(self, round_: GeneratorRound) -> None:
         """Send every request of an open loop when it is due, each on its own greenlet, and wait for the answers."""
         group = Group()
         sending = gevent.spawn(self._send, round_, group)
@@ -118,8 +118,8 @@ class Asker:
         group.join(LAST_SECONDS if round_.stopped.is_set() else self._timeout)
         group.kill()
 
-    def _send(self, round_: Round, group: Group) -> None:
-        offer, began, alarm = round_.offer, round_.began, Alarm()
+    def _send(self, round_: GeneratorRound, group: Group) -> None:
+        offer, began, alarm = round_.offer, round_.began, Timer()
         times = offer.schedule().tolist()
         choices = offer.choices([target.weight for target in self.targets], len(times)).tolist()
         counts = [len(target.requests) for target in self.targets]

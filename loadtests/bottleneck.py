@@ -1,8 +1,8 @@
-"""What, other than the service, was in the way: a busy generator, or a machine that is full."""
+"""Find what other than the service was in the way: a busy generator, or a machine that is full."""
 
 from typing import NamedTuple
 
-from loadtests.result import Part, Used
+from loadtests.result import ModelResult, Used
 from loadtests.task import Objective, Patience
 
 BUSY_MACHINE = 0.92
@@ -20,7 +20,7 @@ class Bottleneck(NamedTuple):
     why: str
 
 
-def find_bottleneck(part: Part, used: Used, objective: Objective, patience: Patience) -> Bottleneck | None:
+def find_bottleneck(part: ModelResult, used: Used, objective: Objective, patience: Patience) -> Bottleneck | None:
     """What made the generator late, or took the cores that the service needed; ``None`` when nothing did.
 
     A late generator on a machine whose cores are all busy is no sign of a busy generator: whoever took the cores is.

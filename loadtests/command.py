@@ -18,11 +18,11 @@ from loadtests.limit import own_limit
 from loadtests.mlperf.command import mlperf
 from loadtests.objectives import read_objectives
 from loadtests.options import ABOVE_0, AT_LEAST_0, FILE, Finite, OneLineGroup, read_data, read_weights, readable, shared
-from loadtests.plan import Arrivals, Phase
-from loadtests.result import Result
+from loadtests.plan import Arrivals, LoadPhase
+from loadtests.result import LoadResult
 from loadtests.start import Workers, locust
 from loadtests.targets import Ask
-from loadtests.task import Hunt, Objective, Task
+from loadtests.task import CapacitySearch, LoadTask, Objective
 from loadtests.words import plan_capacity, summary
 
 OUT = Path("runs/load")
@@ -61,7 +61,7 @@ def run(
 ) -> None:
     """Offer one profile, and say whether the service kept its objective."""
     times = None
-    phases: list[Phase]
+    phases: list[LoadPhase]
     if profile == profiles.REPLAY:
         if log is None:
             raise click.UsageError("a replay needs --log")
@@ -76,16 +76,22 @@ def run(
 @main.command()
 @click.option("--model", required=True, help="Whose capacity; several with weights: viewcount=8,image=2.")
 @click.option(
-    "--start", type=ABOVE_0, default=Hunt().start, show_default=True, help="Requests per second of the first window."
+    "--start",
+    type=ABOVE_0,
+    default=CapacitySearch().start,
+    show_default=True,
+    help="Requests per second of the first window.",
 )
-@click.option("--most", type=ABOVE_0, default=Hunt().most, show_default=True, help="Above this nothing is tried.")
+@click.option(
+    "--most", type=ABOVE_0, default=CapacitySearch().most, show_default=True, help="Above this nothing is tried."
+)
 @click.option(
     "--window", type=ABOVE_0, default=5.0, show_default=True, help="Seconds of a try; shorter is quicker and less sure."
 )
 @click.option(
     "--closeness",
     type=Finite(1, min_open=True),
-    default=Hunt().closeness,
+    default=CapacitySearch().closeness,
     show_default=True,
     help="Ratio of what held and what did not.",
 )
@@ -101,7 +107,7 @@ def capacity(
     **options: Any,
 ) -> None:
     """Find the highest arrival rate at which the objective holds."""
-    hunt = Hunt(
+    hunt = CapacitySearch(
         start=start,
         most=most,
         warm_seconds=0.3 * window,
@@ -138,7 +144,7 @@ def compare(now: Path, earlier: Path, thresholds: Path) -> None:
 
 
 def _carry_out(
-    profile: str, phases: list[Phase], options: dict[str, Any], *, target_rate: float | None = None, **more: Any
+    profile: str, phases: list[LoadPhase], options: dict[str, Any], *, target_rate: float | None = None, **more: Any
 ) -> None:
     """Let Locust measure, and report."""
     weights, bounds = read_weights(options["models"]), readable(verdict.read_thresholds, options["thresholds"])
@@ -152,7 +158,7 @@ def _carry_out(
     out = (options["out"] or OUT / f"{profile}.json").resolve()
     readable(out.parent.mkdir, 0o777, True, True)
     with TemporaryDirectory(prefix="lectern-") as folder:
-        task = Task(
+        task = LoadTask(
             profile=profile,
             ask=Ask(
                 host=options["host"],
@@ -188,7 +194,7 @@ def _carry_out(
 
 
 def _conclude(
-    found: Result, out: Path, against: Path | None, thresholds: Path, *, is_short: bool, rate: float | None = None
+    found: LoadResult, out: Path, against: Path | None, thresholds: Path, *, is_short: bool, rate: float | None = None
 ) -> None:
     """Write verdict and page, say both, and end with the code; ``rate`` is to be planned for."""
     bounds = readable(verdict.read_thresholds, thresholds)

@@ -12,12 +12,12 @@ import msgspec
 
 from loadtests import figures, result, scrape, watch
 from loadtests.bottleneck import find_bottleneck
-from loadtests.plan import Offer, Phase, until
-from loadtests.records import Table, merge
-from loadtests.result import Finding, Metric, Used, Window
-from loadtests.search import Trial, highest_held, interrupted, judge, search
-from loadtests.task import Task
-from loadtests.wire import Wire
+from loadtests.plan import ArrivalPlan, LoadPhase, until
+from loadtests.records import RecordTable, merge
+from loadtests.result import Finding, MeasuredValue, TimeWindow, Used
+from loadtests.search import SearchStep, highest_held, interrupted, judge, search
+from loadtests.task import LoadTask
+from loadtests.wire import HttpClient
 
 PREPARE, READY, OFFER, RECORDS = "lectern-prepare", "lectern-ready", "lectern-offer", "lectern-records"
 STOP = "lectern-stop"
@@ -26,21 +26,21 @@ FAILED, INTERRUPTED = 3, 130
 INTERRUPTED_EARLY = "interrupted before anything was measured"
 
 
-class Broken(Exception):
+class LoadBroken(Exception):
     """The run cannot go on; the message says why."""
 
 
-class Measured(NamedTuple):
+class MeasuredLoad(NamedTuple):
     """What became of phases that were offered, those that were not counted first, and what was used meanwhile."""
 
-    phases: list[Phase]
-    table: Table
+    phases: list[LoadPhase]
+    table: RecordTable
     used: Used
-    metrics: list[Metric]
+    metrics: list[MeasuredValue]
     reconnections: int
 
 
-class Conductor:
+class Coordinator:
     """Runs one task on all workers and writes the result.
 
     Attributes:
@@ -51,12 +51,12 @@ class Conductor:
         stopped: Set when the run is interrupted.
     """
 
-    def __init__(self, runner: Any, task: Task) -> None:
+    def __init__(self, runner: Any, task: LoadTask) -> None:
         self.task, self.workers, self.families, self.is_done = task, 1, list[str](), False
         self._runner, self._models = runner, list[list[str]]()
         self._ready, self._records = list[dict[str, Any]](), list[dict[str, Any]]()
         self.stopped = gevent.event.Event()
-        self._wire = Wire(task.ask.host, key=task.ask.key, timeout=10)
+        self._wire = HttpClient(task.ask.host, key=task.ask.key, timeout=10)
         runner.register_message(READY, lambda msg, **_: self._ready.append(msg.data))
         runner.register_message(RECORDS, lambda msg, **_: self._records.append(msg.data))
 
@@ -67,7 +67,7 @@ class Conductor:
             found = self._hunt() if self.task.hunt else self._profile()
             result.write(found, Path(self.task.out))
             self._runner.environment.process_exit_code = 0
-        except (Broken, OSError) as error:
+        except (LoadBroken, OSError) as error:
             sys.stderr.write(f"lectern: {error}\n")
             self._runner.environment.process_exit_code = INTERRUPTED if self.stopped.is_set() else FAILED
         finally:
@@ -85,7 +85,7 @@ class Conductor:
         self._runner.send_message(PREPARE, {"ask": msgspec.json.encode(self.task.ask)})
         self._wait(self._ready, PREPARE_SECONDS, "was not prepared")
         if errors := sorted({message["error"] for message in self._ready} - {""}):
-            raise Broken("; ".join(errors))
+            raise LoadBroken("; ".join(errors))
         self._models = self._ready[0]["models"]
         self.families = sorted({family for *_, family in self._models})
 
@@ -93,24 +93,24 @@ class Conductor:
         with gevent.Timeout(seconds, False):
             while len(messages) < self.workers:
                 if self.stopped.is_set() and messages is self._ready:
-                    raise Broken(INTERRUPTED_EARLY)
+                    raise LoadBroken(INTERRUPTED_EARLY)
                 gevent.sleep(0.01)
         if len(messages) < self.workers:
-            raise Broken(f"after {seconds:.0f} s one of {self.workers} generator processes {what}")
+            raise LoadBroken(f"after {seconds:.0f} s one of {self.workers} generator processes {what}")
 
-    def _measure(self, phases: list[Phase], seed: int) -> Measured:
+    def _measure(self, phases: list[LoadPhase], seed: int) -> MeasuredLoad:
         """Offer phases, the uncounted ones first, and collect what became of the requests.
 
         Raises:
             Broken: If a process does not report.
         """
         task, self._records[:] = self.task, []
-        offer = Offer(phases=phases, arrivals=task.arrivals, seed=seed, times=task.times, workers=self.workers)
+        offer = ArrivalPlan(phases=phases, arrivals=task.arrivals, seed=seed, times=task.times, workers=self.workers)
         clients = [client.id for client in getattr(self._runner, "clients", {}).values()] or [None]
         for index, client in enumerate(clients):
             mine = msgspec.structs.replace(offer, index=index, users=task.users)
             self._runner.send_message(OFFER, {"offer": msgspec.json.encode(mine)}, client)
-        seen, counted = watch.Watch(task.ask.host), figures.counted_seconds(phases)
+        seen, counted = watch.ProcessWatch(task.ask.host), figures.counted_seconds(phases)
         began = perf_counter()
         self.stopped.wait(offer.seconds - counted)
         before = self._metrics()
@@ -124,7 +124,7 @@ class Conductor:
         used = msgspec.structs.replace(used, client_share=round(max(shares), 3), client_cores=round(sum(shares), 3))
         again = sum(message["reconnections"] for message in self._records)
         metrics = scrape.growth(before, after) if before and after else []
-        return Measured(phases, merge(self._records), used, metrics, again)
+        return MeasuredLoad(phases, merge(self._records), used, metrics, again)
 
     def _metrics(self) -> str:
         try:
@@ -133,26 +133,26 @@ class Conductor:
             return ""
         return answer.body.decode() if answer.status == 200 else ""
 
-    def _profile(self) -> result.Result:
+    def _profile(self) -> result.LoadResult:
         measured = self._measure(self.task.phases, self.task.seed)
         if not figures.counted_seconds(measured.phases):
-            raise Broken(INTERRUPTED_EARLY)
+            raise LoadBroken(INTERRUPTED_EARLY)
         return self._describe(measured)
 
-    def _hunt(self) -> result.Result:
+    def _hunt(self) -> result.LoadResult:
         """Try windows until the search ends; the last confirming window is what the report shows in detail."""
         assert self.task.hunt is not None  # the caller looked
         hunt, warm = search(self.task.hunt, self.task.objective), self.task.hunt.warm_seconds
-        windows, shown, trial = list[Window](), list[Measured](), next(hunt)
+        windows, shown, trial = list[TimeWindow](), list[MeasuredLoad](), next(hunt)
         while True:
             phases = [
-                Phase(name="warm-up", seconds=warm, rate=trial.rate, is_counted=False),
-                Phase(name=trial.stage, seconds=trial.seconds, rate=trial.rate),
+                LoadPhase(name="warm-up", seconds=warm, rate=trial.rate, is_counted=False),
+                LoadPhase(name=trial.stage, seconds=trial.seconds, rate=trial.rate),
             ]
             measured = self._measure(phases, self.task.seed + len(windows))
             if self.stopped.is_set():
                 if not shown:
-                    raise Broken(INTERRUPTED_EARLY)
+                    raise LoadBroken(INTERRUPTED_EARLY)
                 return self._found(interrupted(windows), windows, shown[0])
             windows.append(self._judge(trial, measured, warm))
             _tell(windows[-1])
@@ -164,12 +164,12 @@ class Conductor:
             except StopIteration as end:
                 return self._found(end.value, windows, shown[0])
 
-    def _found(self, finding: Finding, windows: list[Window], shown: Measured) -> result.Result:
+    def _found(self, finding: Finding, windows: list[TimeWindow], shown: MeasuredLoad) -> result.LoadResult:
         found = self._describe(shown)
         found.windows, found.finding = windows, msgspec.structs.replace(finding, held_rate=highest_held(windows))
         return found
 
-    def _judge(self, trial: Trial, measured: Measured, warm: float) -> Window:
+    def _judge(self, trial: SearchStep, measured: MeasuredLoad, warm: float) -> TimeWindow:
         objective, table = self.task.objective, figures.counted(measured.phases, measured.table)
         later = table.where(table.due > warm + trial.seconds / 2)
         return judge(
@@ -181,13 +181,13 @@ class Conductor:
             self.task.patience,
         )
 
-    def _describe(self, measured: Measured) -> result.Result:
+    def _describe(self, measured: MeasuredLoad) -> result.LoadResult:
         task, phases, table, used = self.task, measured.phases, measured.table, measured.used
         counts, seconds = figures.counted(phases, table), figures.counted_seconds(phases)
         whole = figures.part("counted", counts, seconds, task.objective)
         names = [model[0] for model in self._models]
         late = find_bottleneck(whole, used, task.objective, task.patience)
-        return result.Result(
+        return result.LoadResult(
             profile=task.profile,
             command=" ".join(task.command),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -216,7 +216,7 @@ class Conductor:
         )
 
 
-def _tell(window: Window) -> None:
+def _tell(window: TimeWindow) -> None:
     said = "void" if window.is_void else "held" if window.is_held else "missed"
     p99 = window.part.latency_ms.get("p99", float("nan"))
     sys.stderr.write(f"{window.stage:<9} {window.rate:>9,.1f} requests/s  {said:<6} p99 {p99:8.1f} ms  {window.why}\n")

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from loadtests.plan import Phase, phase_of
-from loadtests.records import Table
-from loadtests.result import Moment, Part
+from loadtests.plan import LoadPhase, phase_of
+from loadtests.records import RecordTable
+from loadtests.result import ModelResult, Moment
 from loadtests.task import Objective
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
@@ -14,12 +14,12 @@ MOMENTS = 120
 CURVE = (*range(0, 90, 5), *range(90, 99), *(99 + tenth / 10 for tenth in range(10)), 99.95, 99.99, 100.0)
 
 
-def part(name: str, table: Table, seconds: float, objective: Objective) -> Part:
+def part(name: str, table: RecordTable, seconds: float, objective: Objective) -> ModelResult:
     """The figures of some requests that were offered within ``seconds``."""
     offered, is_ok = len(table), table.is_ok
     good = int(is_ok.sum())
     is_late = table.latency[is_ok] > objective.p99_ms / 1000
-    return Part(
+    return ModelResult(
         name=name,
         seconds=round(seconds, 3),
         offered=offered,
@@ -34,7 +34,7 @@ def part(name: str, table: Table, seconds: float, objective: Objective) -> Part:
     )
 
 
-def by_phase(phases: Sequence[Phase], table: Table, objective: Objective) -> list[Part]:
+def by_phase(phases: Sequence[LoadPhase], table: RecordTable, objective: Objective) -> list[ModelResult]:
     """The figures of each phase."""
     numbers = phase_of(phases, table.due)
     return [
@@ -43,30 +43,30 @@ def by_phase(phases: Sequence[Phase], table: Table, objective: Objective) -> lis
     ]
 
 
-def by_model(names: Sequence[str], table: Table, seconds: float, objective: Objective) -> list[Part]:
+def by_model(names: Sequence[str], table: RecordTable, seconds: float, objective: Objective) -> list[ModelResult]:
     """The figures of each model."""
     return [part(name, table.where(table.model == at), seconds, objective) for at, name in enumerate(names)]
 
 
-def counted(phases: Sequence[Phase], table: Table) -> Table:
+def counted(phases: Sequence[LoadPhase], table: RecordTable) -> RecordTable:
     """The requests of the phases that count."""
     is_counted = np.array([phase.is_counted for phase in phases])
     return table.where(is_counted[phase_of(phases, table.due)])
 
 
-def counted_seconds(phases: Sequence[Phase]) -> float:
+def counted_seconds(phases: Sequence[LoadPhase]) -> float:
     """How long the phases last that count."""
     return sum(phase.seconds for phase in phases if phase.is_counted)
 
 
-def moments(table: Table, seconds: float) -> list[Moment]:
+def moments(table: RecordTable, seconds: float) -> list[Moment]:
     """What happened over time, in slices of a quarter of a second or more; a request belongs to when it was due."""
     width = max(0.25, seconds / MOMENTS)
     slices = np.floor(table.due / width)
     return [_moment(table.where(slices == at), (at + 0.5) * width, width) for at in range(int(seconds / width + 0.999))]
 
 
-def _moment(table: Table, at: float, width: float) -> Moment:
+def _moment(table: RecordTable, at: float, width: float) -> Moment:
     latency, good = _percentiles(table.latency[table.is_ok]), int(table.is_ok.sum())
     return Moment(
         at=round(at, 3),
@@ -78,7 +78,7 @@ def _moment(table: Table, at: float, width: float) -> Moment:
     )
 
 
-def curve(table: Table) -> list[tuple[float, float]]:
+def curve(table: RecordTable) -> list[tuple[float, float]]:
     """Percentiles of the right answers' latency in milliseconds."""
     latency = table.latency[table.is_ok]
     if not len(latency):

@@ -1,4 +1,4 @@
-"""What the load generator itself can do: rising rates against a stub that answers at once."""
+"""Measure the load generator itself: rising rates against a stub that answers at once."""
 
 import subprocess
 import sys
@@ -12,10 +12,10 @@ import click
 import msgspec
 
 from loadtests import result
-from loadtests.plan import Phase
+from loadtests.plan import LoadPhase
 from loadtests.start import locust
 from loadtests.targets import Ask
-from loadtests.task import Objective, Patience, Task
+from loadtests.task import LoadTask, Objective, Patience
 from loadtests.verdict import Exit
 from models.paths import REPOSITORY
 
@@ -23,7 +23,7 @@ STEP = 1000.0
 OBJECTIVE = Objective(p99_ms=100.0, error_share=0.001)
 
 
-class Limit(NamedTuple):
+class GeneratorLimit(NamedTuple):
     """What one generator process can do.
 
     Attributes:
@@ -49,7 +49,7 @@ def stub(*options: str) -> Iterator[str]:
             process.terminate()
 
 
-def own_limit(seconds: float, most: float) -> Limit:
+def own_limit(seconds: float, most: float) -> GeneratorLimit:
     """Offer 1,000 requests a second, 2,000, and so on.
 
     Raises:
@@ -57,11 +57,11 @@ def own_limit(seconds: float, most: float) -> Limit:
         click.Abort: If it was interrupted.
     """
     rates = [STEP * number for number in range(1, int(most / STEP) + 1)]
-    phases = [Phase(name="warm-up", seconds=1, rate=STEP, is_counted=False)]
-    phases += [Phase(name=f"{rate:,.0f}/s", seconds=seconds, rate=rate) for rate in rates]
+    phases = [LoadPhase(name="warm-up", seconds=1, rate=STEP, is_counted=False)]
+    phases += [LoadPhase(name=f"{rate:,.0f}/s", seconds=seconds, rate=rate) for rate in rates]
     with TemporaryDirectory(prefix="lectern-") as folder, stub() as host:
         task, out = Path(folder) / "task.json", Path(folder) / "out.json"
-        plan = Task(profile="limit", ask=Ask(host=host), objective=OBJECTIVE, phases=phases, out=str(out))
+        plan = LoadTask(profile="limit", ask=Ask(host=host), objective=OBJECTIVE, phases=phases, out=str(out))
         task.write_bytes(msgspec.json.encode(plan))
         if (code := locust(task, host, processes=1)) not in (0, Exit.INTERRUPTED):
             raise OSError("the load generator did not come to its end")
@@ -77,7 +77,7 @@ def own_limit(seconds: float, most: float) -> Limit:
     cpu_us = 1e6 * found.used.client_share / max(1.0, found.whole.offered_rate)
     highest = max(on_time, default=0.0)
     lags = ", ".join(f"{part.name}: {part.lag_p99_ms:.1f} ms" for part in found.parts[1:])
-    return Limit(
+    return GeneratorLimit(
         highest,
         cpu_us,
         f"One generator process is on time up to {highest:,.0f} requests/s (one request of a hundred left so late: "

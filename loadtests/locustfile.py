@@ -19,14 +19,14 @@ from locust import LoadTestShape, events
 from locust.runners import STATE_RUNNING, MasterRunner, WorkerRunner
 
 from loadtests import users
-from loadtests.asking import Asker, Round
-from loadtests.conductor import FAILED, OFFER, PREPARE, READY, RECORDS, STOP, Conductor
+from loadtests.asking import Generator, GeneratorRound
+from loadtests.conductor import FAILED, OFFER, PREPARE, READY, RECORDS, STOP, Coordinator
 from loadtests.hosts import DEFAULT_HOST, read_host
 from loadtests.keys import read_key
-from loadtests.plan import Offer
+from loadtests.plan import ArrivalPlan
 from loadtests.targets import Ask, Unusable, describe_failure
-from loadtests.task import Task
-from loadtests.users import FAMILY_USERS, Stage
+from loadtests.task import LoadTask
+from loadtests.users import FAMILY_USERS, UserStage
 
 globals().update({user.__name__: user for user in FAMILY_USERS.values()})
 logger = logging.getLogger("lectern")
@@ -52,7 +52,7 @@ def prepare(environment: Any, **_: Any) -> None:
     if not isinstance(runner, MasterRunner):
         runner.register_message(PREPARE, on_prepare, concurrent=True)
         runner.register_message(OFFER, on_offer, concurrent=True)
-        runner.register_message(STOP, lambda **_: Stage.stopped.set())
+        runner.register_message(STOP, lambda **_: UserStage.stopped.set())
     if path or isinstance(runner, WorkerRunner):
         environment.user_classes.append(users.ScheduleUser)  # no user to choose on Locust's page
     if isinstance(runner, WorkerRunner):
@@ -60,8 +60,8 @@ def prepare(environment: Any, **_: Any) -> None:
         return
     runner.register_message(UNUSABLE, on_unusable)
     if path:
-        conductor = Conductor(runner, msgspec.json.decode(Path(path).read_bytes(), type=Task))
-        environment.shape_class = Load(conductor)
+        conductor = Coordinator(runner, msgspec.json.decode(Path(path).read_bytes(), type=LoadTask))
+        environment.shape_class = LoadShape(conductor)
         gevent.signal_handler(signal.SIGINT, conductor.stop)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         return
@@ -82,7 +82,7 @@ def _leave_interrupts_to_the_master(path: str) -> None:
 @events.test_start.add_listener  # type: ignore[untyped-decorator]
 def start(environment: Any, **_: Any) -> None:
     """Begin the task; without one, make the questions of this process's users."""
-    if isinstance(environment.shape_class, Load):
+    if isinstance(environment.shape_class, LoadShape):
         gevent.spawn(environment.shape_class.conductor.run)
     elif not (environment.parsed_options.task or isinstance(environment.runner, MasterRunner)):
         try:
@@ -96,9 +96,9 @@ def start(environment: Any, **_: Any) -> None:
 
 def make_asker(environment: Any, ask: Ask) -> str:
     """Make the questions, and learn what they are answered unloaded; why that was impossible, if it was."""
-    Stage.asker = None
+    UserStage.asker = None
     try:
-        Stage.asker = Asker(ask, environment.events.request.fire)
+        UserStage.asker = Generator(ask, environment.events.request.fire)
     except (Unusable, OSError, HTTPParseError, ValueError) as problem:
         return describe_failure(ask.host, problem)
     return ""
@@ -124,29 +124,31 @@ def _stop(runner: Any) -> None:
 
 def on_prepare(environment: Any, msg: Any, **_: Any) -> None:
     """A worker makes its questions, and learns what they are answered unloaded."""
-    Stage.is_measured = True
+    UserStage.is_measured = True
     error = make_asker(environment, msgspec.json.decode(msg.data["ask"], type=Ask))
     described = (
-        [[one.name, one.version, one.digest, one.card.family] for one in Stage.asker.targets] if Stage.asker else []
+        [[one.name, one.version, one.digest, one.card.family] for one in UserStage.asker.targets]
+        if UserStage.asker
+        else []
     )
     environment.runner.send_message(READY, {"error": error, "models": described})
 
 
 def on_offer(environment: Any, msg: Any, **_: Any) -> None:
     """A worker sends its part of a load, and then what became of it."""
-    asker = Stage.asker
+    asker = UserStage.asker
     assert asker is not None  # the master waits until all are ready
-    offer = msgspec.json.decode(msg.data["offer"], type=Offer)
-    before, round_ = asker.wire.reconnections, Round(offer, Stage.stopped)
+    offer = msgspec.json.decode(msg.data["offer"], type=ArrivalPlan)
+    before, round_ = asker.wire.reconnections, GeneratorRound(offer, UserStage.stopped)
     if offer.users:
-        Stage.round = round_
-        Stage.stopped.wait(offer.seconds)
-        Stage.round = None
+        UserStage.round = round_
+        UserStage.stopped.wait(offer.seconds)
+        UserStage.round = None
         round_.note_cpu()
         gevent.sleep(0.5)
     else:
-        Stage.rounds.put(round_)
-        round_ = Stage.ended.get()
+        UserStage.rounds.put(round_)
+        round_ = UserStage.ended.get()
     environment.runner.send_message(
         RECORDS,
         {
@@ -157,12 +159,12 @@ def on_offer(environment: Any, msg: Any, **_: Any) -> None:
     )
 
 
-class Load(LoadTestShape):
+class LoadShape(LoadTestShape):
     """As many users as are needed, until everything is measured."""
 
     abstract = True  # Locust makes none by itself: there is one only where there is a task
 
-    def __init__(self, conductor: Conductor) -> None:
+    def __init__(self, conductor: Coordinator) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.conductor = conductor
 

@@ -1,4 +1,4 @@
-"""What the service promises its callers: one file, which alerts, load tests, capacity and MLPerf all read."""
+"""Read the service's objectives: one file, which alerts, load tests, capacity and MLPerf all use."""
 
 import tomllib
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from models.paths import REPOSITORY
 OBJECTIVES = REPOSITORY / "monitoring" / "objectives.toml"
 
 
-class _Own(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _OwnObjective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a single model has instead."""
 
     p99_ms: float | None = None
@@ -24,18 +24,18 @@ class Promise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     p99_ms: float
     error_share: float
-    models: dict[str, _Own] = {}
+    models: dict[str, _OwnObjective] = {}
 
     def of(self, models: Iterable[str]) -> Objective:
         """The objective of a load on some models: the slowest of theirs."""
-        own = [self.models.get(model, _Own()) for model in models] or [_Own()]
+        own = [self.models.get(model, _OwnObjective()) for model in models] or [_OwnObjective()]
         return Objective(
             p99_ms=max(self.p99_ms if one.p99_ms is None else one.p99_ms for one in own),
             error_share=max(self.error_share if one.error_share is None else one.error_share for one in own),
         )
 
 
-class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _ObjectivesFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     objective: Promise
 
 
@@ -45,7 +45,7 @@ def read_objectives(path: Path = OBJECTIVES) -> Promise:
     Raises:
         ValueError: If it is not TOML, lacks or misspells a field, or has one out of range.
     """
-    found = msgspec.convert(tomllib.loads(path.read_text()), _File).objective
+    found = msgspec.convert(tomllib.loads(path.read_text()), _ObjectivesFile).objective
     own = [(one.p99_ms, one.error_share) for one in found.models.values()]
     for p99_ms, error_share in [(found.p99_ms, found.error_share), *own]:
         if (p99_ms is not None and p99_ms <= 0) or (error_share is not None and not 0 <= error_share <= 1):

@@ -1,4 +1,4 @@
-"""What the command line is told, checked before anything is asked; whatever is wrong ends in one line."""
+"""Check the command line before any request is sent; whatever is wrong ends in one line."""
 
 import math
 import sys

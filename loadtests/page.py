@@ -7,15 +7,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from loadtests import pictures
-from loadtests.result import Result
-from loadtests.verdict import Comparison, Exit
+from loadtests.result import LoadResult
+from loadtests.verdict import Exit, ReportComparison
 from loadtests.words import WORDS, broke_first, tested
 
 TEMPLATE = "report.html"
 
 
 def render(
-    found: Result, code: Exit, earlier: Result | None, comparisons: Sequence[Comparison], unlike: Sequence[str]
+    found: LoadResult,
+    code: Exit,
+    earlier: LoadResult | None,
+    comparisons: Sequence[ReportComparison],
+    unlike: Sequence[str],
 ) -> str:
     """The page, which needs nothing from anywhere else."""
     environment = Environment(

@@ -6,7 +6,7 @@ from io import StringIO
 
 import matplotlib
 
-from loadtests.result import Metric, Moment, Result, Window
+from loadtests.result import LoadResult, MeasuredValue, Moment, TimeWindow
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -17,7 +17,7 @@ OURS, THEIRS, GOOD, BAD, INK = "#b5482a", "#8a94a3", "#3f7d58", "#c0392b", "#222
 pyplot.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"})
 
 
-def over_time(found: Result) -> str:
+def over_time(found: LoadResult) -> str:
     """Offered and answered rates above, latency below, phases marked."""
     figure, (rates, latency) = pyplot.subplots(2, 1, figsize=(10, 5), sharex=True, height_ratios=(1, 1.4))
     moments = found.moments
@@ -47,7 +47,7 @@ def _line(panel: Axes, moments: Sequence[Moment], name: str, colour: str, label:
     panel.plot([at for at, _ in points], [value for _, value in points], color=colour, lw=1.2, label=label)
 
 
-def _mark_phases(panel: Axes, found: Result) -> None:
+def _mark_phases(panel: Axes, found: LoadResult) -> None:
     begin = 0.0
     for number, part in enumerate(found.parts):
         if part.name == "warm-up":
@@ -58,7 +58,7 @@ def _mark_phases(panel: Axes, found: Result) -> None:
     panel.set_xlim(0, begin)
 
 
-def percentiles(found: Result, earlier: Result | None) -> str:
+def percentiles(found: LoadResult, earlier: LoadResult | None) -> str:
     """The latency that a share of the answers stays below, by nines."""
     figure, panel = pyplot.subplots(figsize=(5, 3.4))
     for report, colour, label in ((earlier, THEIRS, "earlier"), (found, OURS, "now")):
@@ -76,7 +76,7 @@ def percentiles(found: Result, earlier: Result | None) -> str:
     return _svg(figure, "Percentiles of the latency")
 
 
-def errors(found: Result) -> str:
+def errors(found: LoadResult) -> str:
     """Failures by reason; empty when there are none."""
     reasons = {reason: count for reason, count in found.whole.outcomes.items() if reason != "ok"}
     if not reasons:
@@ -90,7 +90,7 @@ def errors(found: Result) -> str:
     return _svg(figure, "Failures by reason")
 
 
-def throughput(windows: Sequence[Window], found: Result) -> str:
+def throughput(windows: Sequence[TimeWindow], found: LoadResult) -> str:
     """Every window of a capacity search: rate against latency, and against the share that was answered well."""
     tried = sorted((window for window in windows if not window.is_void), key=lambda window: window.rate)
     if not tried:
@@ -129,7 +129,7 @@ def throughput(windows: Sequence[Window], found: Result) -> str:
     return _svg(figure, "Throughput and latency")
 
 
-def stages(metrics: Sequence[Metric]) -> str:
+def stages(metrics: Sequence[MeasuredValue]) -> str:
     """Means of the service's own histograms of seconds; empty when it has none."""
     timed = [metric for metric in metrics if metric.mean is not None and metric.name.endswith("seconds")][:40]
     if not timed:

@@ -1,4 +1,4 @@
-"""What is offered and when: phases of arrivals, fixed before the first request leaves.
+"""Plan arrivals: phases, fixed before the first request leaves.
 
 An open-loop load does not wait for answers. Its arrival times are a function of the phases, the kind of arrivals and
 the seed, and nothing the server does can move them.
@@ -21,7 +21,7 @@ class Arrivals(StrEnum):
     CONSTANT = "constant"
 
 
-class Phase(msgspec.Struct, frozen=True, kw_only=True):
+class LoadPhase(msgspec.Struct, frozen=True, kw_only=True):
     """A stretch of time with one rate, or with a rate that changes steadily.
 
     Attributes:
@@ -49,7 +49,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
         return self.seconds * (self.rate + self.last_rate) / 2
 
 
-class Offer(msgspec.Struct, frozen=True, kw_only=True):
+class ArrivalPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One worker's part of a load.
 
     Attributes:
@@ -62,7 +62,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         users: Users of a closed loop, of which this worker has some; 0 for an open one.
     """
 
-    phases: list[Phase]
+    phases: list[LoadPhase]
     arrivals: Arrivals = Arrivals.POISSON
     seed: int = 7
     index: int = 0
@@ -87,7 +87,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         return rng.choice(len(shares), count, p=shares)
 
 
-def schedule(phases: Sequence[Phase], arrivals: Arrivals, seed: int) -> Times:
+def schedule(phases: Sequence[LoadPhase], arrivals: Arrivals, seed: int) -> Times:
     """Arrival times of all phases, ascending.
 
     Arrivals at rate one are drawn first and then moved along the inverse of the expected number of requests, which
@@ -103,13 +103,13 @@ def schedule(phases: Sequence[Phase], arrivals: Arrivals, seed: int) -> Times:
     return _inverse(phases, expected)
 
 
-def phase_of(phases: Sequence[Phase], times: Times) -> NDArray[np.int64]:
+def phase_of(phases: Sequence[LoadPhase], times: Times) -> NDArray[np.int64]:
     """In which phase each time lies, by number."""
     ends = np.cumsum([phase.seconds for phase in phases])
     return np.minimum(np.searchsorted(ends, times, side="right"), len(phases) - 1)
 
 
-def until(phases: Sequence[Phase], seconds: float) -> list[Phase]:
+def until(phases: Sequence[LoadPhase], seconds: float) -> list[LoadPhase]:
     """The phases as far as they had come after so many seconds."""
     found = []
     for phase in phases:
@@ -122,7 +122,7 @@ def until(phases: Sequence[Phase], seconds: float) -> list[Phase]:
     return found
 
 
-def _inverse(phases: Sequence[Phase], expected: Times) -> Times:
+def _inverse(phases: Sequence[LoadPhase], expected: Times) -> Times:
     """When the expected number of requests reaches each of the values."""
     parts, begin, below = [], 0.0, 0.0
     for phase in phases:

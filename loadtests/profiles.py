@@ -3,57 +3,57 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from loadtests.plan import Phase
+from loadtests.plan import LoadPhase
 
 WARM_SECONDS = 3.0
 # Of the rate: what a service stands at before a spike, and after it.
 QUIET = 0.2
 
 
-def smoke(rate: float, seconds: float) -> list[Phase]:
+def smoke(rate: float, seconds: float) -> list[LoadPhase]:
     """Whether it works at all."""
-    return [Phase(name="smoke", seconds=seconds, rate=rate)]
+    return [LoadPhase(name="smoke", seconds=seconds, rate=rate)]
 
 
-def ramp(rate: float, seconds: float) -> list[Phase]:
+def ramp(rate: float, seconds: float) -> list[LoadPhase]:
     """From a twentieth of the rate up to it, steadily."""
-    return [Phase(name="ramp", seconds=seconds, rate=rate / 20, until=rate)]
+    return [LoadPhase(name="ramp", seconds=seconds, rate=rate / 20, until=rate)]
 
 
-def step(rate: float, seconds: float) -> list[Phase]:
+def step(rate: float, seconds: float) -> list[LoadPhase]:
     """A quarter, a half, three quarters of the rate, and the rate."""
     shares = (0.25, 0.5, 0.75, 1.0)
-    return [Phase(name=f"{share:.0%}", seconds=seconds / len(shares), rate=share * rate) for share in shares]
+    return [LoadPhase(name=f"{share:.0%}", seconds=seconds / len(shares), rate=share * rate) for share in shares]
 
 
-def spike(rate: float, seconds: float) -> list[Phase]:
+def spike(rate: float, seconds: float) -> list[LoadPhase]:
     """The rate out of nowhere for a fifth of the time, in the middle of a quiet one."""
     quiet = QUIET * rate
     return [
-        Phase(name="before", seconds=0.4 * seconds, rate=quiet),
-        Phase(name="spike", seconds=0.2 * seconds, rate=rate),
-        Phase(name="after", seconds=0.4 * seconds, rate=quiet),
+        LoadPhase(name="before", seconds=0.4 * seconds, rate=quiet),
+        LoadPhase(name="spike", seconds=0.2 * seconds, rate=rate),
+        LoadPhase(name="after", seconds=0.4 * seconds, rate=quiet),
     ]
 
 
-def soak(rate: float, seconds: float) -> list[Phase]:
+def soak(rate: float, seconds: float) -> list[LoadPhase]:
     """One rate for long, in ten parts, so that what creeps shows as a difference between them."""
-    return [Phase(name=f"part {number}", seconds=seconds / 10, rate=rate) for number in range(1, 11)]
+    return [LoadPhase(name=f"part {number}", seconds=seconds / 10, rate=rate) for number in range(1, 11)]
 
 
-def overload(rate: float, seconds: float) -> list[Phase]:
+def overload(rate: float, seconds: float) -> list[LoadPhase]:
     """Five times and ten times a rate the service carries, and whether it recovers after each."""
     shares = ((1, "before"), (5, "5 times"), (1, "after 5 times"), (10, "10 times"), (1, "after 10 times"))
-    return [Phase(name=name, seconds=seconds / len(shares), rate=share * rate) for share, name in shares]
+    return [LoadPhase(name=name, seconds=seconds / len(shares), rate=share * rate) for share, name in shares]
 
 
-def mixed(rate: float, seconds: float) -> list[Phase]:
+def mixed(rate: float, seconds: float) -> list[LoadPhase]:
     """All models at once, by their weights."""
-    return [Phase(name="mixed", seconds=seconds, rate=rate)]
+    return [LoadPhase(name="mixed", seconds=seconds, rate=rate)]
 
 
 # Profile to its phases and to how long it takes unless something else is asked for.
-PROFILES: dict[str, tuple[Callable[[float, float], list[Phase]], float]] = {
+PROFILES: dict[str, tuple[Callable[[float, float], list[LoadPhase]], float]] = {
     "smoke": (smoke, 10.0),
     "ramp": (ramp, 60.0),
     "step": (step, 60.0),
@@ -66,20 +66,20 @@ REPLAY, CLOSED = "replay", "closed"
 NAMES = (*PROFILES, REPLAY, CLOSED)
 
 
-def phases(profile: str, rate: float, seconds: float | None, warm_seconds: float = WARM_SECONDS) -> list[Phase]:
+def phases(profile: str, rate: float, seconds: float | None, warm_seconds: float = WARM_SECONDS) -> list[LoadPhase]:
     """A profile's phases after its warm-up, which goes up to the rate of the first one."""
     make, usual = PROFILES[profile]
     found = make(rate, seconds or usual)
     return [*_warm_up(found[0].rate, warm_seconds), *found]
 
 
-def closed(seconds: float | None, warm_seconds: float = WARM_SECONDS) -> list[Phase]:
+def closed(seconds: float | None, warm_seconds: float = WARM_SECONDS) -> list[LoadPhase]:
     """The time of a closed loop, whose users ask as often as they are answered."""
-    warm = [Phase(name="warm-up", seconds=warm_seconds, rate=0, is_counted=False)] if warm_seconds else []
-    return [*warm, Phase(name="closed", seconds=seconds or 30.0, rate=0)]
+    warm = [LoadPhase(name="warm-up", seconds=warm_seconds, rate=0, is_counted=False)] if warm_seconds else []
+    return [*warm, LoadPhase(name="closed", seconds=seconds or 30.0, rate=0)]
 
 
-def replay(log: Path, speed: float, warm_seconds: float = WARM_SECONDS) -> tuple[list[Phase], list[float]]:
+def replay(log: Path, speed: float, warm_seconds: float = WARM_SECONDS) -> tuple[list[LoadPhase], list[float]]:
     """The phases and times of a log's arrivals: one timestamp in seconds a line, before the first blank or comma.
 
     The first ``warm_seconds`` of the log are the warm-up.
@@ -94,8 +94,8 @@ def replay(log: Path, speed: float, warm_seconds: float = WARM_SECONDS) -> tuple
     whole = max(times[-1], 0.001) * (1 + 1 / len(times))
     warm = min(warm_seconds, whole / 2)
     rate = len(times) / whole
-    counted = Phase(name="replay", seconds=whole - warm, rate=rate)
-    return [*([Phase(name="warm-up", seconds=warm, rate=rate, is_counted=False)] if warm else []), counted], times
+    counted = LoadPhase(name="replay", seconds=whole - warm, rate=rate)
+    return [*([LoadPhase(name="warm-up", seconds=warm, rate=rate, is_counted=False)] if warm else []), counted], times
 
 
 def _stamp(log: Path, number: int, line: str) -> float:
@@ -106,7 +106,7 @@ def _stamp(log: Path, number: int, line: str) -> float:
         raise ValueError(f"{log}, line {number}: expected a timestamp in seconds, found {line[:40]!r}") from None
 
 
-def _warm_up(rate: float, seconds: float) -> Sequence[Phase]:
+def _warm_up(rate: float, seconds: float) -> Sequence[LoadPhase]:
     if not seconds:
         return ()
-    return (Phase(name="warm-up", seconds=seconds, rate=rate / 2, until=rate, is_counted=False),)
+    return (LoadPhase(name="warm-up", seconds=seconds, rate=rate / 2, until=rate, is_counted=False),)

@@ -1,4 +1,4 @@
-"""What became of each request: four numbers a request, kept until the end, so that no percentile is an estimate."""
+"""Record every request: four numbers, kept until the end, so that no percentile is an estimate."""
 
 from array import array
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 OK = "ok"
 
 
-class Table(msgspec.Struct, frozen=True, kw_only=True):
+class RecordTable(msgspec.Struct, frozen=True, kw_only=True):
     """Requests in columns.
 
     Attributes:
@@ -33,10 +33,10 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     def __len__(self) -> int:
         return len(self.due)
 
-    def where(self, chosen: NDArray[np.bool_]) -> "Table":
+    def where(self, chosen: NDArray[np.bool_]) -> "RecordTable":
         """Some of the requests."""
         columns = {name: getattr(self, name)[chosen] for name in COLUMNS}
-        return Table(**columns, reasons=self.reasons)
+        return RecordTable(**columns, reasons=self.reasons)
 
     @property
     def is_ok(self) -> NDArray[np.bool_]:
@@ -82,7 +82,7 @@ class Records:
         return {"reasons": self.reasons, **{name: column.tobytes() for name, column in self.columns.items()}}
 
 
-def merge(messages: Iterable[dict[str, Any]]) -> Table:
+def merge(messages: Iterable[dict[str, Any]]) -> RecordTable:
     """The requests of all workers in the order they were due."""
     tables = [_table(message) for message in messages]
     reasons = [OK, *sorted({reason for table in tables for reason in table.reasons} - {OK})]
@@ -92,9 +92,9 @@ def merge(messages: Iterable[dict[str, Any]]) -> Table:
     columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in COLUMNS}
     columns["outcome"] = np.concatenate(outcome)
     order = np.argsort(columns["due"], kind="stable")
-    return Table(**{name: column[order] for name, column in columns.items()}, reasons=reasons)
+    return RecordTable(**{name: column[order] for name, column in columns.items()}, reasons=reasons)
 
 
-def _table(message: dict[str, Any]) -> Table:
+def _table(message: dict[str, Any]) -> RecordTable:
     columns = {name: np.frombuffer(message[name], np.dtype(code)) for name, code in COLUMNS.items()}
-    return Table(**columns, reasons=message["reasons"])
+    return RecordTable(**columns, reasons=message["reasons"])

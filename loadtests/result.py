@@ -1,4 +1,4 @@
-"""What a run found, as it is written to JSON and read again by reports and comparisons."""
+"""Describe the result of a run, as it is written to JSON and read again by reports and comparisons."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import msgspec
 from loadtests.task import Objective
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class ModelResult(msgspec.Struct, frozen=True, kw_only=True):
     """Figures of some of the requests: a phase, a model, or all that count.
 
     Attributes:
@@ -88,7 +88,7 @@ class Used(msgspec.Struct, frozen=True, kw_only=True):
         return max(0.0, busy - (self.server_cores or 0.0) - self.client_cores)
 
 
-class Metric(msgspec.Struct, frozen=True, kw_only=True):
+class MeasuredValue(msgspec.Struct, frozen=True, kw_only=True):
     """What the service's own ``/metrics`` counted meanwhile.
 
     Attributes:
@@ -108,12 +108,12 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     p99: float | None = None
 
 
-class Window(msgspec.Struct, frozen=True, kw_only=True):
+class TimeWindow(msgspec.Struct, frozen=True, kw_only=True):
     """One try of a capacity search; ``blame`` is what, other than the service, made requests leave late in it."""
 
     rate: float
     stage: str
-    part: Part
+    part: ModelResult
     used: Used
     is_held: bool
     is_void: bool
@@ -145,7 +145,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     held_rate: float | None = None
 
 
-class Result(msgspec.Struct, kw_only=True):
+class LoadResult(msgspec.Struct, kw_only=True):
     """A run.
 
     Attributes:
@@ -194,31 +194,31 @@ class Result(msgspec.Struct, kw_only=True):
     workers: int
     objective: Objective
     lag_limit_ms: float
-    whole: Part
-    parts: list[Part]
-    by_model: list[Part]
+    whole: ModelResult
+    parts: list[ModelResult]
+    by_model: list[ModelResult]
     moments: list[Moment]
     percentiles: list[tuple[float, float]]
     used: Used
-    metrics: list[Metric]
+    metrics: list[MeasuredValue]
     reconnections: int = 0
-    windows: list[Window] = []
+    windows: list[TimeWindow] = []
     finding: Finding | None = None
     client_limit: str = ""
     is_interrupted: bool = False
     verdict: list[str] = []
 
 
-def write(result: Result, path: Path) -> None:
+def write(result: LoadResult, path: Path) -> None:
     """Write a result, readable by people too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
 
 
-def read(path: Path) -> Result:
+def read(path: Path) -> LoadResult:
     """A written result.
 
     Raises:
         msgspec.MsgspecError: If it is none.
     """
-    return msgspec.json.decode(path.read_bytes(), type=Result)
+    return msgspec.json.decode(path.read_bytes(), type=LoadResult)

@@ -5,7 +5,7 @@ from math import inf
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadtests.result import Metric
+from loadtests.result import MeasuredValue
 
 PREFIXES = ("lectern_", "bentoml_service_request")
 # Made by the service itself or by BentoML about it; what says nothing about one window is left out.
@@ -25,7 +25,7 @@ def read(page: str) -> tuple[dict[str, str], Samples]:
     return kinds, samples
 
 
-def growth(before: str, after: str) -> list[Metric]:
+def growth(before: str, after: str) -> list[MeasuredValue]:
     """What counters and histograms gained between two pages, those that gained anything."""
     kinds, last = read(after)
     _, first = read(before)
@@ -36,14 +36,14 @@ def growth(before: str, after: str) -> list[Metric]:
             found += _histograms(name, gained)
         elif kind == "counter":
             found += [
-                Metric(name=name, labels=dict(labels), count=value)
+                MeasuredValue(name=name, labels=dict(labels), count=value)
                 for (sample, labels), value in gained.items()
                 if sample == name + _TOTAL and value
             ]
     return found
 
 
-def _histograms(name: str, gained: Samples) -> list[Metric]:
+def _histograms(name: str, gained: Samples) -> list[MeasuredValue]:
     buckets: dict[_Labels, list[tuple[float, float]]] = defaultdict(list)
     for (sample, labels), value in gained.items():
         if sample == name + _BUCKET:
@@ -55,7 +55,7 @@ def _histograms(name: str, gained: Samples) -> list[Metric]:
         if count > 0:
             ranked = sorted(sizes)
             found.append(
-                Metric(
+                MeasuredValue(
                     name=name,
                     labels=dict(labels),
                     count=count,

@@ -25,8 +25,8 @@ from typing import NamedTuple
 from scipy.special import betaincinv
 
 from loadtests.bottleneck import BUSY_MACHINE, MACHINE, cores_taken, find_bottleneck
-from loadtests.result import Finding, Part, Used, Window
-from loadtests.task import Hunt, Objective, Patience
+from loadtests.result import Finding, ModelResult, TimeWindow, Used
+from loadtests.task import CapacitySearch, Objective, Patience
 
 CONFIRMATIONS, TRIES, MOST_VOID = 3, 3, 3
 MOST_STEPS_DOWN, MOST_ROUNDS = 5, 3
@@ -35,7 +35,7 @@ CONFIDENCE = 0.95
 BUSY_CORE, BUSY_NETWORK = 0.85, 0.8
 
 
-class Trial(NamedTuple):
+class SearchStep(NamedTuple):
     """A window to be tried."""
 
     rate: float
@@ -43,10 +43,10 @@ class Trial(NamedTuple):
     stage: str
 
 
-Windows = Generator[Trial, Window, Finding]
+Windows = Generator[SearchStep, TimeWindow, Finding]
 
 
-def search(hunt: Hunt, objective: Objective) -> Windows:
+def search(hunt: CapacitySearch, objective: Objective) -> Windows:
     """The windows to try, one after the other; each is answered by sending what it gave."""
     low, start = 0.0, hunt.start
     for _ in range(MOST_ROUNDS):
@@ -56,7 +56,7 @@ def search(hunt: Hunt, objective: Objective) -> Windows:
         low, high, last = yield from _close_in(hunt, low, high, last)
         if high is None or _blocked(last):
             break
-        holds_too, window = yield from _majority(Trial(high, hunt.confirm_seconds, "challenge"))
+        holds_too, window = yield from _majority(SearchStep(high, hunt.confirm_seconds, "challenge"))
         if not holds_too or window.is_void:
             break
         start = high
@@ -64,21 +64,23 @@ def search(hunt: Hunt, objective: Objective) -> Windows:
 
 
 def _close_in(
-    hunt: Hunt, low: float, high: float | None, last: Window | None
-) -> Generator[Trial, Window, tuple[float, float | None, Window | None]]:
+    hunt: CapacitySearch, low: float, high: float | None, last: TimeWindow | None
+) -> Generator[SearchStep, TimeWindow, tuple[float, float | None, TimeWindow | None]]:
     """The same bracket as it comes, closer."""
     while high is not None and high / low > hunt.closeness:
         rate = (low * high) ** 0.5
-        held, window = yield from _majority(Trial(rate, hunt.seconds, "close in"))
+        held, window = yield from _majority(SearchStep(rate, hunt.seconds, "close in"))
         low, high, last = (rate, high, last) if held else (low, rate, window)
     return low, high, last
 
 
-def _confirmed(hunt: Hunt, objective: Objective, low: float, high: float | None, last: Window | None) -> Windows:
+def _confirmed(
+    hunt: CapacitySearch, objective: Objective, low: float, high: float | None, last: TimeWindow | None
+) -> Windows:
     """What held, or something below it, held three times over."""
     rate = low
     for number in range(1, MOST_STEPS_DOWN + 1):
-        tried = yield from _confirm(Trial(rate, hunt.confirm_seconds, "confirm"))
+        tried = yield from _confirm(SearchStep(rate, hunt.confirm_seconds, "confirm"))
         offered = sum(window.part.offered for window in tried)
         bound = upper_share(_count(tried, "missed_share"), offered)
         is_within = _count(tried, "failed_share") <= objective.error_share * offered
@@ -89,7 +91,7 @@ def _confirmed(hunt: Hunt, objective: Objective, low: float, high: float | None,
     return _nothing(high, last, f"{high:,.1f}")
 
 
-def _nothing(high: float | None, last: Window | None, slowest: str) -> Finding:
+def _nothing(high: float | None, last: TimeWindow | None, slowest: str) -> Finding:
     """The end without a rate."""
     refused = f"No rate was found at which the objective holds; the slowest tried was {slowest} requests/s."
     blocked = _blocked(last)
@@ -109,23 +111,25 @@ def _nothing(high: float | None, last: Window | None, slowest: str) -> Finding:
     )
 
 
-def _blocked(last: Window | None) -> str:
+def _blocked(last: TimeWindow | None) -> str:
     """What, other than the service, ended the search."""
     return last.blame if last is not None and last.is_void else ""
 
 
-def _climb(hunt: Hunt, start: float, low: float) -> Generator[Trial, Window, tuple[float, float | None, Window | None]]:
+def _climb(
+    hunt: CapacitySearch, start: float, low: float
+) -> Generator[SearchStep, TimeWindow, tuple[float, float | None, TimeWindow | None]]:
     """The highest rate that held (0 if none), the lowest that did not, and the window in which it did not."""
     rate = start
     while rate <= hunt.most:
-        held, window = yield from _majority(Trial(rate, hunt.climb_seconds, "climb"))
+        held, window = yield from _majority(SearchStep(rate, hunt.climb_seconds, "climb"))
         if not held:
             return low, rate, window
         rate, low = 2 * rate, rate
     return low, None, None
 
 
-def _valid(trial: Trial) -> Generator[Trial, Window, Window]:
+def _valid(trial: SearchStep) -> Generator[SearchStep, TimeWindow, TimeWindow]:
     """The first window that says something about the service, or the last of some that do not."""
     for _ in range(MOST_VOID):
         window = yield trial
@@ -134,10 +138,10 @@ def _valid(trial: Trial) -> Generator[Trial, Window, Window]:
     return window
 
 
-def _majority(trial: Trial) -> Generator[Trial, Window, tuple[bool, Window]]:
+def _majority(trial: SearchStep) -> Generator[SearchStep, TimeWindow, tuple[bool, TimeWindow]]:
     """Whether two windows of three held, and the last that did not, or the last; a void one counts as missed."""
-    held: list[Window] = []
-    failed: list[Window] = []
+    held: list[TimeWindow] = []
+    failed: list[TimeWindow] = []
     while max(len(held), len(failed)) <= TRIES // 2:
         window = yield from _valid(trial)
         if window.is_void:
@@ -149,9 +153,9 @@ def _majority(trial: Trial) -> Generator[Trial, Window, tuple[bool, Window]]:
     return len(held) > len(failed), (failed or held)[-1]
 
 
-def _confirm(trial: Trial) -> Generator[Trial, Window, list[Window]]:
+def _confirm(trial: SearchStep) -> Generator[SearchStep, TimeWindow, list[TimeWindow]]:
     """The windows until three held, the last of them too, or two did not, or the generator was what limited."""
-    tried: list[Window] = []
+    tried: list[TimeWindow] = []
     while True:
         tried.append((yield from _valid(trial)))
         held = sum(window.is_held for window in tried)
@@ -159,7 +163,7 @@ def _confirm(trial: Trial) -> Generator[Trial, Window, list[Window]]:
             return tried
 
 
-def _count(windows: Sequence[Window], share: str) -> int:
+def _count(windows: Sequence[TimeWindow], share: str) -> int:
     return sum(round(getattr(window.part, share) * window.part.offered) for window in windows)
 
 
@@ -168,7 +172,9 @@ def upper_share(missed: int, offered: int) -> float:
     return 1.0 if missed >= offered else float(betaincinv(missed + 1, offered - missed, CONFIDENCE))
 
 
-def _found(low: float, high: float | None, bound: float, tried: Sequence[Window], failed: Window | None) -> Finding:
+def _found(
+    low: float, high: float | None, bound: float, tried: Sequence[TimeWindow], failed: TimeWindow | None
+) -> Finding:
     middle = sorted(window.part.latency_ms["p99"] for window in tried)[len(tried) // 2]
     knee = f"The objective holds at {low:,.1f} requests/s (p99 {middle:.1f} ms in the middle window)"
     blocked = _blocked(failed)
@@ -183,7 +189,7 @@ def _found(low: float, high: float | None, bound: float, tried: Sequence[Window]
     return Finding(rate=low, failed_rate=failed_rate, upper_missed_share=bound, knee=knee, limit=limit, blocked=blocked)
 
 
-def interrupted(windows: Sequence[Window]) -> Finding:
+def interrupted(windows: Sequence[TimeWindow]) -> Finding:
     """What is known of a search that was ended before its time."""
     failed = [window for window in windows if not (window.is_held or window.is_void)]
     return Finding(
@@ -197,12 +203,14 @@ def interrupted(windows: Sequence[Window]) -> Finding:
     )
 
 
-def highest_held(windows: Sequence[Window]) -> float | None:
+def highest_held(windows: Sequence[TimeWindow]) -> float | None:
     """The highest rate at which a window held."""
     return max((window.rate for window in windows if window.is_held), default=None)
 
 
-def judge(trial: Trial, part: Part, later: Part, used: Used, objective: Objective, patience: Patience) -> Window:
+def judge(
+    trial: SearchStep, part: ModelResult, later: ModelResult, used: Used, objective: Objective, patience: Patience
+) -> TimeWindow:
     """What a window says: it held, it did not and why, or it is void.
 
     Args:
@@ -220,7 +228,7 @@ def judge(trial: Trial, part: Part, later: Part, used: Used, objective: Objectiv
     # What held in spite of a late generator held. A machine that service and generator fill together is full at this
     # rate: another try would find it so again.
     is_void = bool(why and late and late.what != MACHINE)
-    return Window(
+    return TimeWindow(
         rate=trial.rate,
         stage=trial.stage,
         part=part,
@@ -232,7 +240,7 @@ def judge(trial: Trial, part: Part, later: Part, used: Used, objective: Objectiv
     )
 
 
-def miss(part: Part, objective: Objective) -> str:
+def miss(part: ModelResult, objective: Objective) -> str:
     """How the objective was missed; empty when it was held."""
     if part.failed_share > objective.error_share:
         worst = max((reason for reason in part.outcomes if reason != "ok"), key=lambda reason: part.outcomes[reason])
@@ -242,7 +250,7 @@ def miss(part: Part, objective: Objective) -> str:
     return ""
 
 
-def _limit(window: Window | None) -> str:
+def _limit(window: TimeWindow | None) -> str:
     """What limited, by what was used in the window that did not hold."""
     if window is None:
         return "nothing that was reached"

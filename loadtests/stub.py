@@ -91,7 +91,7 @@ class Planted:
         return max(self.wait_seconds, self.stall_seconds - (perf_counter() - began) % self.every_seconds)
 
 
-class Connection(asyncio.Protocol):
+class StubConnection(asyncio.Protocol):
     """One caller; its requests come whole, one after the other."""
 
     def __init__(self, planted: Planted, began: float) -> None:
@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
 
 async def _serve(port: int, planted: Planted) -> None:
     began = perf_counter()
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(planted, began), "127.0.0.1", port)
+    server = await asyncio.get_running_loop().create_server(lambda: StubConnection(planted, began), "127.0.0.1", port)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await server.serve_forever()

@@ -12,7 +12,7 @@ import numpy as np
 
 from loadtests.answers import Checker
 from loadtests.records import OK
-from loadtests.wire import Answer, Wire
+from loadtests.wire import HttpAnswer, HttpClient
 from models.card import AnyCard, Assets
 from models.registry import find_card
 
@@ -51,7 +51,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class LoadTarget:
     """One served model and the questions for it.
 
     Attributes:
@@ -79,7 +79,7 @@ class Target:
         """Where its predictions are asked for."""
         return predict_path(self.name)
 
-    def judge(self, question: int, answer: Answer) -> str:
+    def judge(self, question: int, answer: HttpAnswer) -> str:
         """``"ok"``, or why the answer to a question counts as a failure."""
         if answer.status != 200:
             return refusal(answer)
@@ -100,7 +100,7 @@ def predict_path(model: str) -> str:
     return f"/v1/models/{model}/predict"
 
 
-def refusal(answer: Answer) -> str:
+def refusal(answer: HttpAnswer) -> str:
     """The reason of an answer that is no 200: its status, and the service's own code if it gives one."""
     try:
         code = msgspec.json.decode(answer.body).get("code", "")
@@ -109,7 +109,7 @@ def refusal(answer: Answer) -> str:
     return f"{answer.status} {code}".strip()
 
 
-def find_targets(ask: Ask, wire: Wire) -> list[Target]:
+def find_targets(ask: Ask, wire: HttpClient) -> list[LoadTarget]:
     """The models to ask, with their questions encoded and the sample's answers known.
 
     Raises:
@@ -122,7 +122,7 @@ def find_targets(ask: Ask, wire: Wire) -> list[Target]:
     return [_target(ask, wire, served[name], weight) for name, weight in weights.items()]
 
 
-def _target(ask: Ask, wire: Wire, model: Mapping[str, Any], weight: float) -> Target:
+def _target(ask: Ask, wire: HttpClient, model: Mapping[str, Any], weight: float) -> LoadTarget:
     name, card = model["name"], find_card(model["family"], model["task"])
     assets: Assets = msgspec.convert(_page(wire, f"/v1/models/{name}/assets"), card.assets)
     if name in ask.data:
@@ -134,7 +134,7 @@ def _target(ask: Ask, wire: Wire, model: Mapping[str, Any], weight: float) -> Ta
         wire.request(predict_path(name), msgspec.json.encode({"instances": [instance]})) for instance in instances
     ]
     checker = Checker(card, name)
-    return Target(
+    return LoadTarget(
         name=name,
         version=str(model.get("version", "")),
         digest=str(model.get("digest", "")),
@@ -146,7 +146,7 @@ def _target(ask: Ask, wire: Wire, model: Mapping[str, Any], weight: float) -> Ta
     )
 
 
-def _references(name: str, wire: Wire, checker: Checker, requests: Sequence[bytes]) -> list[bytes | None]:
+def _references(name: str, wire: HttpClient, checker: Checker, requests: Sequence[bytes]) -> list[bytes | None]:
     """What a sample, spread over the questions, is answered when nothing else is asked.
 
     Raises:
@@ -162,7 +162,7 @@ def _references(name: str, wire: Wire, checker: Checker, requests: Sequence[byte
     return found
 
 
-def _ask_patiently(wire: Wire, request: bytes) -> Answer:
+def _ask_patiently(wire: HttpClient, request: bytes) -> HttpAnswer:
     """The answer, asked for again while the service refuses for the moment."""
     for _ in range(MOST_PAUSES):
         answer = wire.ask(request)
@@ -190,7 +190,7 @@ def read_instances(file: Path, card: AnyCard, most: int = 4096) -> list[Any]:
     return found
 
 
-def _page(wire: Wire, path: str) -> Any:
+def _page(wire: HttpClient, path: str) -> Any:
     answer = wire.ask(wire.request(path))
     if answer.status in (401, 403):
         raise Unusable(f"{wire.url}{path} answered {refusal(answer)}: --key-file names the file with a key that may")

@@ -1,8 +1,8 @@
-"""What one run is to measure, as the command line tells Locust's master."""
+"""Describe one run's task, as the command line hands it to Locust's master."""
 
 import msgspec
 
-from loadtests.plan import Arrivals, Phase
+from loadtests.plan import Arrivals, LoadPhase
 from loadtests.targets import Ask
 
 
@@ -36,7 +36,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.lag_floor_ms, self.lag_share * objective.p99_ms)
 
 
-class Hunt(msgspec.Struct, frozen=True, kw_only=True):
+class CapacitySearch(msgspec.Struct, frozen=True, kw_only=True):
     """How a capacity is searched for.
 
     Attributes:
@@ -58,7 +58,7 @@ class Hunt(msgspec.Struct, frozen=True, kw_only=True):
     closeness: float = 1.02
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
+class LoadTask(msgspec.Struct, frozen=True, kw_only=True):
     """A profile to be offered once or, with a hunt, a capacity to be found.
 
     Attributes:
@@ -79,12 +79,12 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     profile: str
     ask: Ask
     objective: Objective
-    phases: list[Phase]
+    phases: list[LoadPhase]
     out: str
     patience: Patience = Patience()
     arrivals: Arrivals = Arrivals.POISSON
     seed: int = 7
     times: list[float] | None = None
     users: int = 0
-    hunt: Hunt | None = None
+    hunt: CapacitySearch | None = None
     command: list[str] = []

@@ -14,7 +14,7 @@ import gevent.queue
 from locust import User, constant, task
 from locust.exception import StopUser
 
-from loadtests.asking import Asker, Round
+from loadtests.asking import Generator, GeneratorRound
 from models.registry import FAMILIES
 
 AGAIN_SECONDS = 0.05
@@ -22,7 +22,7 @@ AGAIN_SECONDS = 0.05
 LEAST_WAIT_SECONDS, MOST_WAIT_SECONDS = 0.5, 1.5
 
 
-class Stage:
+class UserStage:
     """What this process's users share.
 
     Attributes:
@@ -34,11 +34,11 @@ class Stage:
         stopped: Set when the task is interrupted.
     """
 
-    asker: ClassVar[Asker | None] = None
+    asker: ClassVar[Generator | None] = None
     is_measured: ClassVar[bool] = False
-    round: ClassVar[Round | None] = None
-    rounds: ClassVar["gevent.queue.Queue[Round]"] = gevent.queue.Queue()
-    ended: ClassVar["gevent.queue.Queue[Round]"] = gevent.queue.Queue()
+    round: ClassVar[GeneratorRound | None] = None
+    rounds: ClassVar["gevent.queue.Queue[GeneratorRound]"] = gevent.queue.Queue()
+    ended: ClassVar["gevent.queue.Queue[GeneratorRound]"] = gevent.queue.Queue()
     stopped: ClassVar[gevent.event.Event] = gevent.event.Event()
 
 
@@ -50,10 +50,10 @@ class ScheduleUser(User):
     @task
     def offer(self) -> None:
         """Take the next offer, and hand its records back."""
-        round_ = Stage.rounds.get()
-        assert Stage.asker is not None  # nothing is offered before it was prepared
-        Stage.asker.offer(round_)
-        Stage.ended.put(round_)
+        round_ = UserStage.rounds.get()
+        assert UserStage.asker is not None  # nothing is offered before it was prepared
+        UserStage.asker.offer(round_)
+        UserStage.ended.put(round_)
 
 
 class FamilyUser(User):
@@ -67,13 +67,13 @@ class FamilyUser(User):
 
     def wait_time(self) -> float:
         """Seconds until the next question: none in a closed loop that is measured."""
-        return 0.0 if Stage.is_measured else random.uniform(LEAST_WAIT_SECONDS, MOST_WAIT_SECONDS)  # noqa: S311  load
+        return 0.0 if UserStage.is_measured else random.uniform(LEAST_WAIT_SECONDS, MOST_WAIT_SECONDS)  # noqa: S311  load
 
     @task
     def ask(self) -> None:
         """One question to one of the family's models."""
-        asker, round_ = Stage.asker, Stage.round
-        if asker is None or (Stage.is_measured and round_ is None):
+        asker, round_ = UserStage.asker, UserStage.round
+        if asker is None or (UserStage.is_measured and round_ is None):
             gevent.sleep(AGAIN_SECONDS)
             return
         numbers = [at for at, one in enumerate(asker.targets) if one.card.family == self.family]

@@ -1,4 +1,4 @@
-"""Whether a run passed: what was promised, what an earlier report found, and the exit code that says so."""
+"""Decide whether a run passed: by objectives, by an earlier report, with an exit code."""
 
 import tomllib
 from enum import IntEnum
@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from loadtests.answers import BROKEN, WRONG
-from loadtests.result import Part, Result
+from loadtests.result import LoadResult, ModelResult
 from loadtests.search import miss
 from loadtests.task import Patience
 
@@ -57,7 +57,7 @@ def read_thresholds(path: Path = THRESHOLDS) -> Thresholds:
     return msgspec.convert(tomllib.loads(path.read_text()), Thresholds)
 
 
-def judge(result: Result, thresholds: Thresholds) -> list[str]:
+def judge(result: LoadResult, thresholds: Thresholds) -> list[str]:
     """Sentences about what failed; none when the run passed."""
     failures = [f"{count:,} of {offered:,} answers: {reason}" for reason, count, offered in _wrong(result)]
     if result.finding is not None:
@@ -68,7 +68,7 @@ def judge(result: Result, thresholds: Thresholds) -> list[str]:
     return failures
 
 
-def _wrong(result: Result) -> list[tuple[str, int, int]]:
+def _wrong(result: LoadResult) -> list[tuple[str, int, int]]:
     """How many answers were wrong or broken, of how many, wherever in the run, its warm-up included."""
     parts = [window.part for window in result.windows] or result.parts
     offered = sum(part.offered for part in parts)
@@ -76,14 +76,14 @@ def _wrong(result: Result) -> list[tuple[str, int, int]]:
     return [(reason, count, offered) for reason, count in counts.items() if count]
 
 
-def _held(result: Result, thresholds: Thresholds) -> list[Part]:
+def _held(result: LoadResult, thresholds: Thresholds) -> list[ModelResult]:
     """The parts that are held to the objective."""
     if result.profile not in ("overload", "spike"):
         return [result.whole]
     return [part for part in result.parts if part.name in thresholds.overload.held_phases]
 
 
-def exit_code(result: Result) -> Exit:
+def exit_code(result: LoadResult) -> Exit:
     """What the verdict means to a shell; wrong answers are a failure even where the generator was late."""
     if result.is_interrupted:
         return Exit.INTERRUPTED
@@ -93,7 +93,7 @@ def exit_code(result: Result) -> Exit:
     return Exit.FAILED if result.verdict else Exit.PASSED
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+class ReportComparison(msgspec.Struct, frozen=True, kw_only=True):
     """One figure beside the earlier one.
 
     Attributes:
@@ -111,7 +111,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     is_worse: bool
 
 
-def compare(now: Result, earlier: Result, bounds: Against) -> list[Comparison]:
+def compare(now: LoadResult, earlier: LoadResult, bounds: Against) -> list[ReportComparison]:
     """The figures of two reports side by side."""
     found = []
     if now.finding and earlier.finding and now.finding.rate and earlier.finding.rate:
@@ -123,19 +123,19 @@ def compare(now: Result, earlier: Result, bounds: Against) -> list[Comparison]:
             if pair[0] is not None and pair[1] is not None:
                 most = max(pair[0] * ratio, bounds.floor_ms)
                 found.append(
-                    Comparison(
+                    ReportComparison(
                         name=f"{name}, ms", earlier=pair[0], now=pair[1], bound=round(most, 3), is_worse=pair[1] > most
                     )
                 )
     return found
 
 
-def _less(name: str, earlier: float, now: float, ratio: float) -> Comparison:
+def _less(name: str, earlier: float, now: float, ratio: float) -> ReportComparison:
     least = earlier * ratio
-    return Comparison(name=name, earlier=earlier, now=now, bound=round(least, 3), is_worse=now < least)
+    return ReportComparison(name=name, earlier=earlier, now=now, bound=round(least, 3), is_worse=now < least)
 
 
-def incomparable(now: Result, earlier: Result) -> list[str]:
+def incomparable(now: LoadResult, earlier: LoadResult) -> list[str]:
     """Why two reports do not say anything about each other; none when they do."""
     found = []
     for what, mine, theirs in (

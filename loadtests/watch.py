@@ -1,4 +1,4 @@
-"""What server, generator, machine and network used while requests were counted, and what the service counted itself."""
+"""Watch what server, generator, machine and network used while requests were counted."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ PACKAGES = ("locust", "gevent", "geventhttpclient", "numpy", "msgspec")
 _MEGABYTE = 1e6
 
 
-class Watch:
+class ProcessWatch:
     """Looks at the machine before and after.
 
     Args:

@@ -21,7 +21,7 @@ LOAD_TEST_HEADER = "x-load-test: 1\r\n"
 _DEAD_CONNECTION = (HTTPConnectionClosed, ConnectionResetError, BrokenPipeError)
 
 
-class Answer(NamedTuple):
+class HttpAnswer(NamedTuple):
     """What came back."""
 
     status: int
@@ -39,7 +39,7 @@ class _FreshTls(_Fresh, SSLConnectionPool):
     """The same over TLS."""
 
 
-class Wire:
+class HttpClient:
     """One host, asked over as many connections as there are requests at once.
 
     Args:
@@ -65,7 +65,7 @@ class Wire:
         head = f"POST {self._prefix}{path} HTTP/1.1\r\n{self._headers}content-type: application/json\r\n"
         return f"{head}content-length: {len(body)}\r\n\r\n".encode("latin-1") + body
 
-    def ask(self, request: bytes) -> Answer:
+    def ask(self, request: bytes) -> HttpAnswer:
         """The answer to a whole request.
 
         A server may close an idle connection in the moment it is used again, which says nothing about the request; it
@@ -83,7 +83,7 @@ class Wire:
         except HTTPParseError as error:
             raise ConnectionResetError(str(error)) from error
 
-    def _ask(self, request: bytes) -> Answer:
+    def _ask(self, request: bytes) -> HttpAnswer:
         connection = self._pool.get_socket()
         try:
             connection.sendall(request)
@@ -91,7 +91,7 @@ class Wire:
             self._pool.release_socket(connection)
             raise
         response = HTTPSocketPoolResponse(connection, self._pool, block_size=BLOCK_BYTES, method="POST")
-        return Answer(response.get_code(), response.read())
+        return HttpAnswer(response.get_code(), response.read())
 
     def close(self) -> None:
         """Close what is idle."""

@@ -2,7 +2,7 @@
 
 from math import ceil
 
-from loadtests.result import Finding, Result
+from loadtests.result import Finding, LoadResult
 from loadtests.verdict import Exit
 
 WORDS = {
@@ -26,7 +26,7 @@ PROFILES = {
 }
 
 
-def tested(found: Result) -> str:
+def tested(found: LoadResult) -> str:
     """What was done, in a sentence."""
     models = ", ".join(f"{name}:{version}" if version else name for name, version, *_ in found.models)
     if found.users:
@@ -38,7 +38,7 @@ def tested(found: Result) -> str:
     )
 
 
-def broke_first(found: Result) -> str:
+def broke_first(found: LoadResult) -> str:
     """What went wrong first, and when."""
     if found.finding is not None and found.finding.rate:
         return f"{found.finding.knee} What limited: {found.finding.limit}."
@@ -51,7 +51,7 @@ def broke_first(found: Result) -> str:
     return "Nothing broke."
 
 
-def _phase(found: Result, at: float) -> str:
+def _phase(found: LoadResult, at: float) -> str:
     end = 0.0
     for part in found.parts:
         end += part.seconds
@@ -60,7 +60,7 @@ def _phase(found: Result, at: float) -> str:
     return found.parts[-1].name
 
 
-def summary(found: Result, code: Exit) -> str:
+def summary(found: LoadResult, code: Exit) -> str:
     """The short form: a line for a log, and one for each thing that failed."""
     whole, latency = found.whole, found.whole.latency_ms
     names = ",".join(model[0] for model in found.models)
@@ -89,7 +89,7 @@ def _capacity(finding: Finding, names: str, code: Exit) -> list[str]:
     return [f"{WORDS[code]}: no capacity of {names}; {held or 'no window held'}"]
 
 
-def plan_capacity(found: Result, target_rate: float | None) -> list[str]:
+def plan_capacity(found: LoadResult, target_rate: float | None) -> list[str]:
     """What a planner asks, in a line: the rate within the objective, per core, memory, replicas for a target.
 
     Empty without a confirmed rate.

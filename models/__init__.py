@@ -1,4 +1,4 @@
-"""What the models are: cards, codecs, recipes and the certificate every room relies on."""
+"""Define the models: cards, codecs, recipes, and the certificate every room relies on."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""How much one micro-batch holds, and where samples in a row are cut into some."""
+"""Limit a micro-batch, and cut samples in a row into some."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -69,7 +69,7 @@ class Assets(Protocol):
         ...
 
 
-def never(_: Any) -> bool:
+def holds_no_file(_: Any) -> bool:
     """For cards whose instances hold no files."""
     return False
 
@@ -78,7 +78,7 @@ AssetsT = TypeVar("AssetsT", bound=Assets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bulk(Generic[AssetsT]):
+class ColumnarOps(Generic[AssetsT]):
     """The verbs for a million instances at once, each of them one field with equally many numbers. numpy only.
 
     They say what ``validate``, ``encode``, ``collate`` and ``decode`` say of each instance, without an object per row.
@@ -100,7 +100,7 @@ class Bulk(Generic[AssetsT]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WordBulk(Generic[AssetsT]):
+class WordColumnarOps(Generic[AssetsT]):
     """The verbs for thousands of instances at once, each of them one field with a list of words. numpy only.
 
     A text has 200,000 words and 20,000 different ones: what a word is by itself is worked out once for all its places,
@@ -165,7 +165,7 @@ SampleT = TypeVar("SampleT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trait:
+class DriftFeature:
     """Something about an instance or its answer whose distribution is watched.
 
     Attributes:
@@ -183,7 +183,7 @@ class Trait:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Traits(Generic[AssetsT, SampleT]):
+class DriftFeatures(Generic[AssetsT, SampleT]):
     """What is watched of a task's requests and answers. numpy only.
 
     Attributes:
@@ -193,7 +193,7 @@ class Traits(Generic[AssetsT, SampleT]):
         of_answers: Those of the samples' predictions, likewise.
     """
 
-    features: tuple[Trait, ...]
+    features: tuple[DriftFeature, ...]
     of_samples: Callable[[Sequence[SampleT], AssetsT], dict[str, Array]]
     of_answers: Callable[[Sequence[SampleT], Sequence[Prediction], AssetsT], dict[str, Array]]
 
@@ -251,11 +251,11 @@ class Card(Generic[AssetsT, InstanceT, SampleT]):
     cost: Callable[[SampleT], int]
     budget: Budget
     from_media: Mapping[str, Callable[[bytes], list[InstanceT]]]
-    holds_file: Callable[[InstanceT], bool] = never
+    holds_file: Callable[[InstanceT], bool] = holds_no_file
     file_budget: FileBudget[InstanceT] | None = None
-    bulk: Bulk[AssetsT] | None = None
-    traits: Traits[AssetsT, SampleT] | None = None
-    word_bulk: WordBulk[AssetsT] | None = None
+    bulk: ColumnarOps[AssetsT] | None = None
+    traits: DriftFeatures[AssetsT, SampleT] | None = None
+    word_bulk: WordColumnarOps[AssetsT] | None = None
     spare_axes: frozenset[str] = frozenset()
     connect: Callable[[Feeds, Mapping[str, int], Mapping[str, int]], None] | None = None
     tensors: Tensors[AssetsT, SampleT] | None = None

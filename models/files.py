@@ -1,4 +1,4 @@
-"""What decoding the files of a request may cost. Torch-free."""
+"""Limit what decoding the files of a request may cost. Torch-free."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

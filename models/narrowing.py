@@ -1,4 +1,4 @@
-"""What a model's own requests and answers are, beyond what its card says of all models. Standard library only."""
+"""Narrow a card's requests and answers to those of one model. Standard library only."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

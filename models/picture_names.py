@@ -1,4 +1,4 @@
-"""Which files of a folder or an archive are pictures, by their names: one rule for training and for scoring."""
+"""Tell pictures from other files by their names: one rule for training and for scoring."""
 
 from pathlib import PurePath, PurePosixPath
 

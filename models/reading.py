@@ -1,4 +1,4 @@
-"""What the command line may say of how own data are to be read, from the fields of a struct. Torch-free."""
+"""Turn the fields of a struct into command-line options for own data. Torch-free."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import fields
 
 
-class Saying(NamedTuple):
+class DataOption(NamedTuple):
     """One thing that may be said.
 
     Attributes:
@@ -28,7 +28,7 @@ class Saying(NamedTuple):
     is_path: bool = False
 
 
-def sayings(options: type[Struct]) -> list[Saying]:
+def data_options(options: type[Struct]) -> list[DataOption]:
     """All that may be said: each field has its type (text, a ``Literal``, a bounded ``int``) and a description."""
     found = []
     for field in fields(options):
@@ -37,7 +37,7 @@ def sayings(options: type[Struct]) -> list[Saying]:
         choices = tuple(choice for choice in get_args(kind) if choice) if get_origin(kind) is Literal else None
         bounds = (int(extra.ge or 0), int(extra.le or 0)) if kind is int else None
         option, is_path = f"--{field.name.replace('_', '-')}", bool((extra.extra or {}).get("is_path"))
-        found.append(Saying(field.name, option, extra.description or "", choices, bounds, is_path))
+        found.append(DataOption(field.name, option, extra.description or "", choices, bounds, is_path))
     return found
 
 

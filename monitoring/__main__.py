@@ -12,7 +12,7 @@ import webbrowser
 from pathlib import Path
 
 from monitoring.debian import NotToBeHad, obtain
-from monitoring.local_prometheus import Prometheus, Target, free_port, running
+from monitoring.local_prometheus import Prometheus, ScrapeTarget, free_port, running
 
 # What the browser shows first.
 GRAPHS = (
@@ -59,7 +59,7 @@ def watch(url: str, key_file: Path | None, port: int, seconds: int) -> None:
     """Run Prometheus until Ctrl-C or SIGTERM, or until it ends by itself."""
     check(url, key_file)
     parts = urllib.parse.urlsplit(url)
-    target = Target(address=parts.netloc, scheme=parts.scheme, key_file=key_file, seconds=seconds)
+    target = ScrapeTarget(address=parts.netloc, scheme=parts.scheme, key_file=key_file, seconds=seconds)
     programs = obtain()
     try:
         free_port(port)

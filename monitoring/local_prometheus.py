@@ -27,7 +27,7 @@ STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class ScrapeTarget:
     """What is watched.
 
     Attributes:
@@ -43,7 +43,7 @@ class Target:
     seconds: int = 15
 
 
-def configuration(target: Target) -> dict[str, Any]:
+def configuration(target: ScrapeTarget) -> dict[str, Any]:
     """The committed configuration, aimed at one target."""
     found: dict[str, Any] = yaml.safe_load(CONFIGURATION.read_text())
     found["global"] = {
@@ -120,7 +120,7 @@ class Prometheus:
             self.process.wait()
 
 
-def begin(programs: Programs, target: Target, folder: Path, port: int) -> Prometheus:
+def begin(programs: Programs, target: ScrapeTarget, folder: Path, port: int) -> Prometheus:
     """Start one on 127.0.0.1 and wait until it is ready.
 
     Args:
@@ -168,7 +168,7 @@ def _wait_ready(prometheus: Prometheus, log: Path) -> None:
 
 
 @contextlib.contextmanager
-def running(programs: Programs, target: Target, folder: Path, port: int) -> Iterator[Prometheus]:
+def running(programs: Programs, target: ScrapeTarget, folder: Path, port: int) -> Iterator[Prometheus]:
     """One that is stopped at the end."""
     found = begin(programs, target, folder, port)
     try:

@@ -22,7 +22,7 @@ SHIFTED = ("image", "tagging")
 SET = 3000
 
 
-class Bodies:
+class TrafficBodies:
     """One model's requests, ready to send."""
 
     def __init__(self, model: str) -> None:
@@ -43,7 +43,7 @@ class Bodies:
         return chosen[next(self._next) % len(chosen)]
 
 
-async def ask(client: httpx.AsyncClient, model: str, bodies: Bodies, seconds: float) -> None:
+async def ask(client: httpx.AsyncClient, model: str, bodies: TrafficBodies, seconds: float) -> None:
     """One model's traffic, in even steps; each thirtieth request is a mistake."""
     begun, rng = monotonic(), np.random.default_rng(len(model))
     async with asyncio.TaskGroup() as under_way:
@@ -81,7 +81,7 @@ async def score(client: httpx.AsyncClient, seconds: float, rows: int = 3000) -> 
 
 async def run(url: str, seconds: float) -> None:
     """All of it at once."""
-    bodies = {model: Bodies(model) for model in RATES}
+    bodies = {model: TrafficBodies(model) for model in RATES}
     limits = httpx.Limits(max_connections=64)
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits, trust_env=False) as client:
         asked = [ask(client, model, bodies[model], seconds) for model in RATES]

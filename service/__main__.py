@@ -12,13 +12,13 @@ import click
 from models.errors import LecternError, SettingsError
 from models.paths import REPOSITORY
 from service.auth.access import Access
-from service.jobs.paths import open_place
+from service.jobs.paths import open_job_paths
 from service.server.tls import tls_arguments
 from service.settings import PREFIX, Settings, settings
 from service.settings.address import find_address
 from service.settings.environment import bentoml_environment
 from service.settings.variables import describe
-from service.telemetry.logs import last_words
+from service.telemetry.logs import format_fatal
 
 GRACE_SECONDS = 30
 
@@ -41,7 +41,7 @@ def main() -> None:
         _check_all(current, Path(environment["BENTOML_HOME"]))
         host, tls = find_address(current), tls_arguments(current)
     except LecternError as error:
-        sys.exit(last_words(error))
+        sys.exit(format_fatal(error))
     arguments = ["serve", "service.app:Gateway", "--host", host, "--port", str(current.port)]
     arguments += tls
     arguments += ["--timeout-graceful-shutdown", str(GRACE_SECONDS)]
@@ -54,7 +54,7 @@ def _check_all(current: Settings, home: Path) -> None:
     checks: list[Callable[[], object]] = [partial(_lock, home), partial(find_address, current)]
     checks += [partial(Access, current), partial(tls_arguments, current)]
     if current.jobs_root:
-        checks.append(partial(open_place, current))
+        checks.append(partial(open_job_paths, current))
     faults = [*_faults(checks)]
     if faults:
         raise SettingsError("; ".join(faults))

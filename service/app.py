@@ -1,7 +1,7 @@
 """The Gateway service: composition only.
 
 Built once from the settings at import, in every process BentoML starts: the served models, their runners (embedded, or
-services of their own behind ``bentoml.depends()``), one documented API per model, and the front around it all.
+services of their own behind ``bentoml.depends()``), one documented API per model, and the application around it all.
 """
 
 import asyncio
@@ -20,27 +20,28 @@ from models.errors import LecternError
 from models.registry import FAMILIES
 from models.runtime.device import CUDA_PROVIDER, Device
 from service.auth.access import Access, open_access
-from service.demo.pages import Demo
-from service.inference.gateway import Desk
-from service.inference.scheduler import Lanes
-from service.jobs.api import Jobs, open_jobs
+from service.demo.pages import DemoPages
+from service.inference.gateway import InferenceGateway
+from service.inference.scheduler import FairScheduler
+from service.jobs.api import JobsApi, open_jobs
 from service.process.private_control import close_control
 from service.process.process_metrics import collectors, count_devices, worker_name
 from service.process.watchdog import beat
-from service.rollout.rollout import Versions
-from service.runners.backends import EmbeddedPlace, Place, RemotePlace, try_out
+from service.rollout.rollout import Rollout
+from service.runners.backends import Backend, InProcessBackend, RemoteBackend, try_out
 from service.runners.services import COMMON, check_devices, remote_families, runner_class, runner_service
-from service.server.protocol_factory import use_wires
-from service.server.routes import Front
-from service.server.shutdown import use_draining
+from service.server.context import ServerContext
+from service.server.protocol_factory import use_protocol_factory
+from service.server.routes import Application
+from service.server.shutdown import use_draining_server
 from service.server.tls import read_certificate
 from service.settings import Settings, settings
-from service.settings.environment import metrics_place
-from service.store.catalog import Served, find_models, installed_at
-from service.telemetry.dead_processes import gather_remains
-from service.telemetry.drift_window import Windows
+from service.settings.environment import metrics_location
+from service.store.catalog import ServedModel, find_models, installed_at
+from service.telemetry.dead_processes import merge_dead_processes
+from service.telemetry.drift_window import DriftWindows
 from service.telemetry.exposition import open_page
-from service.telemetry.logs import configure, last_words
+from service.telemetry.logs import configure, format_fatal
 from service.telemetry.metrics_storage import keep_reserve
 from service.telemetry.state_metrics import initialise, show_certificate, show_model
 from service.telemetry.tracing import find_exporter
@@ -53,33 +54,33 @@ IN_FLIGHT = 2
 
 @attrs.define
 class FrontedService(bentoml.Service[Any]):  # type: ignore[misc]
-    """A BentoML service with Lectern's front as its outermost layer."""
+    """A BentoML service with Lectern's ASGI application as its outermost layer."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        """BentoML's application, behind the front where the public port is."""
+        """Return BentoML's application, behind Lectern's where the public port is."""
         app = super().to_asgi(is_main=is_main)  # attrs with slots: plain super() sees another class
         if not is_main:
             return app
-        page, demo = open_page(collectors(uses_cuda=settings().uses_cuda)), Demo() if settings().demo else None
-        front = Front(app, _desk, _versions, _jobs, page, demo)
-        use_draining(_desk)
-        front.router = app.router  # type: ignore[attr-defined]
-        use_wires(front, is_short=settings().wire)
-        return front
+        page, demo = open_page(collectors(uses_cuda=settings().uses_cuda)), DemoPages() if settings().demo else None
+        application = Application(app, _context, _versions, _jobs, page, demo)
+        use_draining_server(lambda: _context().gateway)
+        application.router = app.router  # type: ignore[attr-defined]
+        use_protocol_factory(application, has_fast_path=settings().wire)
+        return application
 
 
-def _desk() -> Desk:
-    desk: Desk = bentoml.get_current_service().desk
-    return desk
+def _context() -> ServerContext:
+    context: ServerContext = bentoml.get_current_service().context
+    return context
 
 
-def _versions() -> Versions:
-    versions: Versions = bentoml.get_current_service().versions
+def _versions() -> Rollout:
+    versions: Rollout = bentoml.get_current_service().versions
     return versions
 
 
-def _jobs() -> Jobs | None:
-    jobs: Jobs | None = bentoml.get_current_service().jobs
+def _jobs() -> JobsApi | None:
+    jobs: JobsApi | None = bentoml.get_current_service().jobs
     return jobs
 
 
@@ -87,41 +88,41 @@ class GatewayCore:
     """What the Gateway does, whatever its models are."""
 
     settings: Settings
-    served: Sequence[Served]
+    served: Sequence[ServedModel]
     remote: Sequence[str]
 
     def __init__(self) -> None:
         threads = self.settings.lanes
         pool = ThreadPoolExecutor(threads, thread_name_prefix="lectern-infer")
-        aside = ThreadPoolExecutor(threads, thread_name_prefix="lectern-read")
-        here = Lanes(threads)
+        reading_pool = ThreadPoolExecutor(threads, thread_name_prefix="lectern-read")
+        scheduler = FairScheduler(threads)
         access = open_access(self.settings)
-        self.desk = Desk(
+        self.gateway = InferenceGateway(
             endpoints={},
             settings=self.settings,
-            pool=aside,
-            access=access,
+            pool=reading_pool,
             keeps_requests=access is not None and access.has_admin,
         )
-        self.desk.windows = Windows(metrics_place(), self._manifests)
-        self.places: dict[str, Place] = {}
+        self.context = ServerContext(gateway=self.gateway, access=access)
+        self.gateway.windows = DriftWindows(metrics_location(), self._manifests)
+        backends: dict[str, Backend] = {}
         for family in FAMILIES:
-            mine = [model for model in self.served if model.manifest.family == family.name]
-            if not mine:
+            models = [model for model in self.served if model.manifest.family == family.name]
+            if not models:
                 continue
-            place: Place
+            backend: Backend
             if family.name in self.remote:
-                place = RemotePlace(
-                    getattr(self, f"{family.name}_runner"), Lanes(IN_FLIGHT, family.name), self.settings
+                backend = RemoteBackend(
+                    getattr(self, f"{family.name}_runner"), FairScheduler(IN_FLIGHT, family.name), self.settings
                 )
             else:
                 runner = runner_class(family, self.served, self.settings)()
-                place = EmbeddedPlace(runner, pool, here, self.settings)
-            for model in mine:
-                self.places[model.name] = place
-                self.desk.endpoints[model.name] = place.first(model)
-        self.versions = Versions(self.desk, self.places, self.settings.pinned_models)
-        self.jobs = open_jobs(self.desk)
+                backend = InProcessBackend(runner, pool, scheduler, self.settings)
+            for model in models:
+                backends[model.name] = backend
+                self.gateway.endpoints[model.name] = backend.load_initial(model)
+        self.versions = Rollout(self.gateway, backends, self.settings.pinned_models)
+        self.jobs = open_jobs(self.gateway, access)
         self.tasks: list[asyncio.Task[None]] = []
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
@@ -129,13 +130,13 @@ class GatewayCore:
         """Ask the remote runners where they really compute, say it in the log, and look after oneself from now on."""
         for name in self.remote:
             providers = await getattr(self, f"{name}_runner").to_async.call("providers")
-            for endpoint in self.desk.endpoints.values():
+            for endpoint in self.gateway.endpoints.values():
                 endpoint.provider = providers.get(endpoint.manifest.tag, endpoint.provider)
         await self.versions.catch_up()
-        endpoints = self.desk.endpoints.values()
+        endpoints = self.gateway.endpoints.values()
         # Models warmed up in another thread: what is made at first use, or by a device per thread, is made here.
         await asyncio.gather(*(try_out(endpoint) for endpoint in endpoints for _ in range(IN_FLIGHT)))
-        gather_remains()
+        merge_dead_processes()
         keep_reserve()
         device = Device.CUDA if self.settings.uses_cuda else Device.CPU
         initialise([(endpoint.manifest, endpoint.provider) for endpoint in endpoints], device)
@@ -167,7 +168,7 @@ class GatewayCore:
         return self.settings.device_for(manifest) is not Device.CPU
 
     def _manifests(self) -> list[Manifest]:
-        return [endpoint.manifest for endpoint in [*self.desk.endpoints.values()]]
+        return [endpoint.manifest for endpoint in [*self.gateway.endpoints.values()]]
 
     async def __is_ready__(self) -> bool:
         """Every remote runner answers in time."""
@@ -192,15 +193,15 @@ def settle() -> None:
     gc.set_threshold(50_000, 50, 50)
 
 
-def _api(model: Served) -> Any:
+def _api(model: ServedModel) -> Any:
     """A BentoML API for one model, so that BentoML's schema, clients and ``depends()`` know it."""
 
     async def predict(
         self: GatewayCore, instances: list[dict[str, Any]], explain: bool = False, outlier: bool = False
     ) -> dict[str, Any]:
-        endpoint = self.desk.find(model.name)
+        endpoint = self.gateway.find(model.name)
         body = msgspec.json.encode({"instances": instances, "explain": explain, "outlier": outlier})
-        answer: dict[str, Any] = msgspec.json.decode(await self.desk.answer(endpoint, body))
+        answer: dict[str, Any] = msgspec.json.decode(await self.gateway.answer(endpoint, body))
         return answer
 
     predict.__doc__ = model.manifest.summary
@@ -246,10 +247,10 @@ def build(settings: Settings) -> Any:
     return service(gateway)
 
 
-use_draining()
+use_draining_server()
 try:
     configure(settings().log)
     close_control()
     Gateway = build(settings())
 except LecternError as error:  # BentoML imports this module: one line for the operator instead of its traceback
-    raise SystemExit(last_words(error)) from None
+    raise SystemExit(format_fatal(error)) from None

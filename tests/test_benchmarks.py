@@ -12,12 +12,12 @@ import pytest
 
 from benchmarks.batch import memory
 from benchmarks.harness import checks, environments, results, servers, wrk
-from benchmarks.harness.closed_loop import Drive, Plan
-from benchmarks.harness.measure import Client
+from benchmarks.harness.closed_loop import ClosedLoopPlan, Drive
+from benchmarks.harness.measure import LoadClient
 from benchmarks.harness.peers import PAIR, PEERS, Peer
 from benchmarks.harness.protocols import BARE, PLAIN, TRITON, V2
-from benchmarks.harness.results import Bound, Cell, Heading, Results, Row, Sample
-from benchmarks.harness.upper_bound import Task, measure, measure_burst
+from benchmarks.harness.results import Bound, Heading, RateSample, ResultCell, ResultRow, Results
+from benchmarks.harness.upper_bound import BoundTask, measure, measure_burst
 from benchmarks.harness.workloads import examples, make
 from benchmarks.peers.codec import open_codec
 from benchmarks.serving import regression_gate, report
@@ -68,9 +68,9 @@ async def cancel_all() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def make_plan(port: int, **more: Any) -> Plan:
+def make_plan(port: int, **more: Any) -> ClosedLoopPlan:
     usual: dict[str, Any] = {"requests": [REQUEST], "connections": 4, "total": 40}
-    return Plan(port=port, **usual | more)
+    return ClosedLoopPlan(port=port, **usual | more)
 
 
 def test_client_counts_answers_and_times(serve: Serve) -> None:
@@ -174,28 +174,29 @@ def test_ratio_is_the_median_of_rounds() -> None:
     assert regression_gate.ratio([40, 10, 400], [10, 10, 10]) == 4.0
 
 
-def make_sample(rate: float, **more: float) -> Sample:
+def make_sample(rate: float, **more: float) -> RateSample:
     usual = {"p50_ms": 1.5, "p99_ms": 20.25, "server_us": 50, "server_cores": 0.99, "client_cores": 0.3}
-    return Sample(rate=rate, **usual | {"other_cores": 0.0, "errors": 0.0} | more)
+    return RateSample(rate=rate, **usual | {"other_cores": 0.0, "errors": 0.0} | more)
 
 
 def make_results() -> Results:
     cells = [
-        Cell(
+        ResultCell(
             peer="lectern", workload="work", connections=64, samples=[make_sample(rate) for rate in (900, 1000, 1100)]
         ),
-        Cell(peer="lectern", workload="work", connections=1, samples=[make_sample(123.45)]),
-        Cell(peer="other", workload="work", connections=64, samples=[make_sample(2000, errors=0.5)]),
+        ResultCell(peer="lectern", workload="work", connections=1, samples=[make_sample(123.45)]),
+        ResultCell(peer="other", workload="work", connections=64, samples=[make_sample(2000, errors=0.5)]),
     ]
     return Results(
         command="python -m benchmarks.serving", commit="c0ffee", date="2026-01-01",
         machine={"cpu": "X", "cores": 2, "system": "Linux", "python": "3.11.7"}, client="wrk", seconds=2, rounds=3,
         workloads=[Heading(key="work", title="Work", connections=[1, 64], unit="tokens", units=10)],
         rows=[
-            Row(key="lectern", title="**Lectern**", ready_seconds=[1, 2], memory_mb=[{"rss": 9, "pss": 8, "uss": 7}]),
-            Row(key="other", title="Other"),
-            Row(key="broken", title="Broken", reason="cannot be installed: no wheel"),
-            Row(key="wrong", title="Wrong", refused={"work": "wrong answer[0].label: not the same"}),
+            ResultRow(key="lectern", title="**Lectern**", ready_seconds=[1, 2],
+                      memory_mb=[{"rss": 9, "pss": 8, "uss": 7}]),
+            ResultRow(key="other", title="Other"),
+            ResultRow(key="broken", title="Broken", reason="cannot be installed: no wheel"),
+            ResultRow(key="wrong", title="Wrong", refused={"work": "wrong answer[0].label: not the same"}),
         ],
         bounds=[Bound(workload="work", engine={"8": [9000.0]}, codec={"1": [100.0], "4": [1900.0, 2000.0, 2100.0]})],
         cells=cells,
@@ -237,16 +238,16 @@ def test_page_is_whole() -> None:
         ([make_sample(1, other_cores=0.5, server_cores=0.99)], ""),
     ],
 )
-def test_marks(samples: list[Sample], marks: str) -> None:
+def test_marks(samples: list[RateSample], marks: str) -> None:
     """Errors, a client without time, a machine that others used."""
-    assert Cell(peer="p", workload="w", connections=1, samples=samples).marks == marks
+    assert ResultCell(peer="p", workload="w", connections=1, samples=samples).marks == marks
 
 
 def test_disturbed_rounds_do_not_count() -> None:
     """The median is over the quiet rounds, while there are any."""
     noisy = [make_sample(1, other_cores=0.5, server_cores=0.5), make_sample(2, other_cores=0.5, server_cores=0.5)]
-    assert Cell(peer="p", workload="w", connections=1, samples=[*noisy, make_sample(9)]).middle("rate") == 9
-    assert Cell(peer="p", workload="w", connections=1, samples=noisy).middle("rate") == 1.5
+    assert ResultCell(peer="p", workload="w", connections=1, samples=[*noisy, make_sample(9)]).middle("rate") == 9
+    assert ResultCell(peer="p", workload="w", connections=1, samples=noisy).middle("rate") == 1.5
 
 
 def test_results_come_back(tmp_path: Path) -> None:
@@ -305,7 +306,7 @@ def test_wrk_script_has_any_bytes(tmp_path: Path) -> None:
 def test_limits_of_one_model() -> None:
     """Every batch size has both rates; the model alone is never the slower one by far."""
     work = make(["viewcount"])[0]
-    found = measure(Task(model=work.model, bodies=work.bodies, seconds=0.001))
+    found = measure(BoundTask(model=work.model, bodies=work.bodies, seconds=0.001))
     assert found.engine.keys() == found.codec.keys() == {1, 2, 4, 8, 16, 32, 64, 128, 256}
     assert found.engine[64] > found.codec[64] > 0
     assert found.alone > 0
@@ -313,7 +314,7 @@ def test_limits_of_one_model() -> None:
 
 def test_limits_of_a_burst() -> None:
     """One by one and together."""
-    found = measure_burst(Task(model="molecule", bodies=[examples()["molecule"]] * 4, is_burst=True))
+    found = measure_burst(BoundTask(model="molecule", bodies=[examples()["molecule"]] * 4, is_burst=True))
     assert found.burst_ms.keys() == {"one by one", "one micro-batch"}
 
 
@@ -347,6 +348,6 @@ def test_peers_may_hand_over_views() -> None:
 
 def test_a_peer_that_does_not_start_is_wrong(tmp_path: Path) -> None:
     """Asking every peer once names the one that ended before it answered, with the end of its log."""
-    rounds = Rounds(make_results(), [], [], {"viewcount": b"{}"}, Client("python", tmp_path), tmp_path)
+    rounds = Rounds(make_results(), [], [], {"viewcount": b"{}"}, LoadClient("python", tmp_path), tmp_path)
     broken = Peer(key="gone", title="Gone", module="serve_nothing")
     assert "No module named benchmarks.peers.serve_nothing" in rounds.ask_all({broken: Path(sys.executable)})["gone"]

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.gpu import __main__, rows, served
-from benchmarks.gpu.rows import Pace, Row, Scope
+from benchmarks.gpu.rows import GpuPace, GpuRow, Scope
 from benchmarks.gpu.torch_baseline import best_seconds, net_of, runs_of
 from benchmarks.harness.servers import ask, install_artifacts
 from export.convert import example_feeds
@@ -58,13 +58,13 @@ def test_without_a_gpu() -> None:
 @pytest.mark.parametrize(
     ("row", "verdict"),
     [
-        (Row(what="w", bar="b", found="not run: why"), "not run"),
-        (Row(what="w", bar="b", found="much"), "told"),
-        (Row(what="w", bar="b", found="much", is_met=True), "kept"),
-        (Row(what="w", bar="b", found="little", is_met=False), "missed"),
+        (GpuRow(what="w", bar="b", found="not run: why"), "not run"),
+        (GpuRow(what="w", bar="b", found="much"), "told"),
+        (GpuRow(what="w", bar="b", found="much", is_met=True), "kept"),
+        (GpuRow(what="w", bar="b", found="little", is_met=False), "missed"),
     ],
 )
-def test_verdicts(row: Row, verdict: str) -> None:
+def test_verdicts(row: GpuRow, verdict: str) -> None:
     """A row without a finding is never kept."""
     assert row.verdict == verdict
 
@@ -98,7 +98,9 @@ def test_a_test_set_that_is_not_at_hand(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_who_is_ahead() -> None:
     """A rival as fast is one that we are not ahead of; one that failed is told."""
-    pace = Pace(model="m", size=8, ours=10.0, rivals={"eager": 9.0, "compile": 10.0}, failures={"other": "no compiler"})
+    pace = GpuPace(
+        model="m", size=8, ours=10.0, rivals={"eager": 9.0, "compile": 10.0}, failures={"other": "no compiler"}
+    )
     assert pace.ahead() == ["compile"]
     assert str(pace).startswith(
         "m, batch 8: 10 a second; torch eager 9 (1.11x), torch compile 10 (1.00x), torch other "

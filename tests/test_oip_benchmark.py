@@ -5,23 +5,23 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks.oip.cases import Case, right, wrong
+from benchmarks.oip.cases import ProtocolCase, right, wrong
 from benchmarks.oip.requests import HEAD_LENGTH, of_tensors
-from benchmarks.oip.triton import Answer, Difference, _differ
+from benchmarks.oip.triton import Difference, TritonAnswer, _differ
 from models.runtime.predictor import Predictor
 
-CASE = Case(name="good", model="viewcount", body=b"", outputs=("forecast",), is_right=True)
+CASE = ProtocolCase(name="good", model="viewcount", body=b"", outputs=("forecast",), is_right=True)
 
 
-def answer(values: list[float], *, is_binary: bool = True, **more: str) -> Answer:
+def answer(values: list[float], *, is_binary: bool = True, **more: str) -> TritonAnswer:
     """An answer with one output."""
     request = of_tensors({"forecast": np.array(values, np.float32)}, is_binary=is_binary)
     head = json.dumps({"model_name": "viewcount", "outputs": request.head["inputs"], **more}).encode()
     headers = {HEAD_LENGTH: str(len(head))} if is_binary else {}
-    return Answer(200, headers, head + request.rest)
+    return TritonAnswer(200, headers, head + request.rest)
 
 
-BAD = Answer(400, {}, b'{"error":"why"}')
+BAD = TritonAnswer(400, {}, b'{"error":"why"}')
 
 
 @pytest.mark.parametrize(
@@ -34,11 +34,11 @@ BAD = Answer(400, {}, b'{"error":"why"}')
         (answer([1, 2], id="a"), {"id"}),
         (answer([1, 2], model_name="image"), {"model_name"}),
         (BAD, {"status"}),
-        (Answer(500, {}, b"{}"), {"status"}),
-        (Answer(0, {}, b""), {"status"}),
+        (TritonAnswer(500, {}, b"{}"), {"status"}),
+        (TritonAnswer(0, {}, b""), {"status"}),
     ],
 )
-def test_every_difference_is_seen(triton: Answer, fields: set[str]) -> None:
+def test_every_difference_is_seen(triton: TritonAnswer, fields: set[str]) -> None:
     """In status, form and value, and none of them is meant."""
     found = list(_differ(CASE, answer([1, 2]), triton))
     assert {one.field for one in found} == fields
@@ -47,10 +47,10 @@ def test_every_difference_is_seen(triton: Answer, fields: set[str]) -> None:
 
 def test_which_refusals_are_meant() -> None:
     """400 for Triton's 500, where both refuse; never a 500 of ours, nor a refusal that does not say why."""
-    (found,) = _differ(CASE, BAD, Answer(500, {}, b'{"error":"x"}'))
+    (found,) = _differ(CASE, BAD, TritonAnswer(500, {}, b'{"error":"x"}'))
     assert found.reason is not None
-    assert {one.field for one in _differ(CASE, Answer(400, {}, b"{}"), BAD)} == {"error"}
-    (found,) = _differ(CASE, Answer(500, {}, b'{"error":"x"}'), BAD)
+    assert {one.field for one in _differ(CASE, TritonAnswer(400, {}, b"{}"), BAD)} == {"error"}
+    (found,) = _differ(CASE, TritonAnswer(500, {}, b'{"error":"x"}'), BAD)
     assert found.reason is None
     assert Difference("views below 0", "values of lower", "", "").reason is None
 

@@ -17,10 +17,10 @@ from chaos.service.__main__ import TRIALS, hold
 from chaos.service.arithmetic import goodput, percentile, schedule
 from chaos.service.counters import differences, parse
 from chaos.service.faults import after_import
-from chaos.service.harness import Ground, one_request
-from chaos.service.open_loop import Offer
-from chaos.service.records import Phase, Plan, Report
-from chaos.service.verdict import Trials, Verdict, number
+from chaos.service.harness import Harness, one_request
+from chaos.service.open_loop import OpenLoopPlan
+from chaos.service.records import ChaosPhase, ChaosReport, LoadPlan
+from chaos.service.verdict import ChaosVerdict, Trials, number
 
 OK = b"HTTP/1.1 200 OK\r\nx-model-digest: aa\r\ncontent-length: 2\r\n\r\n{}"
 BUSY = b"HTTP/1.1 503 Busy\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n"
@@ -66,10 +66,12 @@ def serve() -> Iterator[Serve]:
     loop.close()
 
 
-def offer(port: int, rate: float = 200, seconds: float = 0.5, **more: float) -> Report:
+def offer(port: int, rate: float = 200, seconds: float = 0.5, **more: float) -> ChaosReport:
     """What a short offer finds."""
     options = {"patience_seconds": 2.0, **more}
-    return Offer(Plan(port=port, requests=[REQUEST], phases=[Phase(rate=rate, seconds=seconds)], **options)).run()  # type: ignore[arg-type]
+    return OpenLoopPlan(
+        LoadPlan(port=port, requests=[REQUEST], phases=[ChaosPhase(rate=rate, seconds=seconds)], **options)
+    ).run()  # type: ignore[arg-type]
 
 
 def test_a_schedule_is_a_poisson_process() -> None:
@@ -196,7 +198,7 @@ def test_the_books_are_compared(client: dict[str, int], server: dict[str, int], 
 
 def test_a_verdict_knows_its_bars() -> None:
     """No bar at all is no success; one missed bar is a failure."""
-    verdict = Verdict(trial="x")
+    verdict = ChaosVerdict(trial="x")
     assert not verdict.is_met
     verdict.at_most("waste", 1.0, 1.0)
     verdict.at_least("speed", 0.95, 0.95)
@@ -215,7 +217,7 @@ def test_results_are_kept(tmp_path: Path) -> None:
     """What is written can be read, a later verdict takes the place of an earlier one, and missed bars stand out."""
     found = Trials(date="2026-11-21", machine={"cpu": "c", "cores": 2, "system": "s", "python": "3"})
     for value in (math.inf, 2.0):
-        verdict = Verdict(trial="x", title="the x", measured={"most_s": value})
+        verdict = ChaosVerdict(trial="x", title="the x", measured={"most_s": value})
         verdict.at_most("time", value, 1.0, " s")
         found.add(verdict)
     report.save(found, tmp_path)
@@ -231,8 +233,8 @@ def test_a_control_that_meets_its_bars_is_a_failure(monkeypatch: pytest.MonkeyPa
         TITLE, CONTROL = "blind", "a defect"
 
         @staticmethod
-        def run(_: Ground) -> Verdict:
-            verdict = Verdict(trial="blind")
+        def run(_: Harness) -> ChaosVerdict:
+            verdict = ChaosVerdict(trial="blind")
             verdict.expect("all is well", "well", is_met=True)
             return verdict
 
@@ -242,7 +244,7 @@ def test_a_control_that_meets_its_bars_is_a_failure(monkeypatch: pytest.MonkeyPa
         CONTROL = ""
 
         @staticmethod
-        def run(_: Ground) -> Verdict:
+        def run(_: Harness) -> ChaosVerdict:
             raise OSError("the server is gone")
 
     monkeypatch.setitem(TRIALS, "blind", Blind)  # type: ignore[misc]
@@ -252,7 +254,7 @@ def test_a_control_that_meets_its_bars_is_a_failure(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setitem(TRIALS, "broken", Broken)  # type: ignore[misc]
     monkeypatch.setitem(TRIALS, "helpless", Helpless)  # type: ignore[misc]
-    ground = Ground(folder=tmp_path)
+    ground = Harness(folder=tmp_path)
     assert hold("blind", ground, has_control=False).is_met
     assert not hold("blind", ground, has_control=True).is_met
     assert not hold("helpless", ground, has_control=True).is_met
@@ -263,7 +265,7 @@ def test_a_control_that_meets_its_bars_is_a_failure(monkeypatch: pytest.MonkeyPa
 
 def test_faults_are_planted_before_anything_runs() -> None:
     """A module is changed as soon as it is imported, and nothing is when nothing is named."""
-    code = "import models.payload.json_payload; print(models.payload.json_payload.Bodies.write.__name__)"
+    code = "import models.payload.json_payload; print(models.payload.json_payload.JsonPayloads.write.__name__)"
     for names, found in (("leak", "leaky"), ("", "write")):
         environment = {"PYTHONPATH": "chaos/service/planted:.", "TORTURE_FAULTS": names}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)

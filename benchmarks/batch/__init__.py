@@ -1,1 +1,1 @@
-"""What batch scoring is measured with: inputs, limits and scripts as people write them."""
+"""Measure batch scoring: inputs, upper limits and scripts as people write them."""

@@ -1,4 +1,4 @@
-"""How much slower predictions are while a job runs beside them: ``python -m benchmarks.batch.interference``.
+"""Measure how much slower predictions are beside a running job: ``python -m benchmarks.batch.interference``.
 
 One gateway worker, and an open-loop client that asks for view counts at a fixed rate, beside a tagging job that is
 stopped and continued every other second (SIGSTOP, SIGCONT), so that whatever else the machine does falls on both sides

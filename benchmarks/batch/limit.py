@@ -1,4 +1,4 @@
-"""How fast this machine could be at most: each step alone, on all cores, in one process.
+"""Measure how fast this machine could be at most: each step alone, on all cores, in one process.
 
 Run as ``python -m benchmarks.batch.limit MODEL INPUT OUTPUT``; prints the seconds of each step at its best as JSON, by
 the clock and of computing. Nothing is copied to another process, checked, or kept safe from a crash.

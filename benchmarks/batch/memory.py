@@ -1,4 +1,4 @@
-"""Whether a batch job's memory stays the same however large its input: ``python -m benchmarks.batch.memory``.
+"""Measure a batch job's memory over the size of its input: ``python -m benchmarks.batch.memory``.
 
 A table of a million view counts, 316 MB, is repeated until it has so many gigabytes, and scored by the real command.
 What counts is the most memory of all of the job's processes together (pss); the largest input may take no more than a

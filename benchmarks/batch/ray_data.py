@@ -12,21 +12,21 @@ from uuid import uuid4
 import click
 import msgspec
 
-from service.scoring.execution.interfaces import Assignment
+from service.scoring.execution.interfaces import Workload
 from service.scoring.execution.workspace import Workspace
 from service.scoring.file_assignment import ask
-from service.scoring.spec import Options
-from service.scoring.workers.remote_worker import READ_TOLD, Station, Task
+from service.scoring.spec import InputOptions
+from service.scoring.workers.remote_worker import READ_TOLD, RemoteTask, RemoteWorker
 from service.scoring.workers.worker import Stopped
 
 ROW_SECONDS = 60.0
 
 
-class Stage:
+class RayStage:
     """A station as Ray Data wants it."""
 
-    def __init__(self, assignment: Assignment, log: str) -> None:
-        self._station, self._log = Station(assignment, ROW_SECONDS, uuid4().hex), Path(log)
+    def __init__(self, assignment: Workload, log: str) -> None:
+        self._station, self._log = RemoteWorker(assignment, ROW_SECONDS, uuid4().hex), Path(log)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """What is said of each part."""
@@ -50,16 +50,16 @@ def main(model: str, source: str, folder: Path, workers: int, part_rows: int | N
     import ray
 
     began = perf_counter()
-    asked = ask(model, source, "out.parquet", Options(part_rows=part_rows), input_format="", output_format="")
+    asked = ask(model, source, "out.parquet", InputOptions(part_rows=part_rows), input_format="", output_format="")
     (folder / "parts").mkdir(parents=True)
     workspace = Workspace(folder, None)  # type: ignore[arg-type]  # nothing is written by it
     cuts = [*asked.source().cuts()]
-    tasks = [Task(cut=cut, aside=str(workspace.aside(cut.index, "bench")), known={}) for cut in cuts]
+    tasks = [RemoteTask(cut=cut, aside=str(workspace.aside(cut.index, "bench")), known={}) for cut in cuts]
     ray.init(address=ray_address, log_to_driver=False, logging_level="ERROR")
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = [{"task": msgspec.msgpack.encode(task)} for task in tasks]
     stage = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        Stage,
+        RayStage,
         fn_constructor_args=(asked, str(folder / "log")),
         batch_size=1,
         concurrency=workers,

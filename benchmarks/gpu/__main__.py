@@ -14,7 +14,7 @@ from typing import Any
 import click
 import msgspec
 
-from benchmarks.gpu.rows import Row, Scope, no_gpu, proofs, served, speed, unwritten
+from benchmarks.gpu.rows import GpuRow, Scope, no_gpu, proofs, served, speed, unwritten
 from benchmarks.harness import machine
 from models.paths import REPOSITORY
 from models.runtime.device import has_cuda
@@ -23,24 +23,24 @@ RESULTS = REPOSITORY / "benchmarks/results"
 NO_GPU = "no NVIDIA device on this machine: nothing was run; --device cpu --out FOLDER tries the same code small"
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class GpuReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a run found."""
 
     device: str
     date: str
     commit: str
     machine: dict[str, Any]
-    rows: list[Row]
+    rows: list[GpuRow]
 
 
-def run(scope: Scope) -> list[Row]:
+def run(scope: Scope) -> list[GpuRow]:
     """All rows of the table, in its order."""
     with TemporaryDirectory() as folder:
         rows = [*proofs(scope), *speed(scope), *unwritten()]
         return [*rows, *served(scope, Path(folder)), *no_gpu(scope, Path(folder))]
 
 
-def page(report: Report) -> str:
+def page(report: GpuReport) -> str:
     """The table as Markdown."""
     lines = [
         "# On the GPU",
@@ -80,7 +80,7 @@ def main(
         has_server=not without_server,
     )
     rows = run(scope)
-    report = Report(
+    report = GpuReport(
         device=device, date=date.today().isoformat(), commit=machine.commit(), machine=machine.describe(), rows=rows
     )
     folder = out or RESULTS

@@ -20,7 +20,7 @@ from export.certify import data_of
 from export.convert import example_feeds
 from export.device import certify_device, compute_of
 from export.store import shipped_folders
-from models.artifact.device_certificate import DeviceChoice
+from models.artifact.device_certificate import DevicePlacement
 from models.artifact.manifest import Manifest, read_artifact
 from models.errors import LecternError
 from models.paths import REPOSITORY
@@ -36,7 +36,7 @@ CONNECTIONS, CLIENTS, WORKERS = 256, 6, 8
 IMAGE = "image-vit"
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class GpuRow(msgspec.Struct, frozen=True, kw_only=True):
     """One promise.
 
     Attributes:
@@ -89,7 +89,7 @@ class Scope:
         return [folder for folder in shipped_folders() if not self.models or folder.name in self.models]
 
 
-def proofs(scope: Scope) -> Iterator[Row]:
+def proofs(scope: Scope) -> Iterator[GpuRow]:
     """Every model's certificate on the device; one that fails is told, and the others go on."""
     details, wrong, tests, strays = list[str](), 0, 0, 0
     for folder in scope.folders():
@@ -108,7 +108,7 @@ def proofs(scope: Scope) -> Iterator[Row]:
     count = len(scope.folders())
     found = f"{count - wrong} of {count} proved, {strays} nodes that compute numbers on the CPU, "
     found += f"0 label changes in {tests} test instances" if tests else "not run on the test sets"
-    yield Row(
+    yield GpuRow(
         what="all shipped models on the device",
         bar="0 nodes on the CPU, parity within tolerance, 0 label changes on the test sets",
         found=found,
@@ -126,7 +126,7 @@ def _test_set(scope: Scope, manifest: Manifest, details: list[str]) -> Data | No
         return None
 
 
-def _told(choice: DeviceChoice) -> str:
+def _told(choice: DevicePlacement) -> str:
     proof = choice.proof
     assert proof is not None
     return (
@@ -137,12 +137,12 @@ def _told(choice: DeviceChoice) -> str:
     )
 
 
-def speed(scope: Scope) -> Iterator[Row]:
+def speed(scope: Scope) -> Iterator[GpuRow]:
     """Instances a second against torch on the same device, from the host's memory and back."""
     paces = [pace for folder in scope.folders() for pace in _paces(scope, folder)]
     behind = [f"{pace.model} at {pace.size} ({name})" for pace in paces for name in pace.ahead()]
     failed = sum(len(pace.failures) for pace in paces)
-    yield Row(
+    yield GpuRow(
         what="rows/s against torch eager and torch.compile on the same device, batch 1, 8, 64, 512",
         bar="ahead of both at every size",
         found=f"behind at {', '.join(behind)}" if behind else f"ahead everywhere; {failed} rivals did not run",
@@ -152,7 +152,7 @@ def speed(scope: Scope) -> Iterator[Row]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class GpuPace:
     """Instances a second of one model in batches of one size, ours and its rivals', and who failed, and why."""
 
     model: str
@@ -171,7 +171,7 @@ class Pace:
         return f"{self.model}, batch {self.size}: {self.ours:,.0f} a second; {', '.join(told)}"
 
 
-def _paces(scope: Scope, folder: Path) -> Iterator[Pace]:
+def _paces(scope: Scope, folder: Path) -> Iterator[GpuPace]:
     session = open_artifact(folder, compute_of(scope.device))
     wanted = open_predictor(session).wanted(explain=False)
     net = net_of(session.manifest, session.assets)
@@ -186,20 +186,20 @@ def _paces(scope: Scope, folder: Path) -> Iterator[Pace]:
             except Exception as error:  # the border to torch's compiler
                 failures[name] = str(error).splitlines()[0][:200]
         ours = size / best_seconds(partial(session.run, feeds, wanted), budget)
-        yield Pace(model=session.manifest.tag, size=size, ours=ours, rivals=rates, failures=failures)
+        yield GpuPace(model=session.manifest.tag, size=size, ours=ours, rivals=rates, failures=failures)
 
 
-def unwritten() -> Iterator[Row]:
+def unwritten() -> Iterator[GpuRow]:
     """What waits for a GPU to be written on."""
     for what, bar in (
         ("viewcount, image, image-vit with CUDA graphs at batch 1", "at most 1.3x of the kernels' own time"),
         ("IO binding with buffers that stay on the device", "no bar; copies and launches are told apart"),
         ("reduced precision (fp16, bf16) behind a score gate", "at most 0.1 points lost, else refused"),
     ):
-        yield Row(what=what, bar=bar, found="not run: not written, since no GPU was at hand to try it on")
+        yield GpuRow(what=what, bar=bar, found="not run: not written, since no GPU was at hand to try it on")
 
 
-def served(scope: Scope, home: Path) -> Iterator[Row]:
+def served(scope: Scope, home: Path) -> Iterator[GpuRow]:
     """What callers see."""
     for what, bar, measure in (
         (
@@ -210,13 +210,13 @@ def served(scope: Scope, home: Path) -> Iterator[Row]:
         ("first request after ready", "no slower than 2x the median", _first),
     ):
         if not scope.has_server:
-            yield Row(what=what, bar=bar, found="not run: left out")
+            yield GpuRow(what=what, bar=bar, found="not run: left out")
             continue
         try:
             found, is_met, details = measure(scope, home)
-            yield Row(what=what, bar=bar, found=found, is_met=None if scope.is_small else is_met, details=details)
+            yield GpuRow(what=what, bar=bar, found=found, is_met=None if scope.is_small else is_met, details=details)
         except Unavailable as error:
-            yield Row(what=what, bar=bar, found=str(error), is_met=False)
+            yield GpuRow(what=what, bar=bar, found=str(error), is_met=False)
 
 
 def _rest(scope: Scope, home: Path) -> tuple[str, bool, list[str]]:
@@ -256,11 +256,11 @@ def _first(scope: Scope, home: Path) -> tuple[str, bool, list[str]]:
     return f"{worst:.2f}x at worst", worst <= 2, details
 
 
-def no_gpu(scope: Scope, home: Path) -> Iterator[Row]:
+def no_gpu(scope: Scope, home: Path) -> Iterator[GpuRow]:
     """Asked only where there is none."""
     what, bar = "no GPU present", "LECTERN_DEVICE=auto says CPU and serves; =cuda stops with one clear line"
     if has_cuda() or not scope.has_server:
-        yield Row(what=what, bar=bar, found="not run: " + ("this machine has a GPU" if has_cuda() else "left out"))
+        yield GpuRow(what=what, bar=bar, found="not run: " + ("this machine has a GPU" if has_cuda() else "left out"))
         return
     port, _ = free_ports()
     ours = {"LECTERN_PORT": str(port), "BENTOML_HOME": str(home / "bentoml"), "LECTERN_LOG": "text"}
@@ -281,4 +281,4 @@ def no_gpu(scope: Scope, home: Path) -> Iterator[Row]:
         body = msgspec.json.encode({"instances": [example.card.example(example.assets)]})
         server.first_request(port, PLAIN.call("viewcount", body), 1)
     said = " / ".join(lines)[:200]
-    yield Row(what=what, bar=bar, found=f"auto serves on the CPU; cuda says: {said}", is_met=is_one_line)
+    yield GpuRow(what=what, bar=bar, found=f"auto serves on the CPU; cuda says: {said}", is_met=is_one_line)

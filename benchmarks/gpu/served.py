@@ -1,4 +1,4 @@
-"""What a served GPU does: the first request after ready, and image-vit against the same front with a null model."""
+"""Measure a served GPU: the first request after ready, and image-vit against the same server with a null model."""
 
 import http.client
 import os
@@ -20,9 +20,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.harness.closed_loop import Plan, Tally
+from benchmarks.harness.closed_loop import ClosedLoopCounts, ClosedLoopPlan
 from benchmarks.harness.environments import Unavailable
-from benchmarks.harness.protocols import PLAIN, Call
+from benchmarks.harness.protocols import PLAIN, ProtocolCall
 from benchmarks.harness.servers import ask, free_ports, stop, without_paths
 from export.artifact import write_artifact
 from export.operators import check_operators
@@ -77,7 +77,7 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
 # The first request after ready
 
 
-def first_request(port: int, call: Call, count: int) -> tuple[float, float]:
+def first_request(port: int, call: ProtocolCall, count: int) -> tuple[float, float]:
     """Milliseconds of the first answer, and the median of those after it, over one connection each.
 
     Raises:
@@ -126,7 +126,7 @@ def null_artifact(source: Path, target: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class GpuLoad:
     """Answers per second, the worst client's percentile, what was no 200, and the share of time the GPU was idle."""
 
     rate: float
@@ -135,9 +135,11 @@ class Load:
     idle: float | None
 
 
-def load(port: int, call: Call, *, connections: int, clients: int, seconds: float) -> Load:
+def load(port: int, call: ProtocolCall, *, connections: int, clients: int, seconds: float) -> GpuLoad:
     """Closed-loop clients in processes of their own, with equal parts of the connections."""
-    plan = Plan(port=port, requests=[call.to_bytes()], connections=max(1, connections // clients), seconds=seconds)
+    plan = ClosedLoopPlan(
+        port=port, requests=[call.to_bytes()], connections=max(1, connections // clients), seconds=seconds
+    )
     content, end = msgspec.msgpack.encode(plan), Event()
     shares = list[float]()
     watch = Thread(target=_watch, args=(end, shares))
@@ -147,7 +149,7 @@ def load(port: int, call: Call, *, connections: int, clients: int, seconds: floa
     finally:
         end.set()
         watch.join()
-    return Load(
+    return GpuLoad(
         rate=sum(tally.answers / tally.seconds for tally in tallies),
         p99_ms=max(tally.p99_ms for tally in tallies),
         errors=sum(tally.errors for tally in tallies),
@@ -155,7 +157,7 @@ def load(port: int, call: Call, *, connections: int, clients: int, seconds: floa
     )
 
 
-def _drive(plan: bytes, clients: int) -> list[Tally]:
+def _drive(plan: bytes, clients: int) -> list[ClosedLoopCounts]:
     command = [sys.executable, "-m", "benchmarks.harness.closed_loop"]
     running = [
         subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603  our own
@@ -168,7 +170,7 @@ def _drive(plan: bytes, clients: int) -> list[Tally]:
     contents = [client.stdout.read() for client in running if client.stdout is not None]
     if any(client.wait() for client in running):
         raise Unavailable("a load client failed")
-    return [msgspec.json.decode(content, type=list[Tally])[0] for content in contents]
+    return [msgspec.json.decode(content, type=list[ClosedLoopCounts])[0] for content in contents]
 
 
 def _watch(end: Event, shares: list[float]) -> None:
@@ -182,7 +184,7 @@ def _watch(end: Event, shares: list[float]) -> None:
             shares.append(pynvml.nvmlDeviceGetUtilizationRates(device).gpu / 100)
 
 
-def picture_call(model: str, pictures: int = 1) -> Call:
+def picture_call(model: str, pictures: int = 1) -> ProtocolCall:
     """Random pictures as numpy saves them."""
     buffer = BytesIO()
     np.save(buffer, np.random.default_rng(5).integers(0, 256, (pictures, 28, 28)).astype(np.uint8))

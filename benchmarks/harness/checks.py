@@ -1,4 +1,4 @@
-"""Whether a server's answers are the in-process ones; and whether this file would notice if they were not."""
+"""Check that a server's answers are the in-process ones, and that this check would notice if they were not."""
 
 import copy
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.harness.environments import Unavailable
 from benchmarks.harness.servers import Server, ask, without_paths
-from benchmarks.harness.workloads import Workload
+from benchmarks.harness.workloads import BenchmarkWorkload
 from benchmarks.peers.codec import open_codec
 
 AT_ONCE = 32
@@ -33,7 +33,7 @@ def find_difference(found: Any, expected: Any, place: str = "answer") -> str | N
     return next((gap for pair in pairs if (gap := find_difference(*pair)) is not None), None)
 
 
-def expected_answers(workload: Workload) -> list[Any]:
+def expected_answers(workload: BenchmarkWorkload) -> list[Any]:
     """The in-process predictions of each checked body; none for a form that this commit does not read."""
     codec = open_codec(workload.model)
     if workload.media_type not in codec.bodies.media_types:
@@ -42,7 +42,7 @@ def expected_answers(workload: Workload) -> list[Any]:
     return [json.loads(answer)["predictions"] for answer in answers]
 
 
-def check(server: Server, workload: Workload, expected: Sequence[Any]) -> None:
+def check(server: Server, workload: BenchmarkWorkload, expected: Sequence[Any]) -> None:
     """Ask the checked bodies 32 at a time, twice, and compare.
 
     Raises:

@@ -18,7 +18,7 @@ RECEIVE_BYTES, SEND_BUFFER_BYTES = 262_144, 1_048_576
 LENGTH, CLOSED = b"content-length:", b"closed"
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class ClosedLoopPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Whole requests for a port of this machine, in turn: for ``seconds``, or until ``total`` answers are there."""
 
     port: int
@@ -29,7 +29,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     repeats: int = 1
 
 
-class Tally(msgspec.Struct, frozen=True, kw_only=True):
+class ClosedLoopCounts(msgspec.Struct, frozen=True, kw_only=True):
     """What came back; ``statuses`` counts connections that ended without an answer as ``"closed"``."""
 
     answers: int
@@ -45,7 +45,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
         return sum(self.statuses.values()) - self.statuses.get("200", 0)
 
 
-class Wire:
+class ClosedLoopConnection:
     """One connection with at most one request in flight."""
 
     def __init__(self, port: int) -> None:
@@ -87,14 +87,14 @@ def _length(head: bytes) -> int:
 class Drive:
     """A plan over open connections; may be run more than once."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ClosedLoopPlan) -> None:
         self.plan, self.poll = plan, select.epoll()
-        self.wires: dict[int, Wire] = {}
+        self.wires: dict[int, ClosedLoopConnection] = {}
         self.sent, self.latencies, self.statuses = 0, list[float](), Counter[bytes]()
         for _ in range(plan.connections):
             self._open()
 
-    def run(self) -> Tally:
+    def run(self) -> ClosedLoopCounts:
         """Send until the end; what is in flight when time is up does not count."""
         self.sent, self.latencies, self.statuses = 0, [], Counter()
         total = self.plan.total or sys.maxsize
@@ -108,7 +108,7 @@ class Drive:
         if self.plan.total and len(self.latencies) < total:
             raise TimeoutError(f"{len(self.latencies)} of {total} answers after {seconds:.1f} s")
         ranked = sorted(self.latencies) or [0.0]
-        return Tally(
+        return ClosedLoopCounts(
             answers=len(self.latencies),
             seconds=seconds,
             p50_ms=1000 * ranked[len(ranked) // 2],
@@ -128,13 +128,13 @@ class Drive:
             wire = self._open()
         self._send(wire)
 
-    def _send(self, wire: Wire) -> None:
+    def _send(self, wire: ClosedLoopConnection) -> None:
         if self.plan.total is None or self.sent < self.plan.total:
             wire.send(self.plan.requests[self.sent % len(self.plan.requests)])
             self.sent += 1
 
-    def _open(self) -> Wire:
-        wire = Wire(self.plan.port)
+    def _open(self) -> ClosedLoopConnection:
+        wire = ClosedLoopConnection(self.plan.port)
         self.wires[wire.socket.fileno()] = wire
         self.poll.register(wire.socket, select.EPOLLIN)
         return wire
@@ -143,7 +143,7 @@ class Drive:
 @click.command(help=__doc__)
 def main() -> None:
     """Run the plan on standard input (MessagePack) and write one tally per repeat (JSON)."""
-    drive = Drive(msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Plan))
+    drive = Drive(msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ClosedLoopPlan))
     sys.stdout.buffer.write(msgspec.json.encode([drive.run() for _ in range(drive.plan.repeats)]))
 
 

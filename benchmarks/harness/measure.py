@@ -9,13 +9,13 @@ from time import perf_counter, sleep
 import msgspec
 
 from benchmarks.harness import wrk
-from benchmarks.harness.closed_loop import Plan, Tally
+from benchmarks.harness.closed_loop import ClosedLoopCounts, ClosedLoopPlan
 from benchmarks.harness.machine import CLIENT_CORES, SERVER_CORES, cpu_seconds, machine_seconds, on_cores
-from benchmarks.harness.protocols import Call
-from benchmarks.harness.results import Sample
+from benchmarks.harness.protocols import ProtocolCall
+from benchmarks.harness.results import RateSample
 from benchmarks.harness.servers import Server
-from benchmarks.harness.upper_bound import Limit, Task
-from benchmarks.harness.workloads import Workload
+from benchmarks.harness.upper_bound import BoundTask, UpperBound
+from benchmarks.harness.workloads import BenchmarkWorkload
 from models.paths import REPOSITORY
 
 WARM_SECONDS = 1
@@ -28,7 +28,7 @@ SETTLE_STEPS = 30
 IDLE_CORES = 0.4
 
 
-class Client:
+class LoadClient:
     """wrk or the Python client, on the client's core.
 
     Attributes:
@@ -39,13 +39,13 @@ class Client:
         self.name = name
         self._script, self._requests = folder / "requests.lua", list[bytes]()
 
-    def load(self, calls: Sequence[Call]) -> None:
+    def load(self, calls: Sequence[ProtocolCall]) -> None:
         """Take the calls that the next runs send in turn."""
         self._requests = [call.to_bytes() for call in calls]
         if self.name == "wrk":
             wrk.write_script(calls, self._script)
 
-    def run(self, server: Server, connections: int, seconds: int) -> Tally:
+    def run(self, server: Server, connections: int, seconds: int) -> ClosedLoopCounts:
         """One run.
 
         Raises:
@@ -54,7 +54,7 @@ class Client:
         with on_cores(client_cores(server)):
             if self.name == "wrk":
                 return wrk.run(self._script, server.port, connections, seconds)
-            plan = Plan(port=server.port, requests=self._requests, connections=connections, seconds=seconds)
+            plan = ClosedLoopPlan(port=server.port, requests=self._requests, connections=connections, seconds=seconds)
             return drive(plan)[0]
 
 
@@ -63,19 +63,23 @@ def client_cores(server: Server) -> set[int]:
     return set(CLIENT_CORES if server.peer.cores == SERVER_CORES else server.peer.cores)
 
 
-def drive(plan: Plan) -> list[Tally]:
+def drive(plan: ClosedLoopPlan) -> list[ClosedLoopCounts]:
     """The tallies of the Python client, in a process of its own.
 
     Raises:
         OSError: If it fails.
     """
-    return msgspec.json.decode(_run("benchmarks.harness.closed_loop", msgspec.msgpack.encode(plan)), type=list[Tally])
+    return msgspec.json.decode(
+        _run("benchmarks.harness.closed_loop", msgspec.msgpack.encode(plan)), type=list[ClosedLoopCounts]
+    )
 
 
-def limit(task: Task) -> Limit:
+def limit(task: BoundTask) -> UpperBound:
     """The in-process limits of a task, on the server's core."""
     with on_cores(SERVER_CORES):
-        return msgspec.json.decode(_run("benchmarks.harness.upper_bound", msgspec.msgpack.encode(task)), type=Limit)
+        return msgspec.json.decode(
+            _run("benchmarks.harness.upper_bound", msgspec.msgpack.encode(task)), type=UpperBound
+        )
 
 
 def _run(module: str, content: bytes) -> bytes:
@@ -87,8 +91,14 @@ def _run(module: str, content: bytes) -> bytes:
 
 
 def measure(
-    server: Server, workload: Workload, connections: int, seconds: int, client: Client, *, is_warm: bool = False
-) -> Sample:
+    server: Server,
+    workload: BenchmarkWorkload,
+    connections: int,
+    seconds: int,
+    client: LoadClient,
+    *,
+    is_warm: bool = False,
+) -> RateSample:
     """Warm up where it is not warm already, then time one cell.
 
     Raises:
@@ -107,7 +117,7 @@ def measure(
     wall, (everyone_after, stolen_after) = perf_counter() - start, machine_seconds()
     used = cpu_seconds(server.tree()) - used
     others = everyone_after - everyone - used - tally.cpu_seconds + stolen_after - stolen
-    return Sample(
+    return RateSample(
         rate=tally.answers / tally.seconds,
         p50_ms=tally.p50_ms,
         p99_ms=tally.p99_ms,
@@ -137,7 +147,7 @@ def burst(server: Server, bodies: Sequence[bytes], model: str) -> dict[str, list
     requests = [server.peer.envelope.call(model, body).to_bytes() for body in bodies]
     found = {}
     for name, connections in (("one by one", 1), ("together", len(requests))):
-        plan = Plan(
+        plan = ClosedLoopPlan(
             port=server.port, requests=requests, connections=connections, total=len(requests), repeats=BURSTS + 1
         )
         with on_cores(client_cores(server)):

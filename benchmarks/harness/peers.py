@@ -1,4 +1,4 @@
-"""Who is measured: Lectern, its peers, and how each is started."""
+"""List who is measured: Lectern, its peers, and how each is started."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

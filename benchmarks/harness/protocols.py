@@ -1,4 +1,4 @@
-"""How a peer wants to be asked: where a body goes, in what it is wrapped, and where its predictions come out."""
+"""Describe how a peer is asked: where a body goes, how it is wrapped, and where its predictions come out."""
 
 import json
 from collections.abc import Callable
@@ -9,7 +9,7 @@ JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class ProtocolCall:
     """One HTTP request."""
 
     path: str
@@ -41,10 +41,10 @@ class Envelope:
     wrap: Callable[[bytes], bytes] = lambda body: body
     unwrap: Callable[[bytes], Any] = lambda answer: json.loads(answer)["predictions"]
 
-    def call(self, model: str, body: bytes, media_type: str = JSON) -> Call:
+    def call(self, model: str, body: bytes, media_type: str = JSON) -> ProtocolCall:
         """The request that asks a model."""
         headers = {"content-type": self.media_type or media_type, **self.headers}
-        return Call(path=self.path.format(model=model), headers=headers, body=self.wrap(body))
+        return ProtocolCall(path=self.path.format(model=model), headers=headers, body=self.wrap(body))
 
 
 def _into_v2(body: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""What a run found, as it is kept: one JSON file."""
+"""Keep the results of a run as one JSON file."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ MAX_OTHERS = 0.25
 BUSY_CLIENT, BUSY_SERVER = 0.95, 0.90
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
+class RateSample(msgspec.Struct, frozen=True, kw_only=True):
     """One timed run of one cell.
 
     Attributes:
@@ -48,16 +48,16 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 MAX_SHARE_ANYWAY = 0.95
 
 
-class Cell(msgspec.Struct, kw_only=True):
+class ResultCell(msgspec.Struct, kw_only=True):
     """All rounds of one peer, workload and number of connections."""
 
     peer: str
     workload: str
     connections: int
-    samples: list[Sample] = []
+    samples: list[RateSample] = []
 
     @property
-    def counting(self) -> list[Sample]:
+    def counting(self) -> list[RateSample]:
         """The undisturbed samples; all of them when there is none."""
         return [sample for sample in self.samples if sample.is_quiet] or self.samples
 
@@ -79,7 +79,7 @@ class Cell(msgspec.Struct, kw_only=True):
         return found + ("" if any(sample.is_quiet for sample in self.samples) else "~")
 
 
-class Row(msgspec.Struct, kw_only=True):
+class ResultRow(msgspec.Struct, kw_only=True):
     """One peer: what it is, whether it could be measured, and what it costs while nobody asks.
 
     Attributes:
@@ -141,21 +141,21 @@ class Results(msgspec.Struct, kw_only=True):
     rounds: int
     workloads: list[Heading]
     absent: list[str] = []
-    rows: list[Row] = []
+    rows: list[ResultRow] = []
     bounds: list[Bound] = []
-    cells: list[Cell] = []
+    cells: list[ResultCell] = []
 
-    def cell(self, peer: str, workload: str, connections: int) -> Cell | None:
+    def cell(self, peer: str, workload: str, connections: int) -> ResultCell | None:
         """The cell, if it was measured."""
         wanted = (peer, workload, connections)
         found = (cell for cell in self.cells if (cell.peer, cell.workload, cell.connections) == wanted)
         return next(found, None)
 
-    def add(self, peer: str, workload: str, connections: int, sample: Sample) -> None:
+    def add(self, peer: str, workload: str, connections: int, sample: RateSample) -> None:
         """Keep a sample."""
         cell = self.cell(peer, workload, connections)
         if cell is None:
-            cell = Cell(peer=peer, workload=workload, connections=connections)
+            cell = ResultCell(peer=peer, workload=workload, connections=connections)
             self.cells.append(cell)
         cell.samples.append(sample)
 

@@ -18,7 +18,7 @@ import psutil
 from benchmarks.harness.environments import Unavailable
 from benchmarks.harness.machine import end, on_cores, tree
 from benchmarks.harness.peers import THREADS, Peer
-from benchmarks.harness.protocols import Call
+from benchmarks.harness.protocols import ProtocolCall
 from models.paths import REPOSITORY
 
 READY_SECONDS = 120.0
@@ -47,7 +47,7 @@ class Server:
         return tree(self.process.pid)
 
 
-def ask(port: int, call: Call, timeout: float = 30.0) -> tuple[int, bytes]:
+def ask(port: int, call: ProtocolCall, timeout: float = 30.0) -> tuple[int, bytes]:
     """Status and body of one answer.
 
     Raises:
@@ -140,7 +140,7 @@ def without_paths(text: str) -> str:
     return _FOLDER.sub("", text).strip()
 
 
-def _wait(process: "subprocess.Popen[bytes]", port: int, call: Call, deadline: float, log: Path) -> None:
+def _wait(process: "subprocess.Popen[bytes]", port: int, call: ProtocolCall, deadline: float, log: Path) -> None:
     """Return when the call is answered with 200."""
     last = "no answer"
     while time.perf_counter() < deadline and process.poll() is None:

@@ -1,4 +1,4 @@
-"""What the same core does without a server: ``python -m benchmarks.harness.upper_bound < task``.
+"""Measure what the same core does without a server: ``python -m benchmarks.harness.upper_bound < task``.
 
 ``engine`` is ONNX Runtime alone on ready feeds; ``codec`` reads and encodes every request, runs them together and
 writes every answer. A server on this core can be as fast as the second at best.
@@ -21,7 +21,7 @@ REPEATS = 9
 T = TypeVar("T")
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
+class BoundTask(msgspec.Struct, frozen=True, kw_only=True):
     """What to measure.
 
     Attributes:
@@ -39,7 +39,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     is_burst: bool = False
 
 
-class Limit(msgspec.Struct, frozen=True, kw_only=True):
+class UpperBound(msgspec.Struct, frozen=True, kw_only=True):
     """What was found.
 
     Attributes:
@@ -66,7 +66,7 @@ def rate(step: Callable[[T], object], groups: Sequence[T], size: int, seconds: f
     return done / elapsed
 
 
-def measure(task: Task) -> Limit:
+def measure(task: BoundTask) -> UpperBound:
     """The limits of requests that never stop coming."""
     codec = open_codec(task.model)
     predictor = codec.predictor
@@ -80,10 +80,10 @@ def measure(task: Task) -> Limit:
         bodies = _groups(task.bodies, size)
         whole[size] = rate(lambda group: _reply(codec, group, task.media_type), bodies, size, task.seconds)
     alone = rate(lambda one: predictor.predict([one]), instances, 1, task.seconds)
-    return Limit(engine=engine, codec=whole, alone=alone / len(samples[0]))
+    return UpperBound(engine=engine, codec=whole, alone=alone / len(samples[0]))
 
 
-def measure_burst(task: Task) -> Limit:
+def measure_burst(task: BoundTask) -> UpperBound:
     """The limits of requests that come once, together."""
     codec = open_codec(task.model)
     instances = [codec.bodies.read(body, task.media_type).instances[0] for body in task.bodies]
@@ -95,7 +95,7 @@ def measure_burst(task: Task) -> Limit:
     def together() -> None:
         codec.predictor.infer(codec.encode(instances))
 
-    return Limit(burst_ms={"one by one": _median_ms(one_by_one), "one micro-batch": _median_ms(together)})
+    return UpperBound(burst_ms={"one by one": _median_ms(one_by_one), "one micro-batch": _median_ms(together)})
 
 
 def _reply(codec: Codec, bodies: Sequence[bytes], media_type: str) -> list[bytes]:
@@ -126,7 +126,7 @@ def _median_ms(step: Callable[[], Any]) -> float:
 @click.command(help=__doc__)
 def main() -> None:
     """Do the task on standard input (MessagePack), and write the limit (JSON)."""
-    task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Task)
+    task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=BoundTask)
     found = measure_burst(task) if task.is_burst else measure(task)
     sys.stdout.buffer.write(msgspec.json.encode(found))
 

@@ -1,4 +1,4 @@
-"""What is asked: bodies made once, from fixed seeds and public test sets, and what answers are checked on."""
+"""Make bodies once, from fixed seeds and public test sets, and the answers that are checked."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ _WORDS = _TEXT.split()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
+class BenchmarkWorkload:
     """One table's requests.
 
     Attributes:
@@ -66,12 +66,12 @@ def body(*instances: Any) -> bytes:
     return msgspec.json.encode({"instances": instances})
 
 
-def viewcount() -> list[Workload]:
+def viewcount() -> list[BenchmarkWorkload]:
     """The card's example, alone and 32 in a request."""
     codec = open_codec("viewcount")
     example = codec.predictor.card.example(codec.predictor.assets)
     checks = [body(instance) for instance in _random(codec, CHECKED)]
-    one = Workload(
+    one = BenchmarkWorkload(
         key="viewcount",
         title="viewcount, one instance a request",
         model="viewcount",
@@ -79,7 +79,7 @@ def viewcount() -> list[Workload]:
         connections=(1, 16, 64, 256),
         checks=checks,
     )
-    many = Workload(
+    many = BenchmarkWorkload(
         key="viewcount-32",
         title="viewcount, 32 instances a request",
         model="viewcount",
@@ -92,12 +92,12 @@ def viewcount() -> list[Workload]:
     return [one, many]
 
 
-def image() -> list[Workload]:
+def image() -> list[BenchmarkWorkload]:
     """Pictures of Fashion-MNIST's test set (noise where the data is not here), as JSON and as raw arrays."""
     pictures = _pictures(PICTURES)
     bodies = [body(Picture(pixels=picture.tolist())) for picture in pictures]
     raw = [_npy(picture) for picture in pictures]
-    plain = Workload(
+    plain = BenchmarkWorkload(
         key="image",
         title="image, one picture of 28 × 28 numbers a request",
         model="image",
@@ -105,7 +105,7 @@ def image() -> list[Workload]:
         connections=(1, 16, 64),
         checks=bodies,
     )
-    binary = Workload(
+    binary = BenchmarkWorkload(
         key="image-npy",
         title="image, one raw array a request (Lectern only)",
         model="image",
@@ -118,10 +118,10 @@ def image() -> list[Workload]:
     return [plain, binary]
 
 
-def tagging() -> list[Workload]:
+def tagging() -> list[BenchmarkWorkload]:
     """One sentence of 18 words; the answers are checked on 64 others."""
     return [
-        Workload(
+        BenchmarkWorkload(
             key="tagging",
             title=f"tagging, one sentence of {len(_WORDS)} words a request",
             model="tagging",
@@ -132,14 +132,14 @@ def tagging() -> list[Workload]:
     ]
 
 
-def sentences() -> list[Workload]:
+def sentences() -> list[BenchmarkWorkload]:
     """Real sentences of EWT's test part; none where the data is not here."""
     if find_local(EWT, _EWT_TEST) is None:
         return []
     found = list(islice(read_conllu(read(EWT, _EWT_TEST), _EWT_TEST), SENTENCES))
     bodies = [body(Sentence(tokens=sentence.words)) for sentence in found]
     return [
-        Workload(
+        BenchmarkWorkload(
             key="sentences",
             title=f"tagging, {SENTENCES} real sentences in turn, one a request",
             model="tagging",
@@ -152,7 +152,7 @@ def sentences() -> list[Workload]:
     ]
 
 
-MAKERS: dict[str, Callable[[], list[Workload]]] = {
+MAKERS: dict[str, Callable[[], list[BenchmarkWorkload]]] = {
     "viewcount": viewcount,
     "image": image,
     "tagging": tagging,
@@ -162,7 +162,7 @@ MOLECULE_KEY = "molecules"
 KEYS = ("viewcount", "viewcount-32", "image", "image-npy", "tagging", "sentences", MOLECULE_KEY)
 
 
-def make(keys: Sequence[str]) -> list[Workload]:
+def make(keys: Sequence[str]) -> list[BenchmarkWorkload]:
     """The workloads asked for, in the tables' order, without those whose data is not here."""
     wanted = [maker for name, maker in MAKERS.items() if any(key.startswith(name) for key in keys)]
     made = [workload for maker in wanted for workload in maker()]

@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness.closed_loop import Tally
-from benchmarks.harness.protocols import Call
+from benchmarks.harness.closed_loop import ClosedLoopCounts
+from benchmarks.harness.protocols import ProtocolCall
 
 _SCRIPT = """
 local bodies = {%(bodies)s}
@@ -45,7 +45,7 @@ def is_here() -> bool:
     return shutil.which("wrk") is not None
 
 
-def write_script(calls: Sequence[Call], path: Path) -> None:
+def write_script(calls: Sequence[ProtocolCall], path: Path) -> None:
     """Write the Lua that sends calls in turn; they may differ in their bodies only."""
     headers = [f"wrk.headers[{_quote(name)}] = {_quote(value)}" for name, value in calls[0].headers.items()]
     path.write_text(
@@ -58,7 +58,7 @@ def write_script(calls: Sequence[Call], path: Path) -> None:
     )
 
 
-def run(script: Path, port: int, connections: int, seconds: int) -> Tally:
+def run(script: Path, port: int, connections: int, seconds: int) -> ClosedLoopCounts:
     """One run of wrk, with one thread.
 
     Raises:
@@ -73,7 +73,7 @@ def run(script: Path, port: int, connections: int, seconds: int) -> Tally:
         raise OSError(f"wrk said: {(done.stderr or done.stdout)[:300]}")
     found = json.loads(line.removeprefix("TALLY "))
     good = found["answers"] - found["status"]
-    return Tally(
+    return ClosedLoopCounts(
         answers=found["answers"],
         seconds=found["micros"] / 1e6,
         p50_ms=found["p50"] / 1000,

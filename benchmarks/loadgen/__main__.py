@@ -22,7 +22,7 @@ import msgspec
 from tqdm import tqdm
 
 from benchmarks.harness import machine
-from benchmarks.loadgen.generators import GENERATORS, OURS, SHARES, Load, Percentiles
+from benchmarks.loadgen.generators import GENERATORS, OURS, SHARES, GeneratedLoad, Percentiles
 from benchmarks.serving.__main__ import RESULTS
 from loadtests.mlperf.library import random_library
 from loadtests.mlperf.served import Address, find_served
@@ -34,7 +34,7 @@ FROM_DUE = "loadtests, from when it was due"
 STUBS = {2.0: 150.0, 10.0: 30.0}
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class CrosscheckRow(msgspec.Struct, frozen=True, kw_only=True):
     """One generator on one service: medians over the rounds, and each as a ratio to our generator's."""
 
     service: str
@@ -59,7 +59,7 @@ def stub(work_ms: float) -> Iterator[Address]:
         process.wait()
 
 
-def compare(service: str, load: Load, rounds: int) -> list[Row]:
+def compare(service: str, load: GeneratedLoad, rounds: int) -> list[CrosscheckRow]:
     """Every generator in turn, in another order each round."""
     found: dict[str, list[Percentiles]] = {name: [] for name in GENERATORS}
     names = list(GENERATORS)
@@ -72,9 +72,11 @@ def compare(service: str, load: Load, rounds: int) -> list[Row]:
     return [*rows, _row(service, load.rate, FROM_DUE, due, found[OURS])]
 
 
-def _row(service: str, rate: float, name: str, many: Sequence[Percentiles], ours: Sequence[Percentiles]) -> Row:
+def _row(
+    service: str, rate: float, name: str, many: Sequence[Percentiles], ours: Sequence[Percentiles]
+) -> CrosscheckRow:
     medians = {share: median(getattr(one, share) for one in many) for share in SHARES}
-    return Row(
+    return CrosscheckRow(
         service=service,
         rate=rate,
         generator=name,
@@ -85,7 +87,7 @@ def _row(service: str, rate: float, name: str, many: Sequence[Percentiles], ours
     )
 
 
-def disagreements(rows: Sequence[Row]) -> list[str]:
+def disagreements(rows: Sequence[CrosscheckRow]) -> list[str]:
     """Which percentiles of whom are further apart than a tenth, or were not measured over all answers."""
     found = [f"{row.service}, {row.generator}: {row.failures} failures" for row in rows if row.failures]
     return found + [
@@ -97,7 +99,7 @@ def disagreements(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def markdown(rows: Sequence[Row], about: str) -> str:
+def markdown(rows: Sequence[CrosscheckRow], about: str) -> str:
     """The table."""
     lines = [
         "# Our open-loop generator, k6 and wrk",
@@ -116,12 +118,12 @@ def markdown(rows: Sequence[Row], about: str) -> str:
     return "\n".join(lines)
 
 
-def questions(address: Address, model: str, rate: float, seconds: int) -> Load:
+def questions(address: Address, model: str, rate: float, seconds: int) -> GeneratedLoad:
     """What is asked of one model: random valid requests with one instance each."""
     (served,) = find_served(address, [model])
     samples = random_library(served, QUESTIONS, seed=7).samples
     bodies = [b'{"instances":[%b]}' % sample for sample in samples]
-    return Load(address=address, model=model, bodies=bodies, rate=rate, seconds=seconds)
+    return GeneratedLoad(address=address, model=model, bodies=bodies, rate=rate, seconds=seconds)
 
 
 @click.command(help=__doc__)
@@ -135,7 +137,7 @@ def main(url: str | None, models: Sequence[str], stubs: bool, rounds: int, secon
     """The command line."""
     if missing := [name for name in ("k6", "wrk") if shutil.which(name) is None]:
         raise click.ClickException(f"{', '.join(missing)}: not on the path")
-    described, rows = machine.describe(), list[Row]()
+    described, rows = machine.describe(), list[CrosscheckRow]()
     for work_ms, rate in STUBS.items() if stubs else ():
         with stub(work_ms) as address:
             rows += compare(f"stub, {work_ms:g} ms", questions(address, "viewcount", rate, seconds), rounds)

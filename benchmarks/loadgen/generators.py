@@ -67,7 +67,7 @@ class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class GeneratedLoad:
     """What every generator is told."""
 
     address: Address
@@ -82,7 +82,7 @@ class Load:
         return f"http://{self.address.authority}{self.address.prefix}"
 
 
-def ask_by_ours(load: Load, folder: Path) -> Percentiles:
+def ask_by_ours(load: GeneratedLoad, folder: Path) -> Percentiles:
     """``python -m loadtests run`` with constant arrivals."""
     out = folder / "ours.json"
     words = [
@@ -105,7 +105,7 @@ def ask_by_ours(load: Load, folder: Path) -> Percentiles:
     return Percentiles(**_some(found.sent_ms), answers=found.offered, failures=found.offered - good, due=due)
 
 
-def ask_by_k6(load: Load, folder: Path) -> Percentiles:
+def ask_by_k6(load: GeneratedLoad, folder: Path) -> Percentiles:
     """k6's ``constant-arrival-rate``."""
     (folder / "bodies.json").write_text(json.dumps([body.decode() for body in load.bodies]))
     values = {"rate": load.rate, "warm": WARM_SECONDS, "seconds": load.seconds}
@@ -122,7 +122,7 @@ def ask_by_k6(load: Load, folder: Path) -> Percentiles:
     )
 
 
-def ask_by_wrk(load: Load, folder: Path) -> Percentiles:
+def ask_by_wrk(load: GeneratedLoad, folder: Path) -> Percentiles:
     """By wrk, with many connections that share a schedule; its own warm-up run comes before."""
     script = folder / "ask.lua"
     wrk.write_script([PLAIN.call(load.model, body) for body in load.bodies], script)
@@ -149,7 +149,11 @@ def ask_by_wrk(load: Load, folder: Path) -> Percentiles:
 
 
 OURS = "loadtests"
-GENERATORS: dict[str, Callable[[Load, Path], Percentiles]] = {OURS: ask_by_ours, "k6": ask_by_k6, "wrk": ask_by_wrk}
+GENERATORS: dict[str, Callable[[GeneratedLoad, Path], Percentiles]] = {
+    OURS: ask_by_ours,
+    "k6": ask_by_k6,
+    "wrk": ask_by_wrk,
+}
 
 
 def _some(latencies: dict[str, float]) -> dict[str, float]:

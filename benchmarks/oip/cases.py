@@ -14,7 +14,7 @@ VIEWS = np.full((1, 56), 100, np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class ProtocolCase:
     """One request.
 
     Attributes:
@@ -36,14 +36,14 @@ class Case:
     is_right: bool = False
 
 
-def right(predictors: Mapping[str, Predictor]) -> Iterator[Case]:
+def right(predictors: Mapping[str, Predictor]) -> Iterator[ProtocolCase]:
     """What both must answer alike."""
     for path in ("/health/live", "/health/ready", ""):
-        yield Case(name=f"GET /v2{path}", path=path, is_right=True)
+        yield ProtocolCase(name=f"GET /v2{path}", path=path, is_right=True)
     for model, predictor in predictors.items():
         names = tuple(predictor.wanted(explain=False))
         for path in ("", "/ready", "/config"):
-            yield Case(name=f"GET {model}{path}", model=model, path=path, is_right=True)
+            yield ProtocolCase(name=f"GET {model}{path}", model=model, path=path, is_right=True)
         rng = np.random.default_rng(5)
         for count in (1, 3):
             drawn = [predictor.card.random_request(rng, predictor.assets) for _ in range(count)]
@@ -56,7 +56,7 @@ def right(predictors: Mapping[str, Predictor]) -> Iterator[Case]:
     yield from _variants()
 
 
-def _variants() -> Iterator[Case]:
+def _variants() -> Iterator[ProtocolCase]:
     names = ("forecast", "lower", "upper")
     wanted = [{"name": name} for name in names]
     binary = of_tensors({"views": VIEWS}, is_binary=True, outputs=wanted)
@@ -84,21 +84,21 @@ def _variants() -> Iterator[Case]:
     yield _infer("JSON with the length of the head", "viewcount", Request(_views()), (), True, **whole)
     yield _infer("no content type", "viewcount", Request(_views()), (), True, **{"content-type": ""})
     raw = {HEAD_LENGTH: "0", "content-type": "application/octet-stream"}
-    yield Case(name="raw", model="viewcount", body=VIEWS.tobytes(), headers=raw, is_right=True)
+    yield ProtocolCase(name="raw", model="viewcount", body=VIEWS.tobytes(), headers=raw, is_right=True)
 
 
-def wrong(predictors: Mapping[str, Predictor]) -> Iterator[Case]:
+def wrong(predictors: Mapping[str, Predictor]) -> Iterator[ProtocolCase]:
     """What ought to be refused."""
-    yield Case(name="unknown model's metadata", model="nobody", path="")
-    yield Case(name="unknown model's readiness", model="nobody", path="/ready")
-    yield Case(name="unknown model's configuration", model="nobody", path="/config")
-    yield Case(name="unknown version", model="viewcount", path="/versions/77/ready")
-    yield Case(name="unknown path", path="/nothing")
+    yield ProtocolCase(name="unknown model's metadata", model="nobody", path="")
+    yield ProtocolCase(name="unknown model's readiness", model="nobody", path="/ready")
+    yield ProtocolCase(name="unknown model's configuration", model="nobody", path="/config")
+    yield ProtocolCase(name="unknown version", model="viewcount", path="/versions/77/ready")
+    yield ProtocolCase(name="unknown path", path="/nothing")
     yield _infer("unknown model", "nobody", Request(_views()))
     for name, head in _heads().items():
         yield _infer(name, "viewcount", Request(head))
     for name, body in {"empty": b"", "no JSON": b"{", "null": b"null", "no UTF-8": b'{"id":"\xff"}'}.items():
-        yield Case(name=name, model="viewcount", body=body, headers={"content-type": "application/json"})
+        yield ProtocolCase(name=name, model="viewcount", body=body, headers={"content-type": "application/json"})
     yield from _lies()
     yield from _spoiled(predictors)
     # The last one, because Triton does not outlive it.
@@ -142,7 +142,7 @@ def _heads() -> dict[str, Any]:
     }
 
 
-def _lies() -> Iterator[Case]:
+def _lies() -> Iterator[ProtocolCase]:
     request = of_tensors({"views": VIEWS}, is_binary=True)
     good = request.headers
     for size in (-1, 0, 223, 225, 2**40, 2**64, "224"):
@@ -156,7 +156,7 @@ def _lies() -> Iterator[Case]:
         yield _infer(f"head length {length}", "viewcount", request, **{**good, HEAD_LENGTH: length})
 
 
-def _spoiled(predictors: Mapping[str, Predictor]) -> Iterator[Case]:
+def _spoiled(predictors: Mapping[str, Predictor]) -> Iterator[ProtocolCase]:
     """Tensors of the right form whose numbers point nowhere."""
     for model, name, place, value in (
         ("tagging", "features", (0, 0), -1),
@@ -175,9 +175,9 @@ def _spoiled(predictors: Mapping[str, Predictor]) -> Iterator[Case]:
 
 def _infer(
     name: str, model: str, request: Request, outputs: tuple[str, ...] = (), is_right: bool = False, **headers: str
-) -> Case:
+) -> ProtocolCase:
     told = {key.lower(): value for key, value in (headers or request.headers).items()}
-    return Case(name=name, model=model, body=request.body, headers=told, outputs=outputs, is_right=is_right)
+    return ProtocolCase(name=name, model=model, body=request.body, headers=told, outputs=outputs, is_right=is_right)
 
 
 def _views(**more: Any) -> dict[str, Any]:

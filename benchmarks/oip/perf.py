@@ -41,7 +41,7 @@ TRIALS = 20
 TIMEOUT_SECONDS = 300
 
 
-class Result(NamedTuple):
+class PerfResult(NamedTuple):
     """One run.
 
     Attributes:
@@ -90,7 +90,7 @@ def loads() -> Iterator[tuple[str, tuple[str, ...]]]:
     yield f"Poisson, {RATE} a second", poisson
 
 
-def run(program: Path, address: str, model: str, load: str, arguments: tuple[str, ...]) -> Result:
+def run(program: Path, address: str, model: str, load: str, arguments: tuple[str, ...]) -> PerfResult:
     """One run of the tool.
 
     Raises:
@@ -111,7 +111,7 @@ def run(program: Path, address: str, model: str, load: str, arguments: tuple[str
         if done.returncode or not table.exists():
             raise RuntimeError(f"{model}, {load}: {(done.stdout + done.stderr).strip()[-500:]}")
         (row,) = csv.DictReader(table.open())
-    return Result(
+    return PerfResult(
         model=model,
         load=load,
         inferences_per_second=float(row["Inferences/Second"]),
@@ -133,7 +133,7 @@ def address_of(url: str) -> str:
     return re.sub(r"^https?://|/$", "", url)
 
 
-def write(results: list[Result]) -> None:
+def write(results: list[PerfResult]) -> None:
     """Keep the results, with the machine and the commit they are of."""
     told: dict[str, Any] = {"commit": commit(), "machine": describe(), "wheels": WHEELS}
     told["results"] = [result._asdict() for result in results]

@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 
 from benchmarks.harness.machine import commit, describe
-from benchmarks.harness.measure import Client, settle
+from benchmarks.harness.measure import LoadClient, settle
 from benchmarks.harness.peers import LECTERN
-from benchmarks.harness.protocols import JSON, Call
+from benchmarks.harness.protocols import JSON, ProtocolCall
 from benchmarks.harness.servers import install_artifacts, serving
 from benchmarks.oip.requests import Request, feeds, of_tensors
 from models.paths import REPOSITORY
@@ -31,15 +31,17 @@ SEED = 7
 WAYS = ("v1 JSON", "v2 JSON", "v2 binary")
 
 
-def calls(model: str, predictor: Predictor) -> dict[str, list[Call]]:
+def calls(model: str, predictor: Predictor) -> dict[str, list[ProtocolCall]]:
     """The same instances by every way; pictures as pixels, which all of them can carry."""
     rng = np.random.default_rng(SEED)
-    found: dict[str, list[Call]] = {way: [] for way in WAYS}
+    found: dict[str, list[ProtocolCall]] = {way: [] for way in WAYS}
     for _ in range(BODIES):
         instance = _plain(predictor, rng)
         tensors = feeds(predictor, [instance])
         body = msgspec.json.encode({"instances": [instance]})
-        found["v1 JSON"].append(Call(path=f"/v1/models/{model}/predict", headers={"content-type": JSON}, body=body))
+        found["v1 JSON"].append(
+            ProtocolCall(path=f"/v1/models/{model}/predict", headers={"content-type": JSON}, body=body)
+        )
         found["v2 JSON"].append(_call(model, of_tensors(tensors, is_binary=False)))
         found["v2 binary"].append(_call(model, of_tensors(tensors, is_binary=True)))
     return found
@@ -53,8 +55,8 @@ def _plain(predictor: Predictor, rng: np.random.Generator) -> Any:
             return instance
 
 
-def _call(model: str, request: Request) -> Call:
-    return Call(path=f"/v2/models/{model}/infer", headers=request.headers, body=request.body)
+def _call(model: str, request: Request) -> ProtocolCall:
+    return ProtocolCall(path=f"/v2/models/{model}/infer", headers=request.headers, body=request.body)
 
 
 def run(model: str, connections: int, rounds: int, seconds: int) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def run(model: str, connections: int, rounds: int, seconds: int) -> dict[str, An
     with TemporaryDirectory() as name:
         home = Path(name)
         install_artifacts(home)
-        client = Client("wrk", home)
+        client = LoadClient("wrk", home)
         with serving(LECTERN, Path(sys.executable), home, {model: asked["v1 JSON"][0].body}) as server:
             for turn in range(rounds + 1):
                 for way in WAYS[turn % 3 :] + WAYS[: turn % 3]:
@@ -78,7 +80,7 @@ def run(model: str, connections: int, rounds: int, seconds: int) -> dict[str, An
     return _tell(model, connections, seconds, rates)
 
 
-def _alike(of_one_way: Sequence[Call]) -> list[Call]:
+def _alike(of_one_way: Sequence[ProtocolCall]) -> list[ProtocolCall]:
     """Those whose headers are the first one's: wrk sends one set of headers."""
     return [call for call in of_one_way if call.headers == of_one_way[0].headers]
 

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.harness.environments import build, needs_of
 from benchmarks.harness.machine import commit, describe
 from benchmarks.harness.servers import stop
-from benchmarks.oip.cases import Case, right, wrong
+from benchmarks.oip.cases import ProtocolCase, right, wrong
 from benchmarks.oip.requests import HEAD_LENGTH, read_answer
 from models.paths import REPOSITORY
 from models.runtime.predictor import Predictor
@@ -42,7 +42,7 @@ INTENDED = {
 }
 
 
-class Answer(NamedTuple):
+class TritonAnswer(NamedTuple):
     """What one of the two said."""
 
     status: int
@@ -67,7 +67,7 @@ class Difference(NamedTuple):
         return None
 
 
-def ask(address: str, case: Case) -> Answer:
+def ask(address: str, case: ProtocolCase) -> TritonAnswer:
     """The answer of one of the two, on a connection of its own."""
     where = f"/models/{case.model}" if case.model else ""
     connection = http.client.HTTPConnection(address, timeout=30)
@@ -80,9 +80,9 @@ def ask(address: str, case: Case) -> Answer:
             connection.putheader("content-length", str(len(case.body)))
         connection.endheaders(case.body)
         found = connection.getresponse()
-        return Answer(found.status, {name.lower(): value for name, value in found.getheaders()}, found.read())
+        return TritonAnswer(found.status, {name.lower(): value for name, value in found.getheaders()}, found.read())
     except (http.client.HTTPException, OSError) as error:
-        return Answer(0, {}, type(error).__name__.encode())
+        return TritonAnswer(0, {}, type(error).__name__.encode())
     finally:
         connection.close()
 
@@ -95,7 +95,7 @@ def compare(lectern: str, triton: str, predictors: Mapping[str, Predictor]) -> t
     ]
 
 
-def _differ(case: Case, ours: Answer, theirs: Answer) -> Iterator[Difference]:
+def _differ(case: ProtocolCase, ours: TritonAnswer, theirs: TritonAnswer) -> Iterator[Difference]:
     if ours.status >= 500:
         yield Difference(case.name, "our own fault", f"{ours.status} {_error(ours)}", "")
         return
@@ -113,13 +113,13 @@ def _differ(case: Case, ours: Answer, theirs: Answer) -> Iterator[Difference]:
         yield from _differ_outputs(case, ours, theirs)
 
 
-def _error(answer: Answer) -> Any:
+def _error(answer: TritonAnswer) -> Any:
     with suppress(ValueError, KeyError, TypeError):
         return json.loads(answer.body)["error"]
     return None
 
 
-def _differ_pages(case: Case, ours: Answer, theirs: Answer) -> Iterator[Difference]:
+def _differ_pages(case: ProtocolCase, ours: TritonAnswer, theirs: TritonAnswer) -> Iterator[Difference]:
     """Names, types and shapes; outputs of ours beside theirs are allowed."""
     if not theirs.body:
         return
@@ -139,7 +139,7 @@ def _plain(value: Any) -> Any:
     return [{key: one[key] for key in known if key in one} for one in value if one["name"] != "prediction"]
 
 
-def _differ_outputs(case: Case, ours: Answer, theirs: Answer) -> Iterator[Difference]:
+def _differ_outputs(case: ProtocolCase, ours: TritonAnswer, theirs: TritonAnswer) -> Iterator[Difference]:
     here, mine = read_answer(ours.body, _length(ours))
     there, other = read_answer(theirs.body, _length(theirs))
     for key in ("model_name", "id"):
@@ -157,7 +157,7 @@ def _form(output: Mapping[str, Any]) -> list[Any]:
     return [output["name"], output["datatype"], output["shape"], sorted(output.get("parameters", {}))]
 
 
-def _length(answer: Answer) -> int | None:
+def _length(answer: TritonAnswer) -> int | None:
     length = answer.headers.get(HEAD_LENGTH)
     return None if length is None else int(length)
 
@@ -170,7 +170,7 @@ def wait(address: str, models: Mapping[str, Any], seconds: float) -> None:
     """
     deadline = time.monotonic() + seconds
     for model in models:
-        case = Case(name="", model=model, path="/ready")
+        case = ProtocolCase(name="", model=model, path="/ready")
         while ask(address, case).status != 200:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{model} is not ready")

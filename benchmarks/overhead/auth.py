@@ -1,4 +1,4 @@
-"""What it costs a view-count request on the wire to be asked for its key: ``python -m benchmarks.overhead.auth``.
+"""Measure what checking a key costs a view-count request: ``python -m benchmarks.overhead.auth``.
 
 One connection without a socket is given the bytes of whole requests, in turn with each kind of access, and the time of
 this thread is taken: what a server adds around it (the socket, waiting) is the same for all.
@@ -20,16 +20,17 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from models.paths import REPOSITORY
-from models.runtime.predictor import Pace
+from models.runtime.predictor import LatencyModel
 from models.runtime.session import open_artifact
 from service.auth.access import open_access
 from service.auth.api_keys import line_of
 from service.inference.endpoint import make_endpoint
-from service.inference.gateway import Desk
-from service.inference.scheduler import Lanes
-from service.runners.backends import EmbeddedRunner
-from service.server.protocol_factory import Wires
-from service.server.routes import Front
+from service.inference.gateway import InferenceGateway
+from service.inference.scheduler import FairScheduler
+from service.runners.backends import InProcessRunner
+from service.server.context import ServerContext
+from service.server.protocol_factory import ProtocolFactory
+from service.server.routes import Application
 from service.settings import Settings
 
 KEY = "lectern_" + "k" * 43
@@ -78,14 +79,15 @@ def connect(settings: Settings, pool: ThreadPoolExecutor) -> tuple[Any, Socket]:
     """A connection to the view counts' model, and what it writes to."""
     session = open_artifact(next((REPOSITORY / "models").glob("*/trained/viewcount")))
     outputs = session.run({"views": np.ones((1, 56), np.float32)}, [spec.name for spec in session.manifest.outputs])
-    runner = EmbeddedRunner(pool, lambda feeds, wanted: outputs)  # the model is not what is measured here
-    endpoint = make_endpoint(session, "none", runner, Lanes(1), settings, Pace(0.0001, 0.000001))
-    desk = Desk(endpoints={"viewcount": endpoint}, settings=settings, pool=pool, access=open_access(settings))
+    runner = InProcessRunner(pool, lambda feeds, wanted: outputs)  # the model is not what is measured here
+    endpoint = make_endpoint(session, "none", runner, FairScheduler(1), settings, LatencyModel(0.0001, 0.000001))
+    gateway = InferenceGateway(endpoints={"viewcount": endpoint}, settings=settings, pool=pool)
+    context = ServerContext(gateway=gateway, access=open_access(settings))
     inner: Any = SimpleNamespace()
-    front = Front(inner, lambda: desk)
+    front = Application(inner, lambda: context)
     config = uvicorn.Config(front, ws="none", lifespan="off", log_config=None)
     config.load()
-    wire, transport = Wires(front)(config=config, server_state=ServerState(), app_state={}), Socket()
+    wire, transport = ProtocolFactory(front)(config=config, server_state=ServerState(), app_state={}), Socket()
     wire.connection_made(transport)
     return wire, transport
 

@@ -1,4 +1,4 @@
-"""What it costs a request on the wire to be compared with the profile: ``python -m benchmarks.overhead.drift``.
+"""Measure what comparing with the drift profile costs a request: ``python -m benchmarks.overhead.drift``.
 
 Sixty-four connections without sockets are given a whole request each, again and again, by a model with its profile and
 by the same without; the time of this thread is taken, in which everything is computed. What a server adds around it
@@ -27,13 +27,14 @@ from models.runtime.predictor import open_predictor, warm_up
 from models.runtime.session import Session, open_artifact
 from service.inference import scheduler
 from service.inference.endpoint import make_endpoint
-from service.inference.gateway import Desk
-from service.inference.scheduler import Lanes
-from service.runners.backends import EmbeddedRunner
-from service.server.protocol_factory import Wires
-from service.server.routes import Front
+from service.inference.gateway import InferenceGateway
+from service.inference.scheduler import FairScheduler
+from service.runners.backends import InProcessRunner
+from service.server.context import ServerContext
+from service.server.protocol_factory import ProtocolFactory
+from service.server.routes import Application
 from service.settings import Settings
-from service.telemetry.drift import MOST_AT_ONCE, PAUSE_SECONDS, Watch
+from service.telemetry.drift import MOST_AT_ONCE, PAUSE_SECONDS, DriftCounters
 
 CONNECTIONS = 64
 SLICE_SECONDS = 0.1
@@ -52,15 +53,16 @@ def connect(session: Session, pool: ThreadPoolExecutor) -> Lines:
     """Connections to a model, and what each writes to."""
     predictor = open_predictor(session)
     pace = warm_up(predictor)
-    endpoint = make_endpoint(session, "none", EmbeddedRunner(pool, session.run), Lanes(1), Settings(), pace)
-    desk = Desk(endpoints={session.manifest.model: endpoint}, settings=Settings(), pool=pool)
+    endpoint = make_endpoint(session, "none", InProcessRunner(pool, session.run), FairScheduler(1), Settings(), pace)
+    desk = InferenceGateway(endpoints={session.manifest.model: endpoint}, settings=Settings(), pool=pool)
+    context = ServerContext(gateway=desk)
     inner: Any = SimpleNamespace()
-    front = Front(inner, lambda: desk)
+    front = Application(inner, lambda: context)
     config = uvicorn.Config(front, ws="none", lifespan="off", log_config=None)
     config.load()
     lines = []
     for _ in range(CONNECTIONS):
-        wire, transport = Wires(front)(config=config, server_state=ServerState(), app_state={}), Socket()
+        wire, transport = ProtocolFactory(front)(config=config, server_state=ServerState(), app_state={}), Socket()
         wire.connection_made(transport)
         lines.append((wire, transport))
     return lines
@@ -122,7 +124,7 @@ async def count_once(model: str) -> float:
     predictions = [answer for batch in predictor.batches(samples) for answer in predictor.infer(batch)]
     times = []
     for _ in range(50):
-        one = Watch(model, profile, traits, session.assets)
+        one = DriftCounters(model, profile, traits, session.assets)
         one.see(samples, predictions)
         started = thread_time()
         one.count()

@@ -1,4 +1,4 @@
-"""What one poisonous request costs its 63 batch-mates: ``python -m benchmarks.overhead.failure_isolation``.
+"""Measure what one poison request costs 63 others: ``python -m benchmarks.overhead.failure_isolation``.
 
 Bodies go through the service's own exchange and micro-batcher, 64 at a time, in one process without HTTP. In each batch
 one body is poisonous: refused by validation, answered by numbers that are not finite, or such that the model raises
@@ -22,29 +22,20 @@ from models.card import Array, Feeds
 from models.errors import HttpError
 from models.paths import REPOSITORY
 from models.payload.json_payload import JSON
-from models.runtime.predictor import Pace, Run, open_predictor
+from models.runtime.predictor import LatencyModel, Run, open_predictor
 from models.runtime.session import Session, open_artifact
 from service.inference.endpoint import Endpoint, make_endpoint
-from service.inference.gateway import Desk
-from service.inference.request import Exchange
-from service.inference.scheduler import Lanes
-from service.runners.backends import EmbeddedRunner
+from service.inference.gateway import InferenceGateway
+from service.inference.json_codec import JSON_CODEC
+from service.inference.request import InferenceRequest
+from service.inference.scheduler import FairScheduler
+from service.runners.backends import InProcessRunner
 from service.settings import Settings
 
 COMPANY = 64
 MARK = 7
 KINDS = ("none", "invalid", "not finite", "raises")
-QUICK = Pace(0.0, 0.0)
-
-
-class Answered(Exchange):
-    """A request that keeps its answer."""
-
-    __slots__ = ("sent",)
-
-    def send(self, answer: bytes | HttpError) -> None:
-        """Keep it."""
-        self.sent = answer
+QUICK = LatencyModel(0.0, 0.0)
 
 
 def poisonous(session: Session) -> Run:
@@ -73,23 +64,22 @@ def bodies(kind: str, rng: np.random.Generator) -> list[bytes]:
     return [orjson.dumps({"instances": [{"views": row.tolist()}]}) for row in days]
 
 
-async def answer(desk: Desk, endpoint: Endpoint, company: list[bytes]) -> list[bytes | HttpError]:
+async def answer(desk: InferenceGateway, endpoint: Endpoint, company: list[bytes]) -> list[bytes | HttpError]:
     """What each of the bodies is answered when all arrive in one turn of the loop."""
-    exchanges = [Answered(endpoint, b"") for _ in company]
-    for exchange, body in zip(exchanges, company, strict=True):
-        desk.submit(exchange, body, JSON, 60.0)
-    while not all(exchange.is_over for exchange in exchanges):
-        await asyncio.sleep(0)
-    return [exchange.sent for exchange in exchanges]
+    loop = asyncio.get_running_loop()
+    answers: list[asyncio.Future[bytes | HttpError]] = [loop.create_future() for _ in company]
+    for answered, body in zip(answers, company, strict=True):
+        desk.submit(InferenceRequest(endpoint, JSON_CODEC, b"", answered.set_result), body, JSON, 60.0)
+    return await asyncio.gather(*answers)
 
 
 async def measure(batches: int, rounds: int) -> dict[str, Any]:
     """Innocents failed, statuses and batches a second, by kind of poison."""
     session = open_artifact(REPOSITORY / "models/viewcount/trained/viewcount")
     predictor, settings = open_predictor(session), Settings()
-    desk = Desk(endpoints={}, settings=settings, pool=None)  # type: ignore[arg-type]
-    runner = EmbeddedRunner(None, poisonous(session))  # type: ignore[arg-type]
-    endpoint = make_endpoint(session, session.provider, runner, Lanes(1), settings, QUICK)
+    desk = InferenceGateway(endpoints={}, settings=settings, pool=None)  # type: ignore[arg-type]
+    runner = InProcessRunner(None, poisonous(session))  # type: ignore[arg-type]
+    endpoint = make_endpoint(session, session.provider, runner, FairScheduler(1), settings, QUICK)
     failed: Counter[str] = Counter()
     statuses: dict[str, Counter[int]] = {kind: Counter() for kind in KINDS}
     seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
@@ -107,8 +97,8 @@ async def measure(batches: int, rounds: int) -> dict[str, Any]:
             company, answers = companies[0], found[0]
             for body, one in zip(company, answers, strict=True):
                 if not isinstance(one, HttpError):
-                    alone = predictor.predict(endpoint.bodies.read(body).instances)
-                    failed[kind] += one != endpoint.bodies.write(alone)
+                    alone = predictor.predict(endpoint.payloads.read(body).instances)
+                    failed[kind] += one != endpoint.payloads.write(alone)
     clean = seconds["none"]
     return {
         kind: {

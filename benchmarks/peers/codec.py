@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["msgspec==0.22.0", "orjson==3.13.0", "pillow==13.0.0", "propcache==0.5.4", "onnxruntime==1.31.1"]
 # ///
-"""What every peer shares: Lectern's own artifacts, session and codec, cut where a server may put its batcher.
+"""Give every peer Lectern's own artifacts, session and codec, cut where a server may put its batcher.
 
 ``read`` belongs to one request, ``answer`` to a micro-batch of many, ``write`` to one request again.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from models.card import Prediction
-from models.payload.json_payload import Bodies
+from models.payload.json_payload import JsonPayloads
 from models.runtime.predictor import Predictor, open_predictor
 from models.runtime.session import open_artifact
 
@@ -35,7 +35,7 @@ class Codec:
     """
 
     predictor: Predictor
-    bodies: Bodies
+    bodies: JsonPayloads
 
     def read(self, body: bytes | memoryview, media_type: str = "application/json") -> Samples:
         """Validate and encode one request; mosec hands its body over as a view of shared memory."""
@@ -75,5 +75,5 @@ def open_codec(model: str) -> Codec:
     predictor = open_predictor(session)
     return Codec(
         predictor=predictor,
-        bodies=Bodies(predictor.card, session.manifest.tag, max_instances=MAX_INSTANCES),
+        bodies=JsonPayloads(predictor.card, session.manifest.tag, max_instances=MAX_INSTANCES),
     )

@@ -45,14 +45,14 @@ class Channel(Strict):
     horizon: Annotated[int, Field(ge=1, le=28)] = 7
 
 
-class Sentence(Strict):
+class SentenceBody(Strict):
     """What ``tagging`` predicts on."""
 
     text: Annotated[str, Field(max_length=20_000)] = ""
     tokens: list[str] = []
 
 
-class Picture(Strict):
+class PictureBody(Strict):
     """What ``image`` and ``image-vit`` predict on."""
 
     image: Base64Bytes = b""
@@ -107,19 +107,19 @@ def viewcount(body: Body[Channel]) -> Response:
 
 
 @app.post("/v1/models/tagging/predict")
-def tagging(body: Body[Sentence]) -> Response:
+def tagging(body: Body[SentenceBody]) -> Response:
     """Tags."""
     return answer("tagging", body.instances)
 
 
 @app.post("/v1/models/image/predict")
-def image(body: Body[Picture]) -> Response:
+def image(body: Body[PictureBody]) -> Response:
     """Classes of pictures."""
     return answer("image", body.instances)
 
 
 @app.post("/v1/models/image-vit/predict")
-def image_vit(body: Body[Picture]) -> Response:
+def image_vit(body: Body[PictureBody]) -> Response:
     """Classes of pictures by the transformer."""
     return answer("image-vit", body.instances)
 

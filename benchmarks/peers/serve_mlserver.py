@@ -29,7 +29,7 @@ TIMER_SECONDS = 0.001
 codecs: dict[str, Codec] = {}
 
 
-class Model(MLModel):
+class MLServerModel(MLModel):
     """One model."""
 
     async def load(self) -> bool:
@@ -74,7 +74,7 @@ async def main(port: int, grpc_port: int) -> None:
     models = [
         ModelSettings(
             name=model,
-            implementation=Model,
+            implementation=MLServerModel,
             max_batch_size=MAX_BATCH,
             max_batch_time=TIMER_SECONDS,
             parameters=ModelParameters(version="1"),

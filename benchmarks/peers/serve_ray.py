@@ -27,7 +27,7 @@ TIMER_SECONDS = 0.001
 
 
 @serve.deployment(num_replicas=1, max_ongoing_requests=1024, ray_actor_options={"num_cpus": 0})
-class Model:
+class RayModel:
     """One model."""
 
     def __init__(self, model: str) -> None:
@@ -61,7 +61,7 @@ def main() -> None:
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port))
     quiet: Any = LoggingConfig(enable_access_log=False)
     for model in MODELS:
-        serve.run(Model.bind(model), name=model, route_prefix=f"/v1/models/{model}/predict", logging_config=quiet)
+        serve.run(RayModel.bind(model), name=model, route_prefix=f"/v1/models/{model}/predict", logging_config=quiet)
     try:
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
     finally:

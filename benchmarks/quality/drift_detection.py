@@ -65,7 +65,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quiet:
+class QuietDays:
     """What ordinary days did: test instances drawn with replacement, one a second, looked at every 15 s.
 
     Attributes:
@@ -165,7 +165,7 @@ def evaluate(model: str, split: str, days: int, trials: int) -> dict[str, Any]:
     usual, strange = bins_of(predictor, profile, instances)
     false, closest = quiet_days(profile, usual, days, seed=0)
     outside = max((usual[f.name][:, [0, -1]].sum(axis=1).mean() for f in profile.features if not f.kinds), default=0)
-    quiet = Quiet(
+    quiet = QuietDays(
         instances=len(instances),
         days=days,
         false_days=false,

@@ -1,4 +1,4 @@
-"""How fast the rungs of a family answer: ``python -m benchmarks.quality.experiment_speed tagging``.
+"""Measure how fast a family's experiments answer: ``python -m benchmarks.quality.experiment_speed tagging``.
 
 Needs the finished runs of ``python -m models.train.experiments``. Each rung is exported and certified, then opened in
 a process of its own on one thread and asked for the test set through the ``Predictor``, as the service asks. The rungs
@@ -29,13 +29,13 @@ from models.runtime.session import open_artifact
 from models.train.__main__ import RUNS
 from models.train.experiments import DOCS, load_ladder, run_name
 from models.training import experiment_report
-from models.training.experiment import Rung, Speed, read_results, write_results
+from models.training.experiment import Experiment, Speed, read_results, write_results
 
 BATCH = 16
 ROUNDS = 3
 
 
-def certified(family: str, rung: Rung) -> Path:
+def certified(family: str, rung: Experiment) -> Path:
     """The artifact of a rung: the shipped one, or its run exported once, beside it."""
     if rung.is_shipped:
         return artifact_folder(family, rung.recipe.name)

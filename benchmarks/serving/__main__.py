@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from benchmarks.harness import environments, machine, results, wrk
 from benchmarks.harness.environments import Unavailable
-from benchmarks.harness.measure import Client
+from benchmarks.harness.measure import LoadClient
 from benchmarks.harness.peers import FASTAPI, LECTERN, PAIR, PEERS, Peer
 from benchmarks.harness.results import Heading, Results
 from benchmarks.harness.servers import install_artifacts
-from benchmarks.harness.workloads import KEYS, MOLECULE_KEY, Workload, examples, make, molecules
+from benchmarks.harness.workloads import KEYS, MOLECULE_KEY, BenchmarkWorkload, examples, make, molecules
 from benchmarks.serving import regression_gate, report
 from benchmarks.serving.rounds import Rounds
 from models.paths import REPOSITORY
@@ -43,7 +43,7 @@ def chosen(text: str, known: Sequence[str]) -> list[str]:
     return [name for name in known if name in names]
 
 
-def start(command: str, client: str, rounds: int, seconds: int, workloads: Sequence[Workload]) -> Results:
+def start(command: str, client: str, rounds: int, seconds: int, workloads: Sequence[BenchmarkWorkload]) -> Results:
     """Empty results of a run."""
     headings = [
         Heading(
@@ -172,7 +172,7 @@ def main(
             arrivals = molecules() if MOLECULE_KEY in keys else []
             there = {work.key for work in works} | ({MOLECULE_KEY} if arrivals else set())
             found.absent = [key for key in keys if key not in there]
-            all_rounds = Rounds(found, works, arrivals, examples(), Client(client, Path(home)), Path(home))
+            all_rounds = Rounds(found, works, arrivals, examples(), LoadClient(client, Path(home)), Path(home))
             if short:
                 run_short(all_rounds, keep=write_floor)
             elif is_check:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 
 from benchmarks.harness.peers import ON_BOTH_CORES, PEERS
-from benchmarks.harness.results import Bound, Cell, Heading, Results, Row
+from benchmarks.harness.results import Bound, Heading, ResultCell, ResultRow, Results
 
 ENGINE, CODEC = "ONNX Runtime alone, in process", "codec + ONNX Runtime, in process"
 NOTE = """Cells are **answers per second (p50 / p99 ms)**, medians over the rounds. `µs` is CPU time of the server's
@@ -61,12 +61,12 @@ def _column(heading: Heading) -> int:
     return max(count for count in heading.connections if count <= 64)
 
 
-def _rate(results: Results, row: Row, heading: Heading, column: int) -> float:
+def _rate(results: Results, row: ResultRow, heading: Heading, column: int) -> float:
     cell = results.cell(row.key, heading.key, column)
     return cell.middle("rate") if cell else -1.0
 
 
-def _line(results: Results, row: Row, heading: Heading, limit: float) -> list[str]:
+def _line(results: Results, row: ResultRow, heading: Heading, limit: float) -> list[str]:
     cells = [results.cell(row.key, heading.key, count) for count in heading.connections]
     at = heading.connections.index(_column(heading))
     line = [row.title, *map(show, cells)]
@@ -81,7 +81,7 @@ def _line(results: Results, row: Row, heading: Heading, limit: float) -> list[st
     return [*line, number(rate * heading.units)] if heading.unit else line
 
 
-def show(cell: Cell | None) -> str:
+def show(cell: ResultCell | None) -> str:
     """One cell."""
     if cell is None:
         return "–"

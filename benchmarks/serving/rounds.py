@@ -10,12 +10,12 @@ from tqdm import tqdm
 from benchmarks.harness.checks import check, expected_answers
 from benchmarks.harness.environments import Unavailable
 from benchmarks.harness.machine import memory_mb
-from benchmarks.harness.measure import Client, burst, limit, measure
+from benchmarks.harness.measure import LoadClient, burst, limit, measure
 from benchmarks.harness.peers import PAIR, Peer
-from benchmarks.harness.results import Results, Row
+from benchmarks.harness.results import ResultRow, Results
 from benchmarks.harness.servers import Server, ask, serving, without_paths
-from benchmarks.harness.upper_bound import Task
-from benchmarks.harness.workloads import MOLECULE_KEY, Workload
+from benchmarks.harness.upper_bound import BoundTask
+from benchmarks.harness.workloads import MOLECULE_KEY, BenchmarkWorkload
 
 PAIR_CONNECTIONS = 64
 PAIR_WORKLOADS = ("viewcount", "image", "tagging")
@@ -29,10 +29,10 @@ class Rounds:
     def __init__(
         self,
         results: Results,
-        workloads: Sequence[Workload],
+        workloads: Sequence[BenchmarkWorkload],
         molecules: Sequence[bytes],
         examples: Mapping[str, bytes],
-        client: Client,
+        client: LoadClient,
         folder: Path,
     ) -> None:
         self.results, self.workloads, self.molecules = results, workloads, molecules
@@ -77,21 +77,21 @@ class Rounds:
                 wrong[peer.key] = "; ".join(reasons)
         return wrong
 
-    def row(self, peer: Peer) -> Row:
+    def row(self, peer: Peer) -> ResultRow:
         """The peer's row, empty at first."""
         found = next((row for row in self.results.rows if row.key == peer.key), None)
         if found is None:
-            found = Row(key=peer.key, title=peer.title)
+            found = ResultRow(key=peer.key, title=peer.title)
             self.results.rows.append(found)
         return found
 
-    def cells(self, peer: Peer) -> list[tuple[Workload, int]]:
+    def cells(self, peer: Peer) -> list[tuple[BenchmarkWorkload, int]]:
         """The peer's workloads and connections."""
         if peer in PAIR:
             return [(work, PAIR_CONNECTIONS) for work in self.workloads if work.key in PAIR_WORKLOADS]
         return [(work, count) for work in self.forms(peer) for count in work.connections]
 
-    def forms(self, peer: Peer) -> list[Workload]:
+    def forms(self, peer: Peer) -> list[BenchmarkWorkload]:
         """List the workloads that the peer can read."""
         return [work for work in self.workloads if peer.is_ours or not work.is_ours]
 
@@ -101,18 +101,20 @@ class Rounds:
         for workload in tqdm(self.workloads, LIMITS, leave=False):
             if not self.expected[workload.key]:
                 continue
-            task = Task(model=workload.model, bodies=workload.bodies, media_type=workload.media_type, seconds=seconds)
+            task = BoundTask(
+                model=workload.model, bodies=workload.bodies, media_type=workload.media_type, seconds=seconds
+            )
             found, bound = limit(task), self.results.bound(workload.key)
             bound.alone.append(found.alone)
             for kept, rates in ((bound.engine, found.engine), (bound.codec, found.codec)):
                 for size, rate in rates.items():
                     kept.setdefault(str(size), []).append(rate)
         if self.molecules:
-            found = limit(Task(model=MOLECULE, bodies=list(self.molecules), is_burst=True))
+            found = limit(BoundTask(model=MOLECULE, bodies=list(self.molecules), is_burst=True))
             for name, time in found.burst_ms.items():
                 self.results.bound(MOLECULE_KEY).burst_ms.setdefault(name, []).append(time)
 
-    def check(self, server: Server, workload: Workload) -> bool:
+    def check(self, server: Server, workload: BenchmarkWorkload) -> bool:
         """Whether the server answers a workload rightly; compared once in a run."""
         row, key = self.row(server.peer), (server.peer.key, workload.key)
         if key not in self.checked:
@@ -123,7 +125,7 @@ class Rounds:
                 self._refuse(row, workload.key, error)
         return workload.key not in row.refused
 
-    def time(self, server: Server, workload: Workload, connections: int, *, is_warm: bool = False) -> None:
+    def time(self, server: Server, workload: BenchmarkWorkload, connections: int, *, is_warm: bool = False) -> None:
         """Time one cell and keep the sample."""
         peer, seconds = server.peer, int(self.results.seconds)
         try:
@@ -150,7 +152,7 @@ class Rounds:
         except (Unavailable, OSError) as error:
             self._give_up(row, error)
 
-    def _measure(self, server: Server, row: Row, models: Sequence[str]) -> None:
+    def _measure(self, server: Server, row: ResultRow, models: Sequence[str]) -> None:
         cells = [cell for cell in self.cells(server.peer) if cell[0].model in models]
         for workload, connections in tqdm(cells, row.key, leave=False):
             if self.check(server, workload):
@@ -158,7 +160,7 @@ class Rounds:
         if self.molecules and MOLECULE in models and server.peer not in PAIR:
             self._burst(server, row)
 
-    def _burst(self, server: Server, row: Row) -> None:
+    def _burst(self, server: Server, row: ResultRow) -> None:
         try:
             found = burst(server, self.molecules, MOLECULE)
         except OSError as error:
@@ -167,10 +169,10 @@ class Rounds:
         for name, times in found.items():
             row.burst_ms.setdefault(name, []).extend(times)
 
-    def _give_up(self, row: Row, error: Any) -> None:
+    def _give_up(self, row: ResultRow, error: Any) -> None:
         row.reason = without_paths(str(error))
         tqdm.write(f"{row.key}: {error}")
 
-    def _refuse(self, row: Row, what: str, error: Any) -> None:
+    def _refuse(self, row: ResultRow, what: str, error: Any) -> None:
         row.refused[what] = without_paths(str(error))
         tqdm.write(f"{row.key}, {what}: {error}")

@@ -15,11 +15,11 @@ import click
 import numpy as np
 
 from chaos.batch.inputs import FORMATS, Format
-from chaos.batch.kills import Tally, Telling, hold
+from chaos.batch.kills import KillCounts, Telling, hold
 from models.artifact.manifest import read_artifact
 from models.paths import REPOSITORY
 from models.runtime.device import Device
-from service.scoring.spec import Options, make_spec
+from service.scoring.spec import InputOptions, make_spec
 
 FULL, PART_ROWS = 500, 50
 
@@ -30,11 +30,11 @@ def prepare(chosen: Format, folder: Path) -> Telling:
     chosen.write(source, np.random.default_rng(0))
     artifact = next((REPOSITORY / "models").glob(f"*/trained/{chosen.model}"))
     manifest, _ = read_artifact(artifact)
-    spec = make_spec(manifest, str(source), f"out.{chosen.output}", Options(part_rows=PART_ROWS))
+    spec = make_spec(manifest, str(source), f"out.{chosen.output}", InputOptions(part_rows=PART_ROWS))
     return Telling(asked=spec, folder=artifact, device=Device.CPU)
 
 
-def hold_all(names: list[str], trials: int, seed: int) -> Iterator[tuple[str, Tally, float]]:
+def hold_all(names: list[str], trials: int, seed: int) -> Iterator[tuple[str, KillCounts, float]]:
     """Each format's tally, and how long it took."""
     for name in names:
         began = perf_counter()

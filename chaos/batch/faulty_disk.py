@@ -85,7 +85,7 @@ class CrashingDisk(Disk):
         self._carry_out("sync_folder", lambda: None)
 
 
-class Event(NamedTuple):
+class DiskEvent(NamedTuple):
     """One operation: its name, what it was done to, and what was written."""
 
     name: str
@@ -102,53 +102,53 @@ class RecordingDisk(Disk):
     """
 
     def __init__(self, ledger: Path) -> None:
-        self.events: list[Event] = []
+        self.events: list[DiskEvent] = []
         self._ledger, self._ledger_bytes = ledger, b""
         self._names: dict[int, Path] = {}
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: DiskEvent) -> None:
         content = self._ledger.read_bytes() if self._ledger.exists() else b""
         if content and content != self._ledger_bytes:
             self._ledger_bytes = content
-            self.events.append(Event("ledger", self._ledger, content=content))
+            self.events.append(DiskEvent("ledger", self._ledger, content=content))
         self.events.append(event)
 
     def make_folder(self, folder: Path) -> None:
         """See ``Disk``."""
-        self._note(Event("make_folder", folder))
+        self._note(DiskEvent("make_folder", folder))
         super().make_folder(folder)
 
     def create(self, path: Path) -> int:
         """See ``Disk``."""
-        self._note(Event("create", path))
+        self._note(DiskEvent("create", path))
         opened = super().create(path)
         self._names[opened] = path
         return opened
 
     def write(self, opened: int, content: "Buffer") -> int:
         """See ``Disk``."""
-        self._note(Event("write", self._names[opened], content=bytes(content)))
+        self._note(DiskEvent("write", self._names[opened], content=bytes(content)))
         return super().write(opened, content)
 
     def sync(self, opened: int) -> None:
         """See ``Disk``."""
-        self._note(Event("sync", self._names[opened]))
+        self._note(DiskEvent("sync", self._names[opened]))
 
     def rename(self, source: Path, target: Path) -> None:
         """See ``Disk``."""
-        self._note(Event("rename", source, target))
+        self._note(DiskEvent("rename", source, target))
         super().rename(source, target)
 
     def remove(self, path: Path) -> None:
         """See ``Disk``."""
-        self._note(Event("remove", path))
+        self._note(DiskEvent("remove", path))
         super().remove(path)
 
     def remove_folder(self, folder: Path) -> None:
         """See ``Disk``."""
-        self._note(Event("remove_folder", folder))
+        self._note(DiskEvent("remove_folder", folder))
         super().remove_folder(folder)
 
     def sync_folder(self, folder: Path) -> None:
         """See ``Disk``."""
-        self._note(Event("sync_folder", folder))
+        self._note(DiskEvent("sync_folder", folder))

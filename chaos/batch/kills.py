@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from service.scoring.execution.disk import Disk
-from service.scoring.execution.interfaces import Assignment, Scorer
+from service.scoring.execution.interfaces import PartScorer, Workload
 from service.scoring.execution.job import Job
-from service.scoring.execution.output import Output
+from service.scoring.execution.output import LocalOutput
 from service.scoring.execution.workspace import Workspace, default_folder
-from service.scoring.file_assignment import Asked
+from service.scoring.file_assignment import FileAssignment
 from service.scoring.workers.pool import Pool
 
 FORK = multiprocessing.get_context("fork")
@@ -50,27 +50,27 @@ def _alone(target: Callable[..., None], args: Any) -> None:
     target(*args)
 
 
-class Telling(Asked):
+class Telling(FileAssignment):
     """What is asked, with workers that write down each part they begin with."""
 
-    def scorer(self) -> Scorer:
+    def scorer(self) -> PartScorer:
         """The model, open."""
         return _Telling(super().scorer(), Path(self.asked.source).with_name("log"))
 
 
 class _Telling:
-    def __init__(self, scorer: Scorer, log: Path) -> None:
+    def __init__(self, scorer: PartScorer, log: Path) -> None:
         self._scorer, self._log = scorer, log
 
     def score(self, cut: Any, **more: Any) -> Any:
-        """See ``Scorer``."""
+        """See ``PartScorer``."""
         with self._log.open("ab", buffering=0) as log:
             log.write(b"%d\n" % cut.index)
         return self._scorer.score(cut, **more)
 
 
 @dataclass(slots=True)
-class Tally:
+class KillCounts:
     """What a format's trials came to.
 
     Attributes:
@@ -102,24 +102,26 @@ class Tally:
         return not (self.failed or self.differences or self.partial or self.left or self.too_often)
 
 
-def run_job(asked: Assignment, out: Path, workers: int) -> None:
+def run_job(asked: Workload, out: Path, workers: int) -> None:
     """One runner: what ``python -m service.scoring run`` does once everything is imported."""
     disk = Disk()
-    job = Job(assignment=asked, output=Output(out, disk), workspace=Workspace(default_folder(out), disk), disk=disk)
+    job = Job(
+        assignment=asked, output=LocalOutput(out, disk), workspace=Workspace(default_folder(out), disk), disk=disk
+    )
     context: Any = Forking
     job.run(partial(_open_pool, asked, workers, context))
 
 
-def _open_pool(asked: Assignment, workers: int, context: Any, aside: Callable[[int], str]) -> Pool:
+def _open_pool(asked: Workload, workers: int, context: Any, aside: Callable[[int], str]) -> Pool:
     return Pool(asked, workers=workers, row_seconds=ROW_SECONDS, aside=aside, context=context)
 
 
-def _runner(asked: Assignment, out: Path, workers: int) -> None:
+def _runner(asked: Workload, out: Path, workers: int) -> None:
     os.setpgrp()
     run_job(asked, out, workers)
 
 
-def attempt(asked: Assignment, out: Path, workers: int, kill: Callable[[int], None] | None, tally: Tally) -> bool:
+def attempt(asked: Workload, out: Path, workers: int, kill: Callable[[int], None] | None, tally: KillCounts) -> bool:
     """Run, and kill meanwhile.
 
     Returns:
@@ -138,7 +140,7 @@ def attempt(asked: Assignment, out: Path, workers: int, kill: Callable[[int], No
 class Killer:
     """Kills a runner at a uniform instant; in one trial of four a worker of its first, in one of four all at once."""
 
-    def __init__(self, draw: random.Random, seconds: float, tally: Tally) -> None:
+    def __init__(self, draw: random.Random, seconds: float, tally: KillCounts) -> None:
         self._draw, self._seconds, self._tally = draw, seconds, tally
 
     def __call__(self, pid: int) -> None:
@@ -163,9 +165,9 @@ class Killer:
                 self._tally.workers_killed += 1
 
 
-def hold(asked: Asked, folder: Path, name: str, *, trials: int, workers: int = 2, seed: int = 0) -> Tally:
+def hold(asked: FileAssignment, folder: Path, name: str, *, trials: int, workers: int = 2, seed: int = 0) -> KillCounts:
     """Kill a job at random instants, so many times; its input lies in ``folder``."""
-    draw, tally, out, log = random.Random(seed), Tally(), folder / name, folder / "log"  # noqa: S311  no secrets
+    draw, tally, out, log = random.Random(seed), KillCounts(), folder / name, folder / "log"  # noqa: S311  no secrets
     seconds, want = _undisturbed(asked, out, workers)
     while tally.trials < trials:
         tally.trials += 1
@@ -188,12 +190,12 @@ def hold(asked: Asked, folder: Path, name: str, *, trials: int, workers: int = 2
     return tally
 
 
-def _undisturbed(asked: Asked, out: Path, workers: int) -> tuple[float, str]:
+def _undisturbed(asked: FileAssignment, out: Path, workers: int) -> tuple[float, str]:
     """How long it takes and what comes out, at its second time."""
     for _ in range(2):
         _clear(out, out.with_name("log"))
         began = time.monotonic()
-        attempt(asked, out, workers, None, Tally())
+        attempt(asked, out, workers, None, KillCounts())
     return time.monotonic() - began, _sha256(out)
 
 

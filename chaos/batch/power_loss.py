@@ -1,4 +1,4 @@
-"""What may be on a disk after a power loss: a log of operations, replayed with what was not synced left out.
+"""Replay a log of disk operations with what was not synced left out, as after a power loss.
 
 A file's bytes last once the file was synced, its name once its folder was; until then each may or may not be there.
 SQLite's own writes are not in the log: it syncs them itself, so the ledger stands as its last commit left it, or, worse
@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from chaos.batch.faulty_disk import Event
+from chaos.batch.faulty_disk import DiskEvent
 
 LEDGERS = ("last", "previous", "none")
 KEPT = ("nothing", "names", "bytes", "half of the bytes")
 
 
-class State(NamedTuple):
+class DiskState(NamedTuple):
     """What is on the disk, and how it came to be there."""
 
     kept: str
@@ -24,7 +24,7 @@ class State(NamedTuple):
     folders: frozenset[Path]
 
 
-class File:
+class DiskFile:
     """Its bytes as they are, and as they would be after a power loss."""
 
     def __init__(self) -> None:
@@ -41,13 +41,13 @@ class Platter:
     """A disk that remembers what is synced."""
 
     def __init__(self, root: Path) -> None:
-        self._now: dict[Path, File] = {}
-        self._synced: dict[Path, File] = {}
+        self._now: dict[Path, DiskFile] = {}
+        self._synced: dict[Path, DiskFile] = {}
         self._folders, self._synced_folders = {root}, {root}
         self._ledgers: list[bytes] = []
         self._ledger = Path()
 
-    def replay(self, event: Event) -> None:
+    def replay(self, event: DiskEvent) -> None:
         """One operation more."""
         {
             "make_folder": self._make_folder,
@@ -61,7 +61,7 @@ class Platter:
             "ledger": self._note,
         }[event.name](event)
 
-    def states(self) -> Iterator[State]:
+    def states(self) -> Iterator[DiskState]:
         """What a power loss might leave at this moment."""
         for kept in KEPT:
             names = self._now if kept in ("names", "half of the bytes") else self._synced
@@ -70,50 +70,50 @@ class Platter:
             for ledger in LEDGERS:
                 content = self._ledger_as(ledger)
                 with_ledger = {**files, self._ledger: content} if content and self._ledger.parent in folders else files
-                yield State(kept, ledger, with_ledger, folders)
+                yield DiskState(kept, ledger, with_ledger, folders)
 
     def _ledger_as(self, which: str) -> bytes:
         place = {"last": 1, "previous": 2}.get(which, 0)
         return self._ledgers[-place] if 0 < place <= len(self._ledgers) else b""
 
-    def _make_folder(self, event: Event) -> None:
+    def _make_folder(self, event: DiskEvent) -> None:
         self._folders.add(event.target)
 
-    def _remove_folder(self, event: Event) -> None:
+    def _remove_folder(self, event: DiskEvent) -> None:
         self._folders.discard(event.target)
 
-    def _create(self, event: Event) -> None:
-        self._now[event.target] = File()
+    def _create(self, event: DiskEvent) -> None:
+        self._now[event.target] = DiskFile()
 
-    def _write(self, event: Event) -> None:
+    def _write(self, event: DiskEvent) -> None:
         self._now[event.target].now += event.content
 
-    def _sync(self, event: Event) -> None:
+    def _sync(self, event: DiskEvent) -> None:
         file = self._now[event.target]
         file.synced = file.now
 
-    def _rename(self, event: Event) -> None:
+    def _rename(self, event: DiskEvent) -> None:
         assert event.other is not None
         self._now[event.other] = self._now.pop(event.target)
 
-    def _remove(self, event: Event) -> None:
+    def _remove(self, event: DiskEvent) -> None:
         self._now.pop(event.target, None)
         if event.target == self._ledger:
             self._ledgers.clear()
 
-    def _sync_folder(self, event: Event) -> None:
+    def _sync_folder(self, event: DiskEvent) -> None:
         folder = event.target
         self._synced = {path: file for path, file in self._synced.items() if path.parent != folder}
         self._synced |= {path: file for path, file in self._now.items() if path.parent == folder}
         self._synced_folders = {each for each in self._synced_folders if each.parent != folder}
         self._synced_folders |= {each for each in self._folders if each.parent == folder}
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: DiskEvent) -> None:
         self._ledger = event.target
         self._ledgers.append(event.content)
 
 
-def write_state(state: State, root: Path, elsewhere: Path) -> None:
+def write_state(state: DiskState, root: Path, elsewhere: Path) -> None:
     """Put a state that was recorded below one folder into another."""
     for folder in sorted(state.folders - {root}):
         (elsewhere / folder.relative_to(root)).mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def write_state(state: State, root: Path, elsewhere: Path) -> None:
         (elsewhere / path.relative_to(root)).write_bytes(content)
 
 
-def losses(events: Sequence[Event], root: Path) -> Iterator[tuple[int, State]]:
+def losses(events: Sequence[DiskEvent], root: Path) -> Iterator[tuple[int, DiskState]]:
     """Every state that a power loss before any of these operations, or after the last, may leave; each once."""
     platter, seen = Platter(root), set[int]()
     for number, event in enumerate([*events, None]):

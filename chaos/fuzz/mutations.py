@@ -40,7 +40,7 @@ HEADERS = [
 MOST_BYTES = 2**20
 
 
-class Case(NamedTuple):
+class RestCase(NamedTuple):
     """One request to a model."""
 
     model: str
@@ -150,7 +150,7 @@ def mutate_png(rng: Random, content: bytes) -> bytes:
     return parts[0] + b"".join(chunks)
 
 
-def make_case(rng: Random, model: str, predictor: Predictor) -> Case:
+def make_case(rng: Random, model: str, predictor: Predictor) -> RestCase:
     """A request that is nearly right."""
     headers = [rng.choice(HEADERS) for _ in range(rng.choice((0, 0, 0, 0, 0, 1, 2)))]
     media_types = [kind for kind in predictor.card.from_media if rng.random() < 0.4]
@@ -160,7 +160,7 @@ def make_case(rng: Random, model: str, predictor: Predictor) -> Case:
         media_type, body = JSON, _json_case(rng, predictor)
     if rng.random() < 0.05:
         media_type = rng.choice(TYPES)
-    return Case(model, media_type, headers, body)
+    return RestCase(model, media_type, headers, body)
 
 
 def _json_case(rng: Random, predictor: Predictor) -> bytes:

@@ -22,14 +22,14 @@ NUMBERS += [struct.pack("<I", value) for value in (0, 1, 2**31, 2**32 - 1)] + [b
 LENGTHS = ["-1", "+5", "0x10", "1e3", "", "9" * 30, "12, 12", "a", "00", "\u00b2"]
 
 
-class Case(NamedTuple):
+class OipCase(NamedTuple):
     """One request to a model, as its connection carries it."""
 
     model: str
     content: bytes
 
 
-def make_case(rng: Random, model: str, predictor: Predictor) -> Case:
+def make_case(rng: Random, model: str, predictor: Predictor) -> OipCase:
     """A request that is nearly right."""
     request = _good(rng, predictor)
     head: Any = json.loads(json.dumps(request.head))
@@ -42,7 +42,7 @@ def make_case(rng: Random, model: str, predictor: Predictor) -> Case:
     text = json.dumps(head, ensure_ascii=False).encode("utf-8", "surrogatepass")
     text = mutate_bytes(rng, text) if rng.random() < 0.1 else text
     length = len(text) if rest or rng.random() < 0.5 else None
-    return Case(model, _to_bytes(rng, model, text + rest, length))
+    return OipCase(model, _to_bytes(rng, model, text + rest, length))
 
 
 def _good(rng: Random, predictor: Predictor) -> Request:

@@ -13,14 +13,14 @@ from urllib.parse import urlsplit
 
 from benchmarks.oip.requests import Request, of_instances
 from chaos.fuzz.oip_mutations import make_case
-from chaos.fuzz.rest_requests import REFUSALS, Failure, Line
+from chaos.fuzz.rest_requests import REFUSALS, FuzzConnection, FuzzFailure
 from models.runtime.predictor import Predictor
 
 GOOD_EVERY = 25
 
 
 @dataclass
-class Report:
+class OipFuzzReport:
     """How the cases of one model ended.
 
     Attributes:
@@ -42,23 +42,23 @@ def check(status: int, headers: dict[str, str], body: bytes) -> None:
         length = headers.get("inference-header-content-length")
         head = json.loads(body[: int(length)] if length else body, parse_constant=_refuse)
         if not head["outputs"] or not head["model_name"]:
-            raise Failure("an answer without outputs")
+            raise FuzzFailure("an answer without outputs")
         return
     if status not in REFUSALS - {422}:
-        raise Failure(f"status {status}: {body[:200]!r}")
+        raise FuzzFailure(f"status {status}: {body[:200]!r}")
     told = json.loads(body)
     if not isinstance(told["error"], str) or not told["error"] or told["status"] != status:
-        raise Failure(f"a refusal that does not say why: {body[:200]!r}")
+        raise FuzzFailure(f"a refusal that does not say why: {body[:200]!r}")
 
 
 def _refuse(text: str) -> Any:
-    raise Failure(f"{text} in an answer")
+    raise FuzzFailure(f"{text} in an answer")
 
 
-def run(url: str, model: str, predictor: Predictor, cases: int, seed: int) -> Report:
+def run(url: str, model: str, predictor: Predictor, cases: int, seed: int) -> OipFuzzReport:
     """Ask a server so many requests, and see how they end."""
     parts = urlsplit(url)
-    line, report = Line((parts.hostname or "127.0.0.1", parts.port or 80)), Report()
+    line, report = FuzzConnection((parts.hostname or "127.0.0.1", parts.port or 80)), OipFuzzReport()
     good = _good(model, of_instances([predictor.card.example(predictor.assets)], is_binary=True))
     expected = _ask(line, good)
     check(*expected)
@@ -69,8 +69,8 @@ def run(url: str, model: str, predictor: Predictor, cases: int, seed: int) -> Re
             report.statuses[answer[0]] += 1
             check(*answer)
             if number % GOOD_EVERY == 0 and _ask(line, good)[2] != expected[2]:
-                raise Failure("a good request is answered otherwise than at first")
-        except (Failure, OSError, EOFError, ValueError, KeyError) as error:
+                raise FuzzFailure("a good request is answered otherwise than at first")
+        except (FuzzFailure, OSError, EOFError, ValueError, KeyError) as error:
             report.failures.append(f"{model} {number}: {error!r}")
             line.close()
     line.close()
@@ -83,6 +83,6 @@ def _good(model: str, request: Request) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + request.body
 
 
-def _ask(line: Line, content: bytes) -> tuple[int, dict[str, str], bytes]:
+def _ask(line: FuzzConnection, content: bytes) -> tuple[int, dict[str, str], bytes]:
     line.send(content)
     return line.read()

@@ -1,7 +1,7 @@
 """Ask a running server nearly right requests: ``python -m chaos.fuzz.rest_requests --cases 10000 --url http://127.0.0.1:3000``.
 
 Each must be answered, never with a 5xx; a refusal must be a problem as documented; and after each of them a good
-request must have the bytes it had at first. Case ``n`` of a family and a seed is always the same.
+request must have the bytes it had at first. RestCase ``n`` of a family and a seed is always the same.
 """
 
 import json
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from chaos.fuzz.mutations import JSON, Case, make_case, make_raw
+from chaos.fuzz.mutations import JSON, RestCase, make_case, make_raw
 from models.paths import REPOSITORY
 from models.runtime.predictor import Predictor, open_predictor
 from models.runtime.session import open_artifact
@@ -37,12 +37,12 @@ REFUSALS = frozenset((400, 404, 405, 408, 413, 415, 422, 431))
 PROBLEM = {"status", "code", "error", "request_id", "retryable", "errors"}
 
 
-class Failure(Exception):
+class FuzzFailure(Exception):
     """What was promised was not kept."""
 
 
 @dataclass
-class Report:
+class RestFuzzReport:
     """How the cases of one family ended.
 
     Attributes:
@@ -54,7 +54,7 @@ class Report:
     failures: list[str] = field(default_factory=list)
 
 
-class Line:
+class FuzzConnection:
     """One connection to the server, opened again when it is closed."""
 
     def __init__(self, address: tuple[str, int]) -> None:
@@ -81,7 +81,7 @@ class Line:
         head, _, self.received = self.received.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         if not first.startswith("HTTP/1.1 "):
-            raise Failure(f"no HTTP: {first[:99]!r}")
+            raise FuzzFailure(f"no HTTP: {first[:99]!r}")
         status, headers = int(first[9:12]), dict(line.split(": ", 1) for line in lines)
         length = 0 if status == 100 else int(headers["content-length"])
         while len(self.received) < length:
@@ -95,7 +95,7 @@ class Line:
         data = self.socket.recv(2**20) if self.socket is not None else b""
         if not data:
             self.close()
-            raise EOFError if is_whole else Failure("an answer is cut off")
+            raise EOFError if is_whole else FuzzFailure("an answer is cut off")
         self.received += data
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class Line:
             self.socket = None
 
 
-def post(case: Case) -> bytes:
+def post(case: RestCase) -> bytes:
     """A request as it goes over the wire."""
     lines = (
         f"POST /v1/models/{case.model}/predict HTTP/1.1", "host: x", f"content-type: {case.media_type}",
@@ -123,15 +123,15 @@ def check(status: int, headers: dict[str, str], body: bytes) -> None:
     if status == 200:
         predictions = msgspec.json.decode(body)["predictions"]  # which knows no bare NaN
         if not predictions or b"null" in body.replace(b'"null"', b""):
-            raise Failure(f"no prediction: {body[:99]!r}")
+            raise FuzzFailure(f"no prediction: {body[:99]!r}")
     elif status not in REFUSALS:
-        raise Failure(f"status {status}: {body[:200]!r}")
+        raise FuzzFailure(f"status {status}: {body[:200]!r}")
     else:
         problem = json.loads(body)
         if headers["content-type"] != "application/problem+json" or set(problem) != PROBLEM:
-            raise Failure(f"no problem: {body[:99]!r}")
+            raise FuzzFailure(f"no problem: {body[:99]!r}")
         if problem["status"] != status or problem["request_id"] != headers["x-request-id"]:
-            raise Failure(f"another's problem: {body[:99]!r}")
+            raise FuzzFailure(f"another's problem: {body[:99]!r}")
 
 
 class Fuzz:
@@ -143,48 +143,48 @@ class Fuzz:
         self.family, self.seed = family, seed
         self.predictors = {model: _open(model) for model in FAMILIES[family]}
         self.good = {model: _example(model, predictor) for model, predictor in self.predictors.items()}
-        self.expected = {model: self._ask(Line(self.address), case) for model, case in self.good.items()}
+        self.expected = {model: self._ask(FuzzConnection(self.address), case) for model, case in self.good.items()}
 
-    def _ask(self, line: Line, case: Case) -> bytes:
+    def _ask(self, line: FuzzConnection, case: RestCase) -> bytes:
         line.send(post(case))
         status, _, body = line.read()
         if status != 200:
-            raise Failure(f"a good request has status {status}: {body[:200]!r}")
+            raise FuzzFailure(f"a good request has status {status}: {body[:200]!r}")
         return body
 
-    def run(self, cases: int) -> Report:
+    def run(self, cases: int) -> RestFuzzReport:
         """Ask every case, a few at a time."""
-        report, step = Report(), self._raw if self.family == "http" else self._typed
+        report, step = RestFuzzReport(), self._raw if self.family == "http" else self._typed
         with ThreadPoolExecutor(CALLERS) as pool:
             for outcome in pool.map(lambda part: self._run(part, cases, step), range(CALLERS)):
                 report.statuses += outcome.statuses
                 report.failures += outcome.failures
         return report
 
-    def _run(self, first: int, cases: int, step: Callable[[Line, Random, str], int]) -> Report:
-        report, line = Report(), Line(self.address)
+    def _run(self, first: int, cases: int, step: Callable[[FuzzConnection, Random, str], int]) -> RestFuzzReport:
+        report, line = RestFuzzReport(), FuzzConnection(self.address)
         for number in range(first, cases, CALLERS):
             rng = Random(f"{self.seed}:{self.family}:{number}")  # noqa: S311  nothing is secret here
             model = rng.choice(FAMILIES[self.family])
             try:
                 report.statuses[step(line, rng, model)] += 1
                 if self._ask(line, self.good[model]) != self.expected[model]:
-                    raise Failure("the next good answer is another")
-            except (Failure, OSError, EOFError, ValueError, LookupError) as error:
+                    raise FuzzFailure("the next good answer is another")
+            except (FuzzFailure, OSError, EOFError, ValueError, LookupError) as error:
                 report.failures.append(f"case {number}: {error!r}")
                 line.close()
         line.close()
         return report
 
-    def _typed(self, line: Line, rng: Random, model: str) -> int:
+    def _typed(self, line: FuzzConnection, rng: Random, model: str) -> int:
         line.send(post(make_case(rng, model, self.predictors[model])))
         status, headers, body = line.read()
         check(status, headers, body)
         return status
 
-    def _raw(self, _: Line, rng: Random, model: str) -> int:
+    def _raw(self, _: FuzzConnection, rng: Random, model: str) -> int:
         """Status of the first answer, if there is one; all of them are checked."""
-        line, first = Line(self.address), 0
+        line, first = FuzzConnection(self.address), 0
         try:
             with suppress(BrokenPipeError):  # it may be refused before it is all sent; then the answer is there
                 line.send(make_raw(rng, self.good[model].body, model))
@@ -196,7 +196,7 @@ class Fuzz:
                 first = first or status
         except (TimeoutError, EOFError):
             if line.received:
-                raise Failure(f"half an answer: {line.received[:99]!r}") from None
+                raise FuzzFailure(f"half an answer: {line.received[:99]!r}") from None
         except (ConnectionResetError, BrokenPipeError):
             if not first:
                 raise
@@ -209,9 +209,9 @@ def _open(model: str) -> Predictor:
     return open_predictor(open_artifact(next((REPOSITORY / "models").glob(f"*/trained/{model}"))))
 
 
-def _example(model: str, predictor: Predictor) -> Case:
+def _example(model: str, predictor: Predictor) -> RestCase:
     body = msgspec.json.encode({"instances": [predictor.card.example(predictor.assets)]})
-    return Case(model, JSON, [], body)
+    return RestCase(model, JSON, [], body)
 
 
 @click.command(help=__doc__)

@@ -33,9 +33,9 @@ from chaos.service import (
     soak,
     worker_kill,
 )
-from chaos.service.harness import Ground
+from chaos.service.harness import Harness
 from chaos.service.report import load, save
-from chaos.service.verdict import Trials, Verdict
+from chaos.service.verdict import ChaosVerdict, Trials
 
 TRIALS: dict[str, ModuleType] = {
     "overload": overload,
@@ -57,7 +57,7 @@ BROKEN = "the trial itself ends well"
 AFAR = ("overload", "deadlines", "disconnects")
 
 
-def hold(name: str, ground: Ground, *, has_control: bool) -> Verdict:
+def hold(name: str, ground: Harness, *, has_control: bool) -> ChaosVerdict:
     """One trial, and its control; what breaks it is a bar that is not met."""
     module, began = TRIALS[name], perf_counter()
     verdict = _attempt(name, lambda: module.run(ground))
@@ -72,16 +72,16 @@ def hold(name: str, ground: Ground, *, has_control: bool) -> Verdict:
     return verdict
 
 
-def _attempt(name: str, run: Callable[[], Verdict]) -> Verdict:
+def _attempt(name: str, run: Callable[[], ChaosVerdict]) -> ChaosVerdict:
     try:
         return run()
     except Exception as error:  # one trial that breaks must not take the others along
-        verdict = Verdict(trial=name)
+        verdict = ChaosVerdict(trial=name)
         verdict.expect(BROKEN, f"{type(error).__name__}: {error}"[:300], is_met=False)
         return verdict
 
 
-def tell(verdict: Verdict) -> None:
+def tell(verdict: ChaosVerdict) -> None:
     """Say what a trial found."""
     for bar in verdict.bars:
         click.echo(f"{'ok ' if bar.is_met else 'RED'} {verdict.trial}: {bar.promise}: {bar.found}")
@@ -106,7 +106,7 @@ def main(only: str, quick: bool, share: float | None, controls: bool, out: Path,
     are_met, commit = True, machine.commit()  # before the results change the tree
     try:
         with TemporaryDirectory(prefix="lectern-") as folder:
-            ground = Ground(folder=Path(folder), share=size, say=click.echo, url=url)
+            ground = Harness(folder=Path(folder), share=size, say=click.echo, url=url)
             for name in names:
                 verdict = hold(name, ground, has_control=controls and not url)
                 verdict.commit = commit

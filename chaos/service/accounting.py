@@ -14,8 +14,8 @@ import msgspec
 
 from benchmarks.harness.servers import install_artifacts
 from chaos.service.counters import parse
-from chaos.service.harness import Ground, Site, one_request
-from chaos.service.verdict import Verdict
+from chaos.service.harness import Harness, Site, one_request
+from chaos.service.verdict import ChaosVerdict
 from chaos.service.worker_kill import kill
 from service.auth.api_keys import line_of, new_key
 
@@ -53,7 +53,7 @@ _STATUS = re.compile(rb"HTTP/1\.1 (\d+)")
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
-class Keys(msgspec.Struct, frozen=True):
+class ClientKeys(msgspec.Struct, frozen=True):
     """The keys of a client without a rate, of one with a rate, and of who reads the metrics."""
 
     plain: str
@@ -112,10 +112,10 @@ class Books:
         return found
 
 
-class Client(threading.Thread):
+class AccountingClient(threading.Thread):
     """One caller, one request at a time, on a connection that it keeps while it may."""
 
-    def __init__(self, port: int, keys: Keys, body: bytes, books: Books, number: int, seed: int) -> None:
+    def __init__(self, port: int, keys: ClientKeys, body: bytes, books: Books, number: int, seed: int) -> None:
         super().__init__()
         self._port, self._keys, self._body, self._books = port, keys, body, books
         self._number, self._random = number, Random(seed)  # noqa: S311  no secret
@@ -181,16 +181,16 @@ class Client(threading.Thread):
             self._socket = None
 
 
-def run(ground: Ground, faults: tuple[str, ...] = ()) -> Verdict:
+def run(ground: Harness, faults: tuple[str, ...] = ()) -> ChaosVerdict:
     """A hundred thousand requests of twelve kinds, and five kills."""
-    verdict, home = Verdict(trial="truth"), Path(mkdtemp(dir=ground.folder))
-    keys, requests, kills = Keys(new_key(), new_key(), new_key()), ground.part(REQUESTS), ground.part(KILLS)
+    verdict, home = ChaosVerdict(trial="truth"), Path(mkdtemp(dir=ground.folder))
+    keys, requests, kills = ClientKeys(new_key(), new_key(), new_key()), ground.part(REQUESTS), ground.part(KILLS)
     install_artifacts(home)
     settings = {"LECTERN_KEYS": keys.setting, "LECTERN_WORKERS": WORKERS, "LECTERN_MAX_BODY_BYTES": str(MAX_BODY_BYTES)}
     with ground.serve_at(home, MODEL, faults=faults, headers={"x-api-key": keys.plain}, **settings) as site:
         before, books = scrape(site, keys), Books()
         each, body = requests // CLIENTS, ground.examples(MODEL)[MODEL]
-        clients = [Client(site.port, keys, body, books, each, seed) for seed in range(CLIENTS)]
+        clients = [AccountingClient(site.port, keys, body, books, each, seed) for seed in range(CLIENTS)]
         began = perf_counter()
         for client in clients:
             client.start()
@@ -215,16 +215,16 @@ def run(ground: Ground, faults: tuple[str, ...] = ()) -> Verdict:
     return verdict
 
 
-def control(ground: Ground) -> Verdict:
+def control(ground: Harness) -> ChaosVerdict:
     """The same with a fault."""
-    return run(Ground(folder=ground.folder, share=0.01, say=ground.say), ("miscounts",))
+    return run(Harness(folder=ground.folder, share=0.01, say=ground.say), ("miscounts",))
 
 
 def _expected() -> set[str]:
     return {outcome for _, outcome in KINDS.values() if outcome} | {*NOT_A_MODEL}
 
 
-def _kill(ground: Ground, site: Site, books: Books, total: int, kills: int) -> list[float]:
+def _kill(ground: Harness, site: Site, books: Books, total: int, kills: int) -> list[float]:
     """Kill a worker whenever a further share of the requests is over; when each died."""
     at = []
     for number in range(kills):
@@ -235,7 +235,7 @@ def _kill(ground: Ground, site: Site, books: Books, total: int, kills: int) -> l
     return at
 
 
-def scrape(site: Site, keys: Keys) -> Counter[str]:
+def scrape(site: Site, keys: ClientKeys) -> Counter[str]:
     """The server's outcomes now.
 
     Raises:

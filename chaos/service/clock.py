@@ -6,9 +6,9 @@ from time import perf_counter, sleep
 
 from benchmarks.harness.workloads import body
 from chaos.service.faults import CLOCK_FILE
-from chaos.service.harness import Ground, peak, reconcile, requests, start_load
+from chaos.service.harness import Harness, peak, reconcile, requests, start_load
 from chaos.service.overload import long_sentence
-from chaos.service.verdict import Verdict
+from chaos.service.verdict import ChaosVerdict
 
 TITLE = "the clock jumps"
 CONTROL = "deadlines counted on the wall clock"
@@ -17,9 +17,9 @@ ROUNDS = 20
 PAUSE_SECONDS = 0.25
 
 
-def run(ground: Ground, faults: tuple[str, ...] = ()) -> Verdict:
+def run(ground: Harness, faults: tuple[str, ...] = ()) -> ChaosVerdict:
     """Twenty times: an hour and a day, forth and back."""
-    verdict, shown = Verdict(trial="clock"), ground.folder / f"clock-{perf_counter()}"
+    verdict, shown = ChaosVerdict(trial="clock"), ground.folder / f"clock-{perf_counter()}"
     shown.write_bytes(bytes(8))
     steps = STEPS * ground.part(ROUNDS)
     with ground.serve("tagging", faults=["clock", *faults], **{CLOCK_FILE: str(shown)}) as site:
@@ -41,6 +41,6 @@ def run(ground: Ground, faults: tuple[str, ...] = ()) -> Verdict:
     return verdict
 
 
-def control(ground: Ground) -> Verdict:
+def control(ground: Harness) -> ChaosVerdict:
     """The same with a fault."""
-    return run(Ground(folder=ground.folder, share=0.1, say=ground.say), ("wall_clock_deadlines",))
+    return run(Harness(folder=ground.folder, share=0.1, say=ground.say), ("wall_clock_deadlines",))

@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 
 from benchmarks.harness.workloads import body
 from chaos.service.counters import Count, get, scrape
-from chaos.service.harness import Ground, Site, offer, reconcile, requests, workload
+from chaos.service.harness import Harness, Site, offer, reconcile, requests, workload
 from chaos.service.overload import long_sentence
-from chaos.service.verdict import Verdict
+from chaos.service.verdict import ChaosVerdict
 
 TITLE = "deadlines"
 CONTROL = "a server that gives every request an hour"
@@ -46,9 +46,9 @@ def _taken_in(site: Site, before: Count, now: Count) -> float:
     return float(in_flight[1]) + now.since(before).get("ok", 0)
 
 
-def run(ground: Ground, faults: tuple[str, ...] = ()) -> Verdict:
+def run(ground: Harness, faults: tuple[str, ...] = ()) -> ChaosVerdict:
     """A thousand requests with a fifth of a second each, behind seconds of work."""
-    verdict, rounds = Verdict(trial="deadlines"), ground.part(10)
+    verdict, rounds = ChaosVerdict(trial="deadlines"), ground.part(10)
     content = workload("tagging", x_request_timeout_ms=str(DEADLINE_MS))
     late, sent, computed, statuses = 0.0, 0, 0, dict[str, int]()
     with ground.serve("tagging", faults=faults, LECTERN_QUEUE_SECONDS="60") as site:
@@ -75,6 +75,6 @@ def run(ground: Ground, faults: tuple[str, ...] = ()) -> Verdict:
     return verdict
 
 
-def control(ground: Ground) -> Verdict:
+def control(ground: Harness) -> ChaosVerdict:
     """The same with a fault."""
-    return run(Ground(folder=ground.folder, share=0.1, say=ground.say), ("ignores_deadlines",))
+    return run(Harness(folder=ground.folder, share=0.1, say=ground.say), ("ignores_deadlines",))

@@ -7,9 +7,9 @@ import time
 from benchmarks.harness.workloads import body
 from chaos.service.counters import scrape
 from chaos.service.deadlines import BLOCKERS, busy
-from chaos.service.harness import Ground, requests
+from chaos.service.harness import Harness, requests
 from chaos.service.overload import long_sentence
-from chaos.service.verdict import Verdict
+from chaos.service.verdict import ChaosVerdict
 
 TITLE = "callers that leave"
 CONTROL = "a server that answers those who left all the same"
@@ -17,12 +17,12 @@ CALLERS = 200
 MOST_SECONDS = 0.03
 
 
-def run(ground: Ground, faults: tuple[str, ...] = ()) -> Verdict:
+def run(ground: Harness, faults: tuple[str, ...] = ()) -> ChaosVerdict:
     """Two hundred connections, each sends a request and closes; ten times over, behind seconds of work.
 
     They ask as much as those before them: shorter sentences would be sorted before them wherever a round begins.
     """
-    verdict, content = Verdict(trial="disconnects"), requests("tagging", body(long_sentence()))[0]
+    verdict, content = ChaosVerdict(trial="disconnects"), requests("tagging", body(long_sentence()))[0]
     left = wanted = answered = computed = 0
     waiting = BLOCKERS
     with ground.serve("tagging", faults=faults, LECTERN_QUEUE_SECONDS="60") as site:
@@ -63,6 +63,6 @@ def _storm(port: int, content: bytes, rng: random.Random) -> int:
     return len(opened)
 
 
-def control(ground: Ground) -> Verdict:
+def control(ground: Harness) -> ChaosVerdict:
     """The same with a fault."""
-    return run(Ground(folder=ground.folder, share=0.1, say=ground.say), ("ignores_leaving",))
+    return run(Harness(folder=ground.folder, share=0.1, say=ground.say), ("ignores_leaving",))

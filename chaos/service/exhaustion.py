@@ -12,8 +12,8 @@ from time import sleep
 from benchmarks.harness.machine import cpu_seconds
 from benchmarks.harness.servers import install_artifacts
 from chaos.service.faults import DESCRIPTORS
-from chaos.service.harness import Ground, Site, offer, workload
-from chaos.service.verdict import Verdict
+from chaos.service.harness import Harness, Site, offer, workload
+from chaos.service.verdict import ChaosVerdict
 from chaos.service.worker_kill import kill
 
 TITLE = "no descriptors, no disk"
@@ -24,9 +24,9 @@ DISK_KILOBYTES = 32 * 1024
 RATE = 200.0
 
 
-def run(ground: Ground) -> Verdict:
+def run(ground: Harness) -> ChaosVerdict:
     """Both."""
-    verdict = Verdict(trial="scarcity")
+    verdict = ChaosVerdict(trial="scarcity")
     with ground.serve("viewcount", faults=["few_descriptors"], **{DESCRIPTORS: str(LIMIT)}) as site:
         _descriptors(site, verdict)
     home = Path(mkdtemp(dir=ground.folder))
@@ -40,7 +40,7 @@ def run(ground: Ground) -> Verdict:
     return verdict
 
 
-def _descriptors(site: Site, verdict: Verdict) -> None:
+def _descriptors(site: Site, verdict: ChaosVerdict) -> None:
     workers = site.workers()
     with ExitStack() as held:
         for _ in range(CONNECTIONS):
@@ -74,7 +74,7 @@ def _tiny_disk(place: Path) -> Iterator[Path | None]:
         subprocess.run(["umount", "--lazy", str(place)], check=True)  # noqa: S603  our own
 
 
-def _full_disk(site: Site, disk: Path, verdict: Verdict) -> None:
+def _full_disk(site: Site, disk: Path, verdict: ChaosVerdict) -> None:
     with suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
         while True:
             filler.write(bytes(4096))

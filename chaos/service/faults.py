@@ -82,12 +82,12 @@ def _ignores_deadlines() -> None:
     """Every request has all the time in the world."""
 
     def change(module: Any) -> None:
-        submit = module.Desk.submit
+        submit = module.InferenceGateway.submit
 
         def patient(self: Any, exchange: Any, body: bytes, media_type: str, timeout_seconds: float) -> None:
             submit(self, exchange, body, media_type, 3600.0)
 
-        module.Desk.submit = patient
+        module.InferenceGateway.submit = patient
 
     after_import("service.inference.gateway", change)
 
@@ -96,7 +96,7 @@ def _ignores_leaving() -> None:
     """A caller that left is answered all the same."""
 
     def change(module: Any) -> None:
-        module.Exchange.abandon = lambda self: None
+        module.InferenceRequest.abandon = lambda self: None
 
     after_import("service.inference.request", change)
 
@@ -105,13 +105,13 @@ def _leak() -> None:
     """Every answer leaves something behind."""
 
     def change(module: Any) -> None:
-        write, kept = module.Bodies.write, []
+        write, kept = module.JsonPayloads.write, []
 
         def leaky(self: Any, predictions: Any) -> Any:
             kept.append(os.urandom(LEAK_BYTES))
             return write(self, predictions)
 
-        module.Bodies.write = leaky
+        module.JsonPayloads.write = leaky
 
     after_import("models.payload.json_payload", change)
 
@@ -164,7 +164,7 @@ def _wrong_digest() -> None:
 
         module.ok = named
 
-    after_import("service.server.fast_request", change)
+    after_import("service.server.prediction", change)
 
 
 def _keeps_headers() -> None:
@@ -172,7 +172,7 @@ def _keeps_headers() -> None:
 
     def change(module: Any) -> None:
         module.MOST_HEADERS = module.MOST_HEADER_BYTES = 2**60
-        module._Dropped.append = list.append
+        module._DiscardedTrailers.append = list.append
 
     after_import("service.server.fast_path", change)
 
@@ -192,13 +192,13 @@ def _miscounts() -> None:
     """One answer in fifty is not counted."""
 
     def change(module: Any) -> None:
-        answer, turns = module.Ledger.answer, itertools.count()
+        answer, turns = module.RequestCounters.answer, itertools.count()
 
         def forgetful(self: Any, *what: Any) -> None:
             if next(turns) % 50 != 7:
                 answer(self, *what)
 
-        module.Ledger.answer = forgetful
+        module.RequestCounters.answer = forgetful
 
     after_import("service.inference.measurements", change)
 
@@ -208,9 +208,9 @@ def _no_metrics() -> None:
 
     def change(module: Any) -> None:
         for name in ("begin", "read", "answer", "fail", "abandon", "refuse"):
-            setattr(module.Ledger, name, lambda *_: None)
+            setattr(module.RequestCounters, name, lambda *_: None)
         for name in ("begin", "end", "spend", "drop"):
-            setattr(module.Meter, name, lambda *_: None)
+            setattr(module.BatchMeter, name, lambda *_: None)
 
     after_import("service.inference.measurements", change)
 

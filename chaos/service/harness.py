@@ -1,4 +1,4 @@
-"""Where trials are held: real servers on the first core, with or without something planted in them, and their load."""
+"""Start real servers on the first core, with or without planted faults, and their load."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 import psutil
 
-from benchmarks.harness.closed_loop import Plan as ClosedPlan
+from benchmarks.harness.closed_loop import ClosedLoopPlan as ClosedPlan
 from benchmarks.harness.machine import CLIENT_CORES, on_cores
 from benchmarks.harness.measure import drive
 from benchmarks.harness.peers import Peer
@@ -22,8 +22,8 @@ from benchmarks.harness.protocols import JSON, PLAIN, Envelope
 from benchmarks.harness.servers import Server, install_artifacts, serving
 from benchmarks.harness.workloads import examples, make
 from chaos.service.counters import Count, differences, scrape
-from chaos.service.records import Phase, Plan, Report
-from chaos.service.verdict import Verdict
+from chaos.service.records import ChaosPhase, ChaosReport, LoadPlan
+from chaos.service.verdict import ChaosVerdict
 from models.paths import REPOSITORY
 
 PLANTED = Path(__file__).parent / "planted"
@@ -75,7 +75,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 @dataclass(slots=True, kw_only=True)
-class Ground:
+class Harness:
     """Makes servers and load for the trials.
 
     Attributes:
@@ -163,10 +163,10 @@ def workload(key: str, **headers: str) -> list[bytes]:
     return requests(work.model, work.bodies, work.media_type, **headers)
 
 
-class Load:
+class BackgroundLoad:
     """Open-loop load in a process of its own, on the client's core."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: LoadPlan) -> None:
         with on_cores(set(CLIENT_CORES)):
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "chaos.service.open_loop"],
@@ -179,7 +179,7 @@ class Load:
         self.process.stdin.close()
         self.process.stdin = None
 
-    def report(self) -> Report:
+    def report(self) -> ChaosReport:
         """What became of it; waits for its end.
 
         Raises:
@@ -188,18 +188,20 @@ class Load:
         out, _ = self.process.communicate()
         if self.process.returncode:
             raise OSError(f"the client ended with status {self.process.returncode}")
-        return msgspec.json.decode(out, type=Report)
+        return msgspec.json.decode(out, type=ChaosReport)
 
 
-def offer(site: Site, content: Sequence[bytes], *phases: tuple[float, float], **options: float) -> Report:
+def offer(site: Site, content: Sequence[bytes], *phases: tuple[float, float], **options: float) -> ChaosReport:
     """Load of phases ``(rate, seconds)``, to its end."""
     return start_load(site, content, *phases, **options).report()
 
 
-def start_load(site: Site, content: Sequence[bytes], *phases: tuple[float, float], **options: float) -> Load:
+def start_load(site: Site, content: Sequence[bytes], *phases: tuple[float, float], **options: float) -> BackgroundLoad:
     """The same, under way."""
-    made = [Phase(rate=rate, seconds=seconds) for rate, seconds in phases]
-    return Load(msgspec.convert({"port": site.port, "requests": list(content), "phases": made, **options}, Plan))
+    made = [ChaosPhase(rate=rate, seconds=seconds) for rate, seconds in phases]
+    return BackgroundLoad(
+        msgspec.convert({"port": site.port, "requests": list(content), "phases": made, **options}, LoadPlan)
+    )
 
 
 def peak(site: Site, content: Sequence[bytes], seconds: float, connections: int = 64) -> float:
@@ -216,7 +218,7 @@ def peak(site: Site, content: Sequence[bytes], seconds: float, connections: int 
     return tally.answers / tally.seconds
 
 
-def reconcile(verdict: Verdict, client: Mapping[str, int], before: Count, after: Count) -> None:
+def reconcile(verdict: ChaosVerdict, client: Mapping[str, int], before: Count, after: Count) -> None:
     """The bar that each request ended in exactly one counted outcome."""
     found = differences(client, after.since(before))
     verdict.expect("the server's counters equal the client's statuses", "; ".join(found) or "equal", not found)

@@ -15,9 +15,9 @@ from msgspec.structs import replace
 from onnx import numpy_helper
 
 from benchmarks.harness.servers import install_artifacts
-from chaos.service.harness import Ground, Load, Site, offer, requests
-from chaos.service.records import Phase, Plan, Report
-from chaos.service.verdict import Verdict
+from chaos.service.harness import BackgroundLoad, Harness, Site, offer, requests
+from chaos.service.records import ChaosPhase, ChaosReport, LoadPlan
+from chaos.service.verdict import ChaosVerdict
 from models.artifact.manifest import MANIFEST_FILE, MODEL_FILE, from_bytes, to_bytes
 from models.paths import REPOSITORY
 from service.auth.api_keys import line_of, new_key
@@ -29,18 +29,18 @@ SWAPS = 100
 RATE, PAUSE_SECONDS = 200.0, 0.2
 
 
-def run(ground: Ground) -> Verdict:
+def run(ground: Harness) -> ChaosVerdict:
     """The trial."""
     return _hold(ground)
 
 
-def control(ground: Ground) -> Verdict:
+def control(ground: Harness) -> ChaosVerdict:
     """The same, with answers that all name the first version."""
     return _hold(ground, "wrong_digest")
 
 
-def _hold(ground: Ground, *faults: str) -> Verdict:
-    verdict = Verdict(trial="hot_swap", title=TITLE)
+def _hold(ground: Harness, *faults: str) -> ChaosVerdict:
+    verdict = ChaosVerdict(trial="hot_swap", title=TITLE)
     key, home = new_key(), Path(mkdtemp(dir=ground.folder))
     line = line_of(key, "torture", ("predict", "admin", "metrics"))
     install_artifacts(home)
@@ -96,15 +96,15 @@ def activate(site: Site, model: str, version: str, headers: Mapping[str, str]) -
 
 def swap(
     site: Site, content: bytes, model: str, versions: Sequence[str], times: int, headers: Mapping[str, str]
-) -> tuple[Report, list[int]]:
+) -> tuple[ChaosReport, list[int]]:
     """What became of one request sent over and over while the versions take turns, and of the calls themselves."""
-    plan = Plan(
+    plan = LoadPlan(
         port=site.port,
         requests=[content],
-        phases=[Phase(rate=RATE, seconds=3 + 3 * times * PAUSE_SECONDS)],
+        phases=[ChaosPhase(rate=RATE, seconds=3 + 3 * times * PAUSE_SECONDS)],
         keeps_answers=True,
     )
-    load, statuses = Load(plan), list[int]()
+    load, statuses = BackgroundLoad(plan), list[int]()
     sleep(1)
     for number in range(times):
         statuses.append(activate(site, model, versions[number % len(versions)], headers))
@@ -112,7 +112,7 @@ def swap(
     return load.report(), statuses
 
 
-def judge(verdict: Verdict, report: Report, swaps: Sequence[int], references: Mapping[str, str]) -> None:
+def judge(verdict: ChaosVerdict, report: ChaosReport, swaps: Sequence[int], references: Mapping[str, str]) -> None:
     """Every answer is a 200 whose digest is known and whose body is that digest's.
 
     Args:
@@ -130,7 +130,7 @@ def judge(verdict: Verdict, report: Report, swaps: Sequence[int], references: Ma
     verdict.measured = {"swaps": len(swaps), "answers": report.answers}
 
 
-def reference(report: Report) -> dict[str, str]:
+def reference(report: ChaosReport) -> dict[str, str]:
     """The checksum by digest of answers that are all alike.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What all metrics cost at 64 connections: ``python -m chaos.service.metrics_overhead``.
+"""Measure what all metrics cost at 64 connections: ``python -m chaos.service.metrics_overhead``.
 
 Two servers of one core, one of them with every count and measurement of the request's way planted away, are asked in
 turn for short slices; each pair of neighbours is one comparison. The server's CPU time for an answer is taken beside
@@ -18,10 +18,10 @@ import msgspec
 from msgspec import Struct
 
 from benchmarks.harness import machine
-from benchmarks.harness.closed_loop import Plan
+from benchmarks.harness.closed_loop import ClosedLoopPlan
 from benchmarks.harness.machine import CLIENT_CORES, cpu_seconds, on_cores
 from benchmarks.harness.measure import drive
-from chaos.service.harness import Ground, Site, workload
+from chaos.service.harness import Harness, Site, workload
 
 CONNECTIONS = 64
 BAR = 0.05
@@ -64,14 +64,14 @@ def ask(site: Site, content: list[bytes], seconds: float) -> Slice:
     """
     workers, before = site.workers(), cpu_seconds(site.workers())
     with on_cores(set(CLIENT_CORES)):
-        (tally,) = drive(Plan(port=site.port, requests=content, connections=CONNECTIONS, seconds=seconds))
+        (tally,) = drive(ClosedLoopPlan(port=site.port, requests=content, connections=CONNECTIONS, seconds=seconds))
     if tally.errors:
         raise OSError(f"the server answers {tally.statuses}")
     spent = cpu_seconds(workers) - before
     return Slice(tally.answers / tally.seconds, 1e6 * spent / tally.answers)
 
 
-def compare(ground: Ground, key: str, pairs: int, seconds: float) -> Cost:
+def compare(ground: Harness, key: str, pairs: int, seconds: float) -> Cost:
     """Both servers in turn, which of them first changing from pair to pair."""
     content, found = workload(key), list[tuple[Slice, Slice]]()
     with ground.serve(key) as on, ground.serve(key, faults=[OFF]) as off:
@@ -114,7 +114,7 @@ def main(pairs: int, seconds: float, only: str, out: Path | None) -> None:
     os.sched_setaffinity(0, CLIENT_CORES)
     try:
         with TemporaryDirectory(prefix="lectern-") as folder:
-            ground = Ground(folder=Path(folder))
+            ground = Harness(folder=Path(folder))
             costs = [compare(ground, key, pairs, seconds) for key in only.split(",")]
     finally:
         machine.end_descendants()

@@ -21,7 +21,7 @@ import msgspec
 
 from benchmarks.harness.closed_loop import CLOSED, LENGTH, RECEIVE_BYTES
 from chaos.service.arithmetic import goodput, percentile, schedule
-from chaos.service.records import TICK_SECONDS, Group, Phase, Plan, Report, Tally
+from chaos.service.records import TICK_SECONDS, ChaosPhase, ChaosReport, Group, LoadPlan, OutcomeCounts
 
 REFUSED, RESET, SILENT, UNSENT = b"refused", b"reset", b"silent", b"unsent"
 # Below the five seconds after which the service closes an idle connection.
@@ -32,7 +32,7 @@ AFTER_SECONDS = 5.0
 MOST_FAILURES = 10_000
 
 
-class Link:
+class OpenLoopConnection:
     """One connection, with at most one request on it."""
 
     __slots__ = ("held", "idle_at", "is_full", "number", "request", "socket")
@@ -67,13 +67,13 @@ class Link:
         return None
 
 
-class Offer:
+class OpenLoopPlan:
     """A plan under way."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: LoadPlan) -> None:
         self.plan, self.poll = plan, select.epoll()
-        self.links: dict[int, Link] = {}
-        self.idle: list[Link] = []
+        self.links: dict[int, OpenLoopConnection] = {}
+        self.idle: list[OpenLoopConnection] = []
         self.waiting: deque[int] = deque()
         self.times, self.phase_of = array("d"), array("H")
         self.begins = [sum(phase.seconds for phase in plan.phases[:number]) for number in range(len(plan.phases))]
@@ -92,7 +92,7 @@ class Offer:
         self.answers, self.failures = Counter[str](), list[tuple[float, float, str]]()
         self.began, self.is_over, self.left = 0.0, False, len(self.times)
 
-    def run(self) -> Report:
+    def run(self) -> ChaosReport:
         """Send everything, and wait for what comes."""
         times, count, at = self.times, len(self.times), 0
         cpu, self.began = process_time(), perf_counter()
@@ -120,7 +120,7 @@ class Offer:
         else:
             if len(self.links) >= self.plan.most_connections:
                 return False
-            link = Link(self.plan.port)
+            link = OpenLoopConnection(self.plan.port)
             self.links[link.socket.fileno()] = link
             self.poll.register(link.socket, select.EPOLLIN | select.EPOLLOUT)
         link.number, link.request = number, self.plan.requests[number % len(self.plan.requests)]
@@ -129,7 +129,7 @@ class Offer:
             self._guard(link, self._send)
         return True
 
-    def _guard(self, link: Link, act: Callable[[Link], None]) -> None:
+    def _guard(self, link: OpenLoopConnection, act: Callable[[OpenLoopConnection], None]) -> None:
         try:
             act(link)
         except ConnectionRefusedError:
@@ -137,13 +137,13 @@ class Offer:
         except OSError:
             self._end(link, RESET)
 
-    def _send(self, link: Link) -> None:
+    def _send(self, link: OpenLoopConnection) -> None:
         is_full = not link.send()
         if is_full != link.is_full:
             link.is_full = is_full
             self.poll.modify(link.socket, select.EPOLLIN | (select.EPOLLOUT if is_full else 0))
 
-    def _receive(self, link: Link) -> None:
+    def _receive(self, link: OpenLoopConnection) -> None:
         answer = link.receive()
         if answer == b"":
             self._end(link, CLOSED)
@@ -156,7 +156,7 @@ class Offer:
                 link.idle_at = perf_counter()
                 self.idle.append(link)
 
-    def _end(self, link: Link, status: bytes) -> None:
+    def _end(self, link: OpenLoopConnection, status: bytes) -> None:
         """A connection is gone; one that was idle owed nothing."""
         if link.number >= 0:
             self._note(link.number, status, b"")
@@ -164,7 +164,7 @@ class Offer:
             self.idle.remove(link)
         self._drop(link)
 
-    def _drop(self, link: Link) -> None:
+    def _drop(self, link: OpenLoopConnection) -> None:
         del self.links[link.socket.fileno()]
         link.socket.close()
 
@@ -192,8 +192,8 @@ class Offer:
         for number in [*self.waiting, *range(at, len(self.times))]:
             self._note(number, UNSENT, b"")
 
-    def _report(self, cores: float) -> Report:
-        return Report(
+    def _report(self, cores: float) -> ChaosReport:
+        return ChaosReport(
             began=self.began,
             phases=[self._tally(number, phase) for number, phase in enumerate(self.plan.phases)],
             good_ticks=self.good_ticks,
@@ -203,10 +203,10 @@ class Offer:
             answers=dict(self.answers),
         )
 
-    def _tally(self, number: int, phase: Phase) -> Tally:
+    def _tally(self, number: int, phase: ChaosPhase) -> OutcomeCounts:
         found = self.latencies[number]
         refusals = [*found.get(b"429", ()), *found.get(b"503", ())]
-        return Tally(
+        return OutcomeCounts(
             offered=sum(map(len, found.values())),
             seconds=phase.seconds,
             late_p99_ms=1000 * percentile(self.lates[number], 0.99),
@@ -233,8 +233,8 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     gc.disable()
-    plan = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Plan)
-    sys.stdout.buffer.write(msgspec.json.encode(Offer(plan).run()))
+    plan = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=LoadPlan)
+    sys.stdout.buffer.write(msgspec.json.encode(OpenLoopPlan(plan).run()))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from benchmarks.harness.workloads import body
-from chaos.service.harness import Ground, Site, offer, peak, reconcile, requests, workload
-from chaos.service.records import Tally
-from chaos.service.verdict import Verdict
+from chaos.service.harness import Harness, Site, offer, peak, reconcile, requests, workload
+from chaos.service.records import OutcomeCounts
+from chaos.service.verdict import ChaosVerdict
 from models.tagging.schema import Instance as Sentence
 
 TITLE = "overload"
@@ -36,9 +36,9 @@ def contents() -> dict[str, tuple[str, list[bytes]]]:
     }
 
 
-def run(ground: Ground, kinds: Sequence[str] = ("image", "tagging", "long tagging")) -> Verdict:
+def run(ground: Harness, kinds: Sequence[str] = ("image", "tagging", "long tagging")) -> ChaosVerdict:
     """Every kind of request at every factor."""
-    verdict = Verdict(trial="overload")
+    verdict = ChaosVerdict(trial="overload")
     found = contents()
     for kind in kinds:
         model, content = found[kind]
@@ -53,15 +53,15 @@ def run(ground: Ground, kinds: Sequence[str] = ("image", "tagging", "long taggin
     return verdict
 
 
-def control(ground: Ground) -> Verdict:
+def control(ground: Harness) -> ChaosVerdict:
     """The same with a fault."""
-    verdict = Verdict(trial="overload")
+    verdict = ChaosVerdict(trial="overload")
     with ground.serve("tagging", faults=["stalls"], LECTERN_QUEUE_SECONDS=PATIENCE_SECONDS) as site:
         _try(ground, site, "long tagging", contents()["long tagging"][1], verdict)
     return verdict
 
 
-def _try(ground: Ground, site: Site, kind: str, content: list[bytes], verdict: Verdict) -> None:
+def _try(ground: Harness, site: Site, kind: str, content: list[bytes], verdict: ChaosVerdict) -> None:
     seconds = ground.seconds(60)
     patient = [one.replace(b"x-request-timeout-ms: %d\r\n" % DEADLINE_MS, b"") for one in content]
     most = peak(site, patient, min(seconds, 5), CONNECTIONS[kind])
@@ -83,7 +83,7 @@ def _try(ground: Ground, site: Site, kind: str, content: list[bytes], verdict: V
     reconcile(verdict, statuses, before, site.count())
 
 
-def _judge(verdict: Verdict, name: str, tally: Tally, most: float, usual: float) -> dict[str, object]:
+def _judge(verdict: ChaosVerdict, name: str, tally: OutcomeCounts, most: float, usual: float) -> dict[str, object]:
     good = tally.groups.get("200")
     p99 = good.p99_ms if good else float("inf")
     verdict.at_least(f"{name}: goodput over own peak", tally.goodput / most, 0.95)
@@ -104,17 +104,17 @@ def _judge(verdict: Verdict, name: str, tally: Tally, most: float, usual: float)
     }
 
 
-def _judge_after(verdict: Verdict, name: str, tally: Tally) -> None:
+def _judge_after(verdict: ChaosVerdict, name: str, tally: OutcomeCounts) -> None:
     """At half the peak, nothing may be refused once five seconds have gone by."""
     verdict.at_most(f"{name}: refusals more than 5 s later", tally.late_refusals, 0)
 
 
-def _add(statuses: dict[str, int], *tallies: Tally) -> None:
+def _add(statuses: dict[str, int], *tallies: OutcomeCounts) -> None:
     for tally in tallies:
         for status, number in tally.statuses.items():
             statuses[status] = statuses.get(status, 0) + number
 
 
-def _ms(tally: Tally, share: float) -> float:
+def _ms(tally: OutcomeCounts, share: float) -> float:
     good = tally.groups.get("200")
     return round(good.p50_ms if share == 0.5 else good.p99_ms, 1) if good else 0.0

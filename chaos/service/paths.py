@@ -8,8 +8,8 @@ from statistics import median
 from time import sleep
 
 from chaos.service.counters import scrape
-from chaos.service.harness import Ground, Site, offer, peak, start_load, workload
-from chaos.service.verdict import Verdict
+from chaos.service.harness import Harness, Site, offer, peak, start_load, workload
+from chaos.service.verdict import ChaosVerdict
 from chaos.service.worker_kill import kill
 from service.process.supervisor import metrics_folder
 
@@ -21,9 +21,9 @@ SCRAPE_SECONDS = 0.25
 SCRAPES = 5
 
 
-def run(ground: Ground, faults: tuple[str, ...] = ()) -> Verdict:
+def run(ground: Harness, faults: tuple[str, ...] = ()) -> ChaosVerdict:
     """Ten thousand random requests, then scrapes under load, then dead workers."""
-    verdict, rng = Verdict(trial="paths"), random.Random(7)  # noqa: S311  no secret
+    verdict, rng = ChaosVerdict(trial="paths"), random.Random(7)  # noqa: S311  no secret
     with ground.serve("image", faults=faults) as site:
         content = workload("image", x_request_timeout_ms="1000")
         most = peak(site, content, 3)
@@ -42,12 +42,12 @@ def run(ground: Ground, faults: tuple[str, ...] = ()) -> Verdict:
     return verdict
 
 
-def control(ground: Ground) -> Verdict:
+def control(ground: Harness) -> ChaosVerdict:
     """The same with a fault."""
-    return run(Ground(folder=ground.folder, share=0.02, say=ground.say), ("labels",))
+    return run(Harness(folder=ground.folder, share=0.02, say=ground.say), ("labels",))
 
 
-def _scrapes(site: Site, content: list[bytes], most: float, verdict: Verdict) -> None:
+def _scrapes(site: Site, content: list[bytes], most: float, verdict: ChaosVerdict) -> None:
     load, took = start_load(site, content, (5 * most, 5.0)), list[float]()
     sleep(2)
     for _ in range(SCRAPES):
@@ -59,7 +59,7 @@ def _scrapes(site: Site, content: list[bytes], most: float, verdict: Verdict) ->
     verdict.measured["scrape"] = {"calm_s": round(median(calm), 4), "under_load_s": [round(one, 3) for one in took]}
 
 
-def _deaths(ground: Ground, site: Site, series: int, verdict: Verdict) -> None:
+def _deaths(ground: Harness, site: Site, series: int, verdict: ChaosVerdict) -> None:
     deaths = ground.part(20)
     for number in range(deaths):
         ground.say(f"worker death {number + 1}")

@@ -1,4 +1,4 @@
-"""What the open-loop client is told, and what it tells."""
+"""Describe the open-loop client's plan and its report."""
 
 from collections import Counter
 
@@ -7,14 +7,14 @@ import msgspec
 TICK_SECONDS = 0.05
 
 
-class Phase(msgspec.Struct, frozen=True, kw_only=True):
+class ChaosPhase(msgspec.Struct, frozen=True, kw_only=True):
     """So many requests a second, for so long."""
 
     rate: float
     seconds: float
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Whole requests in turn, phase after phase.
 
     Attributes:
@@ -29,7 +29,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     port: int
     requests: list[bytes]
-    phases: list[Phase]
+    phases: list[ChaosPhase]
     most_connections: int = 8000
     patience_seconds: float = 35.0
     keeps_answers: bool = False
@@ -45,7 +45,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     worst_ms: float
 
 
-class Tally(msgspec.Struct, frozen=True, kw_only=True):
+class OutcomeCounts(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the requests of one phase.
 
     Attributes:
@@ -74,7 +74,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
         return {status: group.count for status, group in self.groups.items()}
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class ChaosReport(msgspec.Struct, frozen=True, kw_only=True):
     """A whole run.
 
     Attributes:
@@ -88,7 +88,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     began: float
-    phases: list[Tally]
+    phases: list[OutcomeCounts]
     good_ticks: list[int]
     bad_ticks: list[int]
     client_cores: float

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.serving.report import table
-from chaos.service.verdict import Trials, Verdict, number
+from chaos.service.verdict import ChaosVerdict, Trials, number
 
 
 def save(found: Trials, folder: Path) -> None:
@@ -36,7 +36,7 @@ def markdown(found: Trials) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _summary(verdict: Verdict) -> list[str]:
+def _summary(verdict: ChaosVerdict) -> list[str]:
     met, size = sum(bar.is_met for bar in verdict.bars), f"{number(100 * verdict.share)} %"
     return [
         verdict.title,
@@ -48,7 +48,7 @@ def _summary(verdict: Verdict) -> list[str]:
     ]
 
 
-def _section(verdict: Verdict) -> str:
+def _section(verdict: ChaosVerdict) -> str:
     rows = [["yes" if bar.is_met else "**no**", bar.promise, bar.found] for bar in verdict.bars]
     lines = [f"## {verdict.title}", table(["met", "promise", "found"], rows), *verdict.notes]
     if verdict.measured:

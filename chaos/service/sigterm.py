@@ -13,9 +13,9 @@ import psutil
 from benchmarks.harness.servers import install_artifacts
 from benchmarks.harness.workloads import body
 from chaos.service.arithmetic import percentile
-from chaos.service.harness import Ground, Site, requests, start_load
+from chaos.service.harness import Harness, Site, requests, start_load
 from chaos.service.overload import long_sentence
-from chaos.service.verdict import Verdict
+from chaos.service.verdict import ChaosVerdict
 
 TITLE = "SIGTERM"
 CONTROL = "workers that end at once, whatever they owe"
@@ -26,7 +26,7 @@ REFUSED_SECONDS = 0.1
 READYZ = b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
 
-class Watch:
+class HealthWatch:
     """A caller that asks ``/readyz`` on a new connection again and again, and notes what it got when."""
 
     def __init__(self, port: int) -> None:
@@ -61,9 +61,9 @@ class Watch:
         self._thread.join()
 
 
-def run(ground: Ground, faults: Sequence[str] = ()) -> Verdict:
+def run(ground: Harness, faults: Sequence[str] = ()) -> ChaosVerdict:
     """A hundred servers, each told to end while it is asked."""
-    verdict, home = Verdict(trial="sigterm"), Path(mkdtemp(dir=ground.folder))
+    verdict, home = ChaosVerdict(trial="sigterm"), Path(mkdtemp(dir=ground.folder))
     install_artifacts(home)
     deadline = str(round(1000 * DEADLINE_SECONDS))
     content = requests("tagging", body(*[long_sentence()] * EACH), x_request_timeout_ms=deadline)
@@ -72,7 +72,7 @@ def run(ground: Ground, faults: Sequence[str] = ()) -> Verdict:
         ground.say(f"SIGTERM {number + 1}")
         with ground.serve_at(home, "tagging", faults=faults) as site:
             load = start_load(site, content, (RATE, CALM_SECONDS + AFTER_SECONDS), patience_seconds=5)
-            watch = Watch(site.port)
+            watch = HealthWatch(site.port)
             sleep(CALM_SECONDS)
             at = perf_counter()
             exits.append(_end(site))
@@ -99,9 +99,9 @@ def run(ground: Ground, faults: Sequence[str] = ()) -> Verdict:
     return verdict
 
 
-def control(ground: Ground) -> Verdict:
+def control(ground: Harness) -> ChaosVerdict:
     """The same with a fault."""
-    return run(Ground(folder=ground.folder, share=0.01, say=ground.say), ["abrupt"])
+    return run(Harness(folder=ground.folder, share=0.01, say=ground.say), ["abrupt"])
 
 
 def _end(site: Site) -> float:

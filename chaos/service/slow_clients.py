@@ -8,8 +8,8 @@ from contextlib import suppress
 from time import monotonic, sleep
 
 from benchmarks.harness.machine import MEGABYTE
-from chaos.service.harness import Ground, Site, offer, peak, workload
-from chaos.service.verdict import Verdict
+from chaos.service.harness import Harness, Site, offer, peak, workload
+from chaos.service.verdict import ChaosVerdict
 
 TITLE = "slow and huge clients"
 CONTROL = "a server that lets a body take a minute"
@@ -173,9 +173,9 @@ class Memory:
         return self.most - self.start
 
 
-def run(ground: Ground, **settings: str) -> Verdict:
+def run(ground: Harness, **settings: str) -> ChaosVerdict:
     """Load at half the peak, without and with the attackers."""
-    verdict, seconds = Verdict(trial="slow_clients"), ground.seconds(60, 25)
+    verdict, seconds = ChaosVerdict(trial="slow_clients"), ground.seconds(60, 25)
     content = workload("image")
     with ground.serve("image", **settings) as site:
         rate = 0.5 * peak(site, content, 3)
@@ -205,7 +205,7 @@ def run(ground: Ground, **settings: str) -> Verdict:
     return verdict
 
 
-def _judge(verdict: Verdict, kind: str, ended: list[tuple[float, str]], status: str, limit: float) -> None:
+def _judge(verdict: ChaosVerdict, kind: str, ended: list[tuple[float, str]], status: str, limit: float) -> None:
     told = sum(found == status for _, found in ended)
     verdict.expect(f"{kind}: told {status}", f"{told} of {len(ended)}", bool(ended) and told == len(ended))
     verdict.at_most(f"{kind}: ended within", max((took for took, _ in ended), default=float("inf")), limit, " s")
@@ -216,6 +216,6 @@ def _summary(ended: list[tuple[float, str]]) -> dict[str, object]:
     return {"times": len(ended), "most_s": round(max((took for took, _ in ended), default=0), 1), "told": statuses}
 
 
-def control(ground: Ground) -> Verdict:
+def control(ground: Harness) -> ChaosVerdict:
     """The same with a setting."""
-    return run(Ground(folder=ground.folder, share=0.1, say=ground.say), LECTERN_BODY_TIMEOUT_SECONDS="60")
+    return run(Harness(folder=ground.folder, share=0.1, say=ground.say), LECTERN_BODY_TIMEOUT_SECONDS="60")

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.harness.closed_loop import Plan as ClosedPlan
+from benchmarks.harness.closed_loop import ClosedLoopPlan as ClosedPlan
 from benchmarks.harness.machine import CLIENT_CORES, MEGABYTE, on_cores
 from benchmarks.harness.measure import drive
 from benchmarks.harness.protocols import JSON
 from benchmarks.harness.workloads import NPY
 from benchmarks.peers.codec import ALL_MODELS
-from chaos.service.harness import Ground, Site, one_request, reconcile, requests
-from chaos.service.verdict import Verdict
+from chaos.service.harness import Harness, Site, one_request, reconcile, requests
+from chaos.service.verdict import ChaosVerdict
 
 TITLE = "soak"
 CONTROL = "4 kB left behind by every answer"
@@ -39,7 +39,7 @@ BAD = (
 )
 
 
-def mix(ground: Ground) -> list[bytes]:
+def mix(ground: Harness) -> list[bytes]:
     """Good and bad requests to every model, shuffled: JSON, arrays, pictures, explanations."""
     found = list[bytes]()
     for model, body in ground.examples(*ALL_MODELS).items():
@@ -73,9 +73,9 @@ def _png(array: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def run(ground: Ground, faults: tuple[str, ...] = ()) -> Verdict:
+def run(ground: Harness, faults: tuple[str, ...] = ()) -> ChaosVerdict:
     """Warm up, look, send, look again."""
-    verdict, total = Verdict(trial="soak"), ground.part(TOTAL, LEAST_TOTAL)
+    verdict, total = ChaosVerdict(trial="soak"), ground.part(TOTAL, LEAST_TOTAL)
     content = mix(ground)
     with ground.serve(*ALL_MODELS, faults=faults) as site:
         before = site.count()
@@ -98,9 +98,9 @@ def run(ground: Ground, faults: tuple[str, ...] = ()) -> Verdict:
     return verdict
 
 
-def control(ground: Ground) -> Verdict:
+def control(ground: Harness) -> ChaosVerdict:
     """The same with a fault."""
-    return run(Ground(folder=ground.folder, share=0.1, say=ground.say), ("leak",))
+    return run(Harness(folder=ground.folder, share=0.1, say=ground.say), ("leak",))
 
 
 def _drive(site: Site, content: list[bytes], total: int) -> dict[str, int]:

@@ -1,11 +1,11 @@
-"""What a trial finds: bars, each met or not, and what was measured."""
+"""Describe the result of a trial: bars, each met or not, and what was measured."""
 
 from typing import Any
 
 import msgspec
 
 
-class Bar(msgspec.Struct, frozen=True, kw_only=True):
+class PromiseBar(msgspec.Struct, frozen=True, kw_only=True):
     """One promise.
 
     Attributes:
@@ -19,7 +19,7 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
     is_met: bool
 
 
-class Verdict(msgspec.Struct, kw_only=True):
+class ChaosVerdict(msgspec.Struct, kw_only=True):
     """One trial.
 
     Attributes:
@@ -36,7 +36,7 @@ class Verdict(msgspec.Struct, kw_only=True):
 
     trial: str
     title: str = ""
-    bars: list[Bar] = []
+    bars: list[PromiseBar] = []
     measured: dict[str, Any] = {}
     notes: list[str] = []
     control: str = ""
@@ -59,7 +59,7 @@ class Verdict(msgspec.Struct, kw_only=True):
 
     def expect(self, promise: str, found: object, is_met: bool) -> None:
         """Any other bar."""
-        self.bars.append(Bar(promise=promise, found=str(found), is_met=is_met))
+        self.bars.append(PromiseBar(promise=promise, found=str(found), is_met=is_met))
 
 
 def number(value: float) -> str:
@@ -74,9 +74,9 @@ class Trials(msgspec.Struct, kw_only=True):
 
     date: str
     machine: dict[str, Any]
-    verdicts: list[Verdict] = []
+    verdicts: list[ChaosVerdict] = []
 
-    def add(self, verdict: Verdict) -> None:
+    def add(self, verdict: ChaosVerdict) -> None:
         """Keep a verdict, in the place of the last one of its name."""
         names = [one.trial for one in self.verdicts]
         if verdict.trial in names:

@@ -7,8 +7,8 @@ from time import perf_counter, sleep
 import psutil
 
 from chaos.service.arithmetic import percentile
-from chaos.service.harness import Ground, Site, start_load, workload
-from chaos.service.verdict import Verdict
+from chaos.service.harness import Harness, Site, start_load, workload
+from chaos.service.verdict import ChaosVerdict
 
 TITLE = "killed and stopped workers"
 CONTROL = "a service that thinks it is in a container, where dead workers are not replaced"
@@ -21,9 +21,9 @@ HANG_SECONDS = 12.0
 READY = " ready on "
 
 
-def run(ground: Ground, workers: tuple[str, ...] = ("1", "2")) -> Verdict:
+def run(ground: Harness, workers: tuple[str, ...] = ("1", "2")) -> ChaosVerdict:
     """Thirty kills with one worker and with two, and one worker of two that hangs."""
-    verdict = Verdict(trial="worker_kill")
+    verdict = ChaosVerdict(trial="worker_kill")
     for number in workers:
         ground.say(f"kills with {number} workers")
         with ground.serve("viewcount", LECTERN_WORKERS=number) as site:
@@ -34,15 +34,15 @@ def run(ground: Ground, workers: tuple[str, ...] = ("1", "2")) -> Verdict:
     return verdict
 
 
-def control(ground: Ground) -> Verdict:
+def control(ground: Harness) -> ChaosVerdict:
     """The same where nothing replaces a worker."""
-    verdict = Verdict(trial="worker_kill")
+    verdict = ChaosVerdict(trial="worker_kill")
     with ground.serve("viewcount", LECTERN_WORKERS="2", BENTOML_CONTAINERIZED="true") as site:
         _kills(ground, site, "2 workers", 1, verdict)
     return verdict
 
 
-def _kills(ground: Ground, site: Site, name: str, kills: int, verdict: Verdict) -> None:
+def _kills(ground: Harness, site: Site, name: str, kills: int, verdict: ChaosVerdict) -> None:
     backs, spawns, lost, strays, held = list[float](), list[float](), 0, 0, 0
     for _ in range(kills):
         load = start_load(site, workload("viewcount"), (RATE, CALM_SECONDS + 4.0), patience_seconds=MOST_SECONDS)
@@ -81,7 +81,7 @@ def kill(site: Site) -> tuple[float, float, float]:
     return spawn, back, at
 
 
-def _hang(site: Site, verdict: Verdict) -> None:
+def _hang(site: Site, verdict: ChaosVerdict) -> None:
     """What becomes of the share of a worker that is stopped, and whether anybody notices."""
     victim = site.workers()[0]
     deadline = workload("viewcount", x_request_timeout_ms="1000")

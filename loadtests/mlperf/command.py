@@ -14,12 +14,12 @@ from loadtests.hosts import DEFAULT_HOST, Host
 from loadtests.keys import read_key
 from loadtests.mlperf import page
 from loadtests.mlperf.compliance import check_answers, check_caching
-from loadtests.mlperf.exam import Marked, loadgen, run
-from loadtests.mlperf.library import Library, test_library
-from loadtests.mlperf.page import Accuracy, Report, Row
-from loadtests.mlperf.scenario import RULES_SECONDS, Purpose, Scenario, Settings
-from loadtests.mlperf.served import Address, Served, find_served
-from loadtests.mlperf.trial import Trial
+from loadtests.mlperf.exam import LoggedAnswers, loadgen, run
+from loadtests.mlperf.library import SampleLibrary, test_library
+from loadtests.mlperf.page import Accuracy, MlperfReport, ReportRow
+from loadtests.mlperf.scenario import RULES_SECONDS, Purpose, Scenario, ScenarioSettings
+from loadtests.mlperf.served import Address, ModelUnderTest, find_served
+from loadtests.mlperf.trial import MlperfRun
 from loadtests.objectives import OBJECTIVES, read_objectives
 from loadtests.options import ABOVE_0, FILE, readable
 from models.paths import REPOSITORY
@@ -79,7 +79,7 @@ def mlperf(
 
 
 def examine(
-    served: Served,
+    served: ModelUnderTest,
     scenarios: Sequence[Scenario],
     seconds: float,
     bound_ms: float,
@@ -87,8 +87,8 @@ def examine(
     *,
     rate: float | None = None,
     compliance: bool = True,
-    library: Library | None = None,
-) -> Report:
+    library: SampleLibrary | None = None,
+) -> MlperfReport:
     """Accuracy first, then every scenario with its compliance tests."""
     described = watch.machine()
     library = library or test_library(served)
@@ -97,7 +97,7 @@ def examine(
     for scenario in scenarios:
         place = logs / scenario
         click.echo(f"{served.entry.name} {scenario} …", err=True)
-        trial = Trial(served.address, library, seconds, bound_ms, place)
+        trial = MlperfRun(served.address, library, seconds, bound_ms, place)
         outcome, settings = trial.perform(scenario, rate if scenario is Scenario.SERVER else None)
         verdicts = []
         if compliance and outcome.is_valid:
@@ -105,8 +105,8 @@ def examine(
                 check_answers(served, library, settings, dict(marked.answers), place / "TEST01"),
                 check_caching(served, settings, place / "TEST04"),
             ]
-        rows.append(Row(outcome=outcome, expected=settings.expected, bound_ms=bound_ms, verdicts=verdicts))
-    return Report(
+        rows.append(ReportRow(outcome=outcome, expected=settings.expected, bound_ms=bound_ms, verdicts=verdicts))
+    return MlperfReport(
         model=served.entry.name,
         version=served.entry.version,
         family=served.entry.family,
@@ -125,9 +125,9 @@ def examine(
     )
 
 
-def _ask_once(served: Served, library: Library, logs: Path) -> Marked:
+def _ask_once(served: ModelUnderTest, library: SampleLibrary, logs: Path) -> LoggedAnswers:
     """The whole library in accuracy mode, all at once."""
-    settings = Settings(
+    settings = ScenarioSettings(
         scenario=Scenario.OFFLINE,
         purpose=Purpose.ACCURACY,
         seconds=0,
@@ -138,7 +138,7 @@ def _ask_once(served: Served, library: Library, logs: Path) -> Marked:
     return run(served.address, library, settings, logs)
 
 
-def _judge(served: Served, library: Library, marked: Marked) -> Accuracy:
+def _judge(served: ModelUnderTest, library: SampleLibrary, marked: LoggedAnswers) -> Accuracy:
     answers, score, failures = dict(marked.answers), served.entry.score, dict(marked.outcome.failures)
     count = len(library.samples)
     is_whole = not failures and len(answers) == count

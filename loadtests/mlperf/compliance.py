@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from loadtests.mlperf.exam import Outcome, run
-from loadtests.mlperf.library import Library, random_library
-from loadtests.mlperf.scenario import MULTI_STREAM_SAMPLES, Purpose, Scenario, Settings
-from loadtests.mlperf.served import Served
+from loadtests.mlperf.exam import LoggedOutcome, run
+from loadtests.mlperf.library import SampleLibrary, random_library
+from loadtests.mlperf.scenario import MULTI_STREAM_SAMPLES, Purpose, Scenario, ScenarioSettings
+from loadtests.mlperf.served import ModelUnderTest
 from models.card import Tolerance
 
 ROUNDS = 3
@@ -29,7 +29,7 @@ LEAST_QUERIES, MOST_SAMPLES = 64, 2048
 SERVER_SHARE = 0.5
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class ComplianceVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """How a compliance test ended.
 
     Attributes:
@@ -72,8 +72,8 @@ def count_different(found: Sequence[tuple[int, bytes]], wanted: Mapping[int, byt
 
 
 def check_answers(
-    served: Served, library: Library, settings: Settings, wanted: Mapping[int, bytes], logs: Path
-) -> Verdict:
+    served: ModelUnderTest, library: SampleLibrary, settings: ScenarioSettings, wanted: Mapping[int, bytes], logs: Path
+) -> ComplianceVerdict:
     """TEST01: answers in performance mode are those of accuracy mode, and logging them costs no speed.
 
     The whole library is asked in accuracy mode once, 64 to a request; here each answer is compared with the one given
@@ -82,7 +82,7 @@ def check_answers(
     # Equal issue would ask the whole library in every round; the seeds are the same, so both runs ask the same.
     plain = dataclasses.replace(settings, seconds=ROUND_SECONDS, queries=1, is_uneven=False)
     marked = dataclasses.replace(plain, logged=LOGGED)
-    ratios, outcomes, different, compared = [], list[Outcome](), 0, 0
+    ratios, outcomes, different, compared = [], list[LoggedOutcome](), 0, 0
     for _ in range(ROUNDS):
         before = run(served.address, library, plain, logs)
         after = run(served.address, library, marked, logs)
@@ -96,7 +96,7 @@ def check_answers(
         reasons.append(f"{different} of {compared} answers differ from those of accuracy mode")
     if abs(ratio - 1) > MARGIN:
         reasons.append(f"speed changed by the factor {ratio:.2f}")
-    return Verdict(
+    return ComplianceVerdict(
         name="TEST01",
         passed=not reasons,
         ratios={"logged": round(ratio, 3)},
@@ -106,14 +106,14 @@ def check_answers(
     )
 
 
-def _rate(outcome: Outcome) -> float:
+def _rate(outcome: LoggedOutcome) -> float:
     """As the rules compare them: for Server by samples completed per second, else by the speed."""
     return outcome.figure if outcome.scenario is Scenario.SERVER else outcome.speed
 
 
 def check_caching(
-    served: Served, settings: Settings, logs: Path, fresh: Callable[[int], Library] | None = None
-) -> Verdict:
+    served: ModelUnderTest, settings: ScenarioSettings, logs: Path, fresh: Callable[[int], SampleLibrary] | None = None
+) -> ComplianceVerdict:
     """TEST04: what was asked before is not answered faster.
 
     Each round asks one new random request again and again, then many of them once, then the same ones again. The rules
@@ -126,7 +126,7 @@ def check_caching(
         settings = dataclasses.replace(settings, expected=SERVER_SHARE * settings.expected)
     fresh = fresh or (lambda number: random_library(served, _samples(settings), _seed(settings, number)))
     ratios: dict[str, list[float]] = {"same": [], "again": []}
-    outcomes = list[Outcome]()
+    outcomes = list[LoggedOutcome]()
     for number in range(ROUNDS):
         library = fresh(number)
         # The one that is repeated is not among the others: it would be their quickest.
@@ -147,31 +147,31 @@ def check_caching(
     medians = {purpose: round(median(rounds), 3) for purpose, rounds in ratios.items() if rounds}
     reasons = _failures(outcomes)
     reasons += [f"{purpose}: {ratio:.2f} times as fast" for purpose, ratio in medians.items() if ratio > 1 + MARGIN]
-    return Verdict(name="TEST04", passed=not reasons, ratios=medians, reasons=reasons)
+    return ComplianceVerdict(name="TEST04", passed=not reasons, ratios=medians, reasons=reasons)
 
 
-def _quickness(outcome: Outcome) -> float:
+def _quickness(outcome: LoggedOutcome) -> float:
     return outcome.figure if outcome.scenario is Scenario.OFFLINE else 1000 / outcome.least_ms
 
 
-def _failures(outcomes: list[Outcome]) -> list[str]:
+def _failures(outcomes: list[LoggedOutcome]) -> list[str]:
     count = sum(sum(outcome.failures.values()) for outcome in outcomes)
     return [f"{count} samples without an answer"] if count else []
 
 
-def _samples(settings: Settings) -> int:
+def _samples(settings: ScenarioSettings) -> int:
     """Random requests for a round of about ``ROUND_SECONDS``."""
     queries = ROUND_SECONDS * (1e9 / settings.expected if settings.scenario.is_stream else settings.expected)
     size = MULTI_STREAM_SAMPLES if settings.scenario is Scenario.MULTI_STREAM else 1
     return size * min(max(int(queries), LEAST_QUERIES), MOST_SAMPLES // size)
 
 
-def _seed(settings: Settings, number: int) -> int:
+def _seed(settings: ScenarioSettings, number: int) -> int:
     """Another for every scenario and round: nothing is asked twice but by intent."""
     return 1000 + 10 * list(Scenario).index(settings.scenario) + number
 
 
-def _once(settings: Settings, library: Library, purpose: Purpose) -> Settings:
+def _once(settings: ScenarioSettings, library: SampleLibrary, purpose: Purpose) -> ScenarioSettings:
     samples = len(library.samples)
     queries = samples // MULTI_STREAM_SAMPLES if settings.scenario is Scenario.MULTI_STREAM else samples
     return dataclasses.replace(settings, purpose=purpose, seconds=0, queries=queries, is_uneven=False)

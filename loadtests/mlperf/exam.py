@@ -14,9 +14,9 @@ import click
 import msgspec
 import numpy as np
 
-from loadtests.mlperf.library import Library
+from loadtests.mlperf.library import SampleLibrary
 from loadtests.mlperf.network import Network
-from loadtests.mlperf.scenario import MULTI_STREAM_SAMPLES, Purpose, Scenario, Settings
+from loadtests.mlperf.scenario import MULTI_STREAM_SAMPLES, Purpose, Scenario, ScenarioSettings
 from loadtests.mlperf.served import Address
 
 # A request of so many instances is a handful of micro-batches: more waits at the service, less is more HTTP.
@@ -33,7 +33,7 @@ class _Answer(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class LoggedOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What LoadGen found.
 
     Attributes:
@@ -68,10 +68,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Marked:
+class LoggedAnswers:
     """An outcome, with the samples whose answers LoadGen logged, and the answers."""
 
-    outcome: Outcome
+    outcome: LoggedOutcome
     answers: Sequence[tuple[int, bytes]]
 
 
@@ -88,12 +88,12 @@ def loadgen() -> Any:
     return mlperf_loadgen
 
 
-class Part:
+class LoggedPart:
     """Samples that travel in one request."""
 
     __slots__ = ("exam", "identities", "numbers")
 
-    def __init__(self, exam: "Exam", samples: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, exam: "LoadgenLog", samples: Sequence[tuple[int, int]]) -> None:
         self.exam = exam
         self.identities, self.numbers = zip(*samples, strict=True)
 
@@ -116,10 +116,10 @@ class Part:
         self.exam.complete(self.identities, answers)
 
 
-class Exam:
+class LoadgenLog:
     """A system under test and its samples, as LoadGen wants them."""
 
-    def __init__(self, library: Library, network: Network, settings: Settings) -> None:
+    def __init__(self, library: SampleLibrary, network: Network, settings: ScenarioSettings) -> None:
         self.library, self.network = library, network
         self.failures = Counter[str]()
         self.size = {Scenario.OFFLINE: OFFLINE_INSTANCES, Scenario.MULTI_STREAM: MULTI_STREAM_SAMPLES}.get(
@@ -131,7 +131,7 @@ class Exam:
         """Send a query's samples; LoadGen calls this from a thread of its own."""
         pairs = [(sample.id, sample.index) for sample in samples]
         for start in range(0, len(pairs), self.size):
-            self.network.ask(Part(self, pairs[start : start + self.size]))
+            self.network.ask(LoggedPart(self, pairs[start : start + self.size]))
 
     def complete(self, identities: Sequence[int], answers: Sequence[Any]) -> None:
         """Tell LoadGen of answers, in all runs alike: it alone knows which it will keep and compare."""
@@ -147,7 +147,7 @@ class Exam:
         self.loadgen.QuerySamplesComplete(found)
 
 
-def run(address: Address, library: Library, settings: Settings, logs: Path) -> Marked:
+def run(address: Address, library: SampleLibrary, settings: ScenarioSettings, logs: Path) -> LoggedAnswers:
     """Run LoadGen once, in a process of its own; its logs stay in ``logs``.
 
     LoadGen counts the configurations a process has read, and more than one makes a run unfit for submission. And a
@@ -174,20 +174,22 @@ def run(address: Address, library: Library, settings: Settings, logs: Path) -> M
         process.kill()
         process.join()
     outcome = _read(settings, failures, (logs / "mlperf_log_detail.txt").read_text(), cores)
-    return Marked(outcome=outcome, answers=_answers(logs / "mlperf_log_accuracy.json"))
+    return LoggedAnswers(outcome=outcome, answers=_answers(logs / "mlperf_log_accuracy.json"))
 
 
-def _examine(address: Address, library: Library, settings: Settings, logs: Path, result: Connection) -> None:
+def _examine(
+    address: Address, library: SampleLibrary, settings: ScenarioSettings, logs: Path, result: Connection
+) -> None:
     most = {Scenario.OFFLINE: OFFLINE_CONNECTIONS, Scenario.SERVER: SERVER_CONNECTIONS}.get(settings.scenario, 1)
     with Network(address, most) as network:
-        exam = Exam(library, network, settings)
+        exam = LoadgenLog(library, network, settings)
         cpu, began = process_time(), perf_counter()
         _start(exam, settings, logs)
         cpu, wall = process_time() - cpu, perf_counter() - began
     result.send((dict(exam.failures), cpu / wall))
 
 
-def _start(exam: Exam, settings: Settings, logs: Path) -> None:
+def _start(exam: LoadgenLog, settings: ScenarioSettings, logs: Path) -> None:
     module, count = exam.loadgen, len(exam.library.samples)
     config = logs / "user.conf"
     config.write_text(settings.to_config())
@@ -214,7 +216,7 @@ def _nothing(*_: Any) -> None:
     """Every sample is in memory all the time, and nothing is held back to be flushed."""
 
 
-def _read(settings: Settings, failures: Mapping[str, int], log: str, cores: float) -> Outcome:
+def _read(settings: ScenarioSettings, failures: Mapping[str, int], log: str, cores: float) -> LoggedOutcome:
     found: dict[str, Any] = {}
     reasons = [f"{count} samples without an answer: {why}" for why, count in failures.items()]
     for line in _LINE.findall(log):
@@ -227,7 +229,7 @@ def _read(settings: Settings, failures: Mapping[str, int], log: str, cores: floa
     is_accuracy = settings.purpose is Purpose.ACCURACY
     kind = "per_query_latency" if settings.scenario is Scenario.MULTI_STREAM else "latency"
     p50, p90, p99 = (found.get(f"result_{share}.00_percentile_{kind}_ns", 0) / 1e6 for share in (50, 90, 99))
-    return Outcome(
+    return LoggedOutcome(
         scenario=settings.scenario,
         is_valid=not failures and (is_accuracy or found.get("result_validity") == "VALID"),
         reasons=[reason for reason in reasons if reason],

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from loadtests.mlperf.served import Served
+from loadtests.mlperf.served import ModelUnderTest
 from models.graph.train.citation_data import CORA, load_citation
 from models.graph.train.molecule_data import MUTAG, load_molecules
 from models.image.train.data import FASHION_MNIST
@@ -31,7 +31,7 @@ TEST_SETS: dict[tuple[str, str], tuple[Dataset, Callable[[], Data]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Library:
+class SampleLibrary:
     """Samples by their number.
 
     Attributes:
@@ -67,7 +67,7 @@ class Library:
         return self.data.judge([msgspec.json.decode(answer) for answer in answers], self.truths)
 
 
-def test_library(served: Served) -> Library:
+def test_library(served: ModelUnderTest) -> SampleLibrary:
     """The test set the model was certified with, where its files are here; else random requests."""
     known = TEST_SETS.get((served.entry.family, served.entry.task))
     if known is not None and is_local(known[0]):
@@ -78,7 +78,7 @@ def test_library(served: Served) -> Library:
     return random_library(served, RANDOM_SAMPLES, seed=0)
 
 
-def random_library(served: Served, count: int, seed: int) -> Library:
+def random_library(served: ModelUnderTest, count: int, seed: int) -> SampleLibrary:
     """Random requests, the same for the same seed."""
     rng = np.random.default_rng(seed)
     instances = [served.card.random_request(rng, served.assets) for _ in range(count)]
@@ -91,8 +91,8 @@ def head_of(path: str, headers: Mapping[str, str]) -> bytes:
     return "\r\n".join([*lines, "content-type: application/json", "content-length: "]).encode("latin-1")
 
 
-def _library(served: Served, source: str, instances: Sequence[Any], **more: Any) -> Library:
-    return Library(
+def _library(served: ModelUnderTest, source: str, instances: Sequence[Any], **more: Any) -> SampleLibrary:
+    return SampleLibrary(
         head=head_of(served.path, served.address.headers),
         source=source,
         samples=[msgspec.json.encode(instance) for instance in instances],

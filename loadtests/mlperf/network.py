@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 30.0
 WAKE_SECONDS = 0.05
 
 
-class Question(Protocol):
+class LoadgenQuery(Protocol):
     """One request, made when it is sent."""
 
     def request(self) -> bytes:
@@ -33,11 +33,11 @@ class Question(Protocol):
         ...
 
 
-class Link:
+class LoadgenLink:
     """One connection with at most one question on it; what httptools reads off it."""
 
     def __init__(self, address: Address) -> None:
-        self.question: Question | None = None
+        self.question: LoadgenQuery | None = None
         self.since, self.answers, self.is_answering, self.is_lost = monotonic(), 0, False, False
         self.body, self.is_whole, self.keeps = bytearray(), False, False
         self.socket = socket.create_connection((address.host, address.port), timeout=PATIENCE_SECONDS)
@@ -77,9 +77,9 @@ class Network:
 
     def __init__(self, address: Address, most: int) -> None:
         self.address, self.most = address, most
-        self.links: dict[int, Link] = {}
-        self.idle: list[Link] = []
-        self.waiting: deque[Question] = deque()
+        self.links: dict[int, LoadgenLink] = {}
+        self.idle: list[LoadgenLink] = []
+        self.waiting: deque[LoadgenQuery] = deque()
         self.lock, self.poll, self.is_over = threading.Lock(), select.epoll(), False
         self.thread = threading.Thread(target=self._receive, name="answers", daemon=True)
 
@@ -94,7 +94,7 @@ class Network:
             link.socket.close()
         self.poll.close()
 
-    def ask(self, question: Question) -> None:
+    def ask(self, question: LoadgenQuery) -> None:
         """Send a question now, or when a connection is free."""
         with self.lock:
             link = self.idle.pop() if self.idle else None
@@ -106,14 +106,14 @@ class Network:
         except OSError as error:
             question.answered(f"not connected: {error.strerror}", b"")
 
-    def _open(self) -> Link:
-        link = Link(self.address)
+    def _open(self) -> LoadgenLink:
+        link = LoadgenLink(self.address)
         with self.lock:
             self.links[link.socket.fileno()] = link
         self.poll.register(link.socket, select.EPOLLIN)
         return link
 
-    def _send(self, link: Link, question: Question) -> None:
+    def _send(self, link: LoadgenLink, question: LoadgenQuery) -> None:
         with self.lock:
             is_lost = link.is_lost
             link.question, link.since = question, monotonic()
@@ -139,7 +139,7 @@ class Network:
             for link in [link for link in [*self.links.values()] if link.question and link.since < late]:
                 self._lose(link, "silent")
 
-    def _finish(self, link: Link) -> None:
+    def _finish(self, link: LoadgenLink) -> None:
         question, body, status = link.question, bytes(link.body), link.parser.get_status_code()
         link.question, link.body, link.is_whole, link.is_answering = None, bytearray(), False, False
         link.answers += 1
@@ -155,7 +155,7 @@ class Network:
         if following is not None:
             self._send(link, following)
 
-    def _lose(self, link: Link, reason: str) -> None:
+    def _lose(self, link: LoadgenLink, reason: str) -> None:
         """A connection has ended: its question gets no answer, and who waited for it gets another connection.
 
         A server may close an idle connection in the moment it is used again, which says nothing about the question; it

@@ -1,4 +1,4 @@
-"""What a run leaves behind: JSON, and a page for people."""
+"""Write the results of MLPerf's scenarios as JSON and as a page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from loadtests.mlperf.compliance import Verdict
-from loadtests.mlperf.exam import Outcome
+from loadtests.mlperf.compliance import ComplianceVerdict
+from loadtests.mlperf.exam import LoggedOutcome
 from loadtests.mlperf.scenario import RULES_SECONDS, Scenario
 
 # The rules' quality target, as a share of the certified score.
@@ -42,13 +42,13 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
         return self.found >= QUALITY * self.certified if self.is_better_high else self.found <= self.certified / QUALITY
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
     """One model in one scenario."""
 
-    outcome: Outcome
+    outcome: LoggedOutcome
     expected: float
     bound_ms: float
-    verdicts: list[Verdict]
+    verdicts: list[ComplianceVerdict]
 
     @property
     def passed(self) -> bool:
@@ -56,7 +56,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return self.outcome.is_valid and all(verdict.passed for verdict in self.verdicts)
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class MlperfReport(msgspec.Struct, frozen=True, kw_only=True):
     """One model in the scenarios that were asked for."""
 
     model: str
@@ -73,7 +73,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     date: str
     machine: dict[str, Any]
     accuracy: Accuracy
-    rows: list[Row]
+    rows: list[ReportRow]
 
     @property
     def passed(self) -> bool:
@@ -81,7 +81,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return self.accuracy.passed and all(row.passed for row in self.rows)
 
 
-def write(reports: Sequence[Report], folder: Path) -> Path:
+def write(reports: Sequence[MlperfReport], folder: Path) -> Path:
     """Write ``mlperf.json`` and ``mlperf.md``; models that were not run now keep what they had."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "mlperf.json"
@@ -93,12 +93,12 @@ def write(reports: Sequence[Report], folder: Path) -> Path:
     return folder / "mlperf.md"
 
 
-def read(path: Path) -> list[Report]:
+def read(path: Path) -> list[MlperfReport]:
     """The reports of a ``mlperf.json``; none where there is no file."""
-    return msgspec.json.decode(path.read_bytes(), type=list[Report]) if path.is_file() else []
+    return msgspec.json.decode(path.read_bytes(), type=list[MlperfReport]) if path.is_file() else []
 
 
-def markdown(reports: Sequence[Report]) -> str:
+def markdown(reports: Sequence[MlperfReport]) -> str:
     """The page."""
     first = reports[0]
     return "\n".join(
@@ -123,7 +123,7 @@ def markdown(reports: Sequence[Report]) -> str:
     )
 
 
-def _line(report: Report, row: Row) -> str:
+def _line(report: MlperfReport, row: ReportRow) -> str:
     found, tests = row.outcome, {verdict.name: verdict for verdict in row.verdicts}
     cells = [
         report.model,
@@ -140,14 +140,14 @@ def _line(report: Report, row: Row) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _queries(found: Outcome) -> str:
+def _queries(found: LoggedOutcome) -> str:
     """Offline is one query of very many samples."""
     return (
         f"1 of {found.settings['samples_per_query']:,}" if found.scenario is Scenario.OFFLINE else f"{found.queries:,}"
     )
 
 
-def _figure(row: Row) -> str:
+def _figure(row: ReportRow) -> str:
     figure = row.outcome.figure
     return {
         Scenario.SINGLE_STREAM: f"p90 ≤ {figure:.2f} ms",
@@ -157,14 +157,14 @@ def _figure(row: Row) -> str:
     }[row.outcome.scenario]
 
 
-def _test(verdict: Verdict | None) -> str:
+def _test(verdict: ComplianceVerdict | None) -> str:
     if verdict is None:
         return "not made"
     ratios = ", ".join(f"{purpose} {ratio:.2f}" for purpose, ratio in verdict.ratios.items())
     return f"{'kept' if verdict.passed else 'BROKEN'} ({ratios})"
 
 
-def _accuracies(reports: Sequence[Report]) -> list[str]:
+def _accuracies(reports: Sequence[MlperfReport]) -> list[str]:
     lines = ["| model | samples | metric | certified | in accuracy mode | kept |", "|---|---|---|---|---|---|"]
     for report in reports:
         mark = report.accuracy
@@ -177,7 +177,7 @@ def _accuracies(reports: Sequence[Report]) -> list[str]:
     return lines
 
 
-def _origins(reports: Sequence[Report]) -> list[str]:
+def _origins(reports: Sequence[MlperfReport]) -> list[str]:
     return [
         f"{report.model} {report.version} on {report.provider}: commit {report.commit}, {report.date}, "
         f"{report.machine['cores']} cores of {report.machine['cpu']}, load before {report.machine['load_before'][0]}; "
@@ -186,7 +186,7 @@ def _origins(reports: Sequence[Report]) -> list[str]:
     ]
 
 
-def limits(report: Report) -> list[str]:
+def limits(report: MlperfReport) -> list[str]:
     """Where LoadGen and its client, not the service, may be what a figure says."""
     return [
         f"{report.model} {row.outcome.scenario}: the client used {row.outcome.client_cores:.2f} cores, and may be what "
@@ -196,7 +196,7 @@ def limits(report: Report) -> list[str]:
     ]
 
 
-def reasons(report: Report) -> list[str]:
+def reasons(report: MlperfReport) -> list[str]:
     """Why a report did not pass, a sentence each."""
     found = [] if report.accuracy.passed else [f"{report.model}: accuracy is below {QUALITY:.0%} of the certificate"]
     for row in report.rows:

@@ -37,7 +37,7 @@ class Purpose(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class ScenarioSettings:
     """One run of LoadGen.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What a running service says of its models."""
+"""Ask a running service about its models."""
 
 import http.client
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Unmeasurable(click.ClickException):
     exit_code = 3
 
 
-class Score(msgspec.Struct, frozen=True, kw_only=True):
+class ServedScore(msgspec.Struct, frozen=True, kw_only=True):
     """What the certificate says of the test set."""
 
     metric: str
@@ -30,10 +30,10 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     instances: int
 
 
-NO_SCORE = Score(metric="none", unit="", test=0.0, instances=0)
+NO_SCORE = ServedScore(metric="none", unit="", test=0.0, instances=0)
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class IndexEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One model in the list of models; a stub says less of it."""
 
     name: str
@@ -43,11 +43,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     data: str = "unknown"
     provider: str = "unknown"
-    score: Score = NO_SCORE
+    score: ServedScore = NO_SCORE
 
 
 class _Index(msgspec.Struct, frozen=True):
-    models: list[Entry]
+    models: list[IndexEntry]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +109,11 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class ModelUnderTest:
     """One served model, and what is needed to ask it and to judge its answers."""
 
     address: Address
-    entry: Entry
+    entry: IndexEntry
     card: AnyCard
     assets: Assets
 
@@ -127,7 +127,7 @@ class Served:
         return self.card.cost(self.card.encode(instance, self.assets))
 
 
-def find_served(address: Address, wanted: Sequence[str]) -> list[Served]:
+def find_served(address: Address, wanted: Sequence[str]) -> list[ModelUnderTest]:
     """The models asked for (none: all), as the service has them.
 
     Raises:
@@ -140,7 +140,7 @@ def find_served(address: Address, wanted: Sequence[str]) -> list[Served]:
     return [_read(address, entries[name]) for name in wanted or entries]
 
 
-def _read(address: Address, entry: Entry) -> Served:
+def _read(address: Address, entry: IndexEntry) -> ModelUnderTest:
     card = find_card(entry.family, entry.task)
     assets: Assets = msgspec.json.decode(address.page(f"/v1/models/{entry.name}/assets"), type=card.assets)
-    return Served(address=address, entry=entry, card=card, assets=assets)
+    return ModelUnderTest(address=address, entry=entry, card=card, assets=assets)

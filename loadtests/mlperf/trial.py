@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from loadtests.mlperf.exam import Outcome, run
-from loadtests.mlperf.library import Library
-from loadtests.mlperf.scenario import Scenario, Settings, least_queries
+from loadtests.mlperf.exam import LoggedOutcome, run
+from loadtests.mlperf.library import SampleLibrary
+from loadtests.mlperf.scenario import Scenario, ScenarioSettings, least_queries
 from loadtests.mlperf.served import Address
 
 SHORT_SECONDS = 1.0
@@ -21,16 +21,16 @@ SLOWER = 0.85
 AGAIN = {Scenario.SERVER: 0.7, Scenario.OFFLINE: 1.3}
 
 
-class Trial:
+class MlperfRun:
     """One library asked of one service, with the seconds and the bound of the scenarios."""
 
-    def __init__(self, address: Address, library: Library, seconds: float, bound_ms: float, logs: Path) -> None:
+    def __init__(self, address: Address, library: SampleLibrary, seconds: float, bound_ms: float, logs: Path) -> None:
         self.address, self.library = address, library
         self.seconds, self.bound_ms, self.logs = seconds, bound_ms, logs
 
-    def settings(self, scenario: Scenario, expected: float) -> Settings:
+    def settings(self, scenario: Scenario, expected: float) -> ScenarioSettings:
         """A run by the rules, of the seconds that were asked for."""
-        return Settings(
+        return ScenarioSettings(
             scenario=scenario,
             seconds=self.seconds,
             expected=expected,
@@ -39,15 +39,15 @@ class Trial:
             is_uneven=self.library.is_uneven,
         )
 
-    def short(self, scenario: Scenario, expected: float, queries: int) -> Outcome:
+    def short(self, scenario: Scenario, expected: float, queries: int) -> LoggedOutcome:
         """A run that only says how fast the service is."""
         settings = dataclasses.replace(self.settings(scenario, expected), seconds=SHORT_SECONDS, queries=queries)
         return self._run(dataclasses.replace(settings, is_uneven=False))
 
-    def _run(self, settings: Settings) -> Outcome:
+    def _run(self, settings: ScenarioSettings) -> LoggedOutcome:
         return run(self.address, self.library, settings, self.logs).outcome
 
-    def perform(self, scenario: Scenario, rate: float | None = None) -> tuple[Outcome, Settings]:
+    def perform(self, scenario: Scenario, rate: float | None = None) -> tuple[LoggedOutcome, ScenarioSettings]:
         """The run that counts, and the settings it had; ``rate`` is Server's, searched for by default."""
         expected = rate or self._expect(scenario)
         for _ in range(ATTEMPTS):

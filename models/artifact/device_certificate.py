@@ -1,4 +1,4 @@
-"""What a certificate says of a GPU: what was proved there, and which device a model is better off on. Torch-free."""
+"""Describe what a certificate proves on a GPU, and which device a model is faster on. Torch-free."""
 
 from typing import Literal
 
@@ -55,7 +55,7 @@ class DeviceProof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     test_label_changes: int
 
 
-class DeviceChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DevicePlacement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which device a model computes on where both are there and nobody says otherwise.
 
     Attributes:
@@ -71,4 +71,4 @@ class DeviceChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     proof: DeviceProof | None = None
 
 
-UNMEASURED = DeviceChoice(chosen=None, reason="no GPU was measured")
+UNMEASURED = DevicePlacement(chosen=None, reason="no GPU was measured")

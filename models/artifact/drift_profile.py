@@ -1,4 +1,4 @@
-"""What is usual: the profile in a manifest, and how far requests and answers are from it. Torch-free.
+"""Describe usual requests and answers, and measure how far others are from them. Torch-free.
 
 A feature's values fall into a few bins. The manifest says which share of the training data (of the validation data,
 for what training flatters) is in each. Serving counts into the same bins; counts of several processes add up.
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from propcache.api import cached_property
 
-from models.card import AnyCard, Array, Assets, Prediction, Traits
+from models.card import AnyCard, Array, Assets, DriftFeatures, Prediction
 from models.errors import CardMismatch
 
 Floats = NDArray[np.float64]
@@ -150,7 +150,7 @@ def shares(ids: Sequence[int] | Array, lengths: Sequence[int], kinds: int) -> Fl
 
 
 def measure(
-    traits: Traits[Any, Any], samples: Sequence[Any], predictions: Sequence[Prediction], assets: Assets
+    traits: DriftFeatures[Any, Any], samples: Sequence[Any], predictions: Sequence[Prediction], assets: Assets
 ) -> dict[str, Array]:
     """All that is watched of samples and their predictions."""
     return traits.of_samples(samples, assets) | traits.of_answers(samples, predictions, assets)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from models.artifact.device_certificate import DeviceChoice
+from models.artifact.device_certificate import DevicePlacement
 from models.artifact.drift_profile import Profile
 from models.artifact.signature import check_signature
 from models.card import AnyCard, Assets, TensorSpec
@@ -71,7 +71,7 @@ class BatchInvariance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_abs_diff: float
 
 
-class Score(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CertifiedScore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The test set through torch and through the artifact, by the same codec.
 
     Attributes:
@@ -98,8 +98,8 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     batch_norm: BatchNorm
     batch_invariance: BatchInvariance
     operators: list[str]
-    score: Score
-    other_scores: list[Score] | UnsetType = UNSET
+    score: CertifiedScore
+    other_scores: list[CertifiedScore] | UnsetType = UNSET
 
 
 class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,7 +140,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     certificate: Certificate
     training: Training
     profile: Profile | None = None
-    device: DeviceChoice | None = None
+    device: DevicePlacement | None = None
     digest: str = ""
 
     @property

@@ -1,4 +1,4 @@
-"""What an ONNX file may contain, read byte by byte: serving has no ``onnx`` to do it. Standard library only.
+"""Check an ONNX file's operators byte by byte: serving has no ``onnx`` to do it. Standard library only.
 
 Export checks the same and more. This is for a file that did not come from export: the engine would run whatever is in
 it, follow its subgraphs for ever, and read files that its tensors name: even opened from bytes, those in the working

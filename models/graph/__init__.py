@@ -11,7 +11,7 @@ from models.graph import (
     molecule_schema,
     tensors,
 )
-from models.graph.edges import connect
+from models.graph.edges import repair_padding
 
 # Sessions run with one thread: with two, ONNX Runtime's ScatterND lost updates in 23 of 100 runs over Cora.
 _GRAPH = (
@@ -49,7 +49,7 @@ LABEL_NODES = Card(
     from_media={},
     traits=citation_profile.TRAITS,
     spare_axes=frozenset(("nodes",)),
-    connect=connect,
+    connect=repair_padding,
     tensors=tensors.OF_PAPERS,
     narrow=citation_schema.narrow,
 )
@@ -78,7 +78,7 @@ LABEL_GRAPH = Card(
     from_media={},
     traits=molecule_profile.TRAITS,
     spare_axes=frozenset(("nodes", "graphs")),
-    connect=connect,
+    connect=repair_padding,
     tensors=tensors.OF_MOLECULES,
     narrow=molecule_schema.narrow,
 )

@@ -1,4 +1,4 @@
-"""What is watched of papers and their labels. numpy only.
+"""Measure papers and their labels for drift. numpy only.
 
 Only of the papers that are asked for: how many others an answer depends on is a matter of the resident graph, and how
 many are asked for together is the caller's.
@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 
 from models.artifact.drift_profile import average, shares
-from models.card import Array, Prediction, Trait, Traits
+from models.card import Array, DriftFeature, DriftFeatures, Prediction
 from models.graph.citation_codec import Sample
 from models.graph.citation_schema import Assets
 
@@ -44,12 +44,12 @@ def of_answers(samples: Sequence[Sample], predictions: Sequence[Prediction], ass
     }
 
 
-TRAITS = Traits(
+TRAITS = DriftFeatures(
     features=(
-        Trait(name="words", unit="words of a paper"),
-        Trait(name="degree", unit="links of a paper"),
-        Trait(name="label", unit="label", is_learned=True, kinds=lambda assets: assets.classes),
-        Trait(name="confidence", unit="probability of the label", is_learned=True),
+        DriftFeature(name="words", unit="words of a paper"),
+        DriftFeature(name="degree", unit="links of a paper"),
+        DriftFeature(name="label", unit="label", is_learned=True, kinds=lambda assets: assets.classes),
+        DriftFeature(name="confidence", unit="probability of the label", is_learned=True),
     ),
     of_samples=of_samples,
     of_answers=of_answers,

@@ -1,4 +1,4 @@
-"""What a request for the labels of nodes, and its answer, look like."""
+"""Define requests for the labels of nodes, and their answers."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice

@@ -124,7 +124,7 @@ def side_by_side(edges: Sequence[Ints], nodes: Sequence[int]) -> Ints:
     return np.concatenate([part + shift for part, shift in zip(edges, shifts, strict=True)], axis=1)
 
 
-def connect(feeds: Feeds, sizes: Mapping[str, int], wanted: Mapping[str, int]) -> None:
+def repair_padding(feeds: Feeds, sizes: Mapping[str, int], wanted: Mapping[str, int]) -> None:
     """Give filled-in features and edges to the filled-in nodes in turn, and these to the last graph, filled in too.
 
     One node with all of them would be where every atomic sum of a GPU waits for the one before.

@@ -1,11 +1,11 @@
-"""What is watched of molecules and their labels. numpy only."""
+"""Measure molecules and their labels for drift. numpy only."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from models.artifact.drift_profile import shares
-from models.card import Array, Prediction, Trait, Traits
+from models.card import Array, DriftFeature, DriftFeatures, Prediction
 from models.graph.molecule_codec import Sample
 from models.graph.molecule_schema import Assets
 
@@ -32,13 +32,13 @@ def of_answers(samples: Sequence[Sample], predictions: Sequence[Prediction], ass
     }
 
 
-TRAITS = Traits(
+TRAITS = DriftFeatures(
     features=(
-        Trait(name="atoms", unit="atoms of a molecule"),
-        Trait(name="degree", unit="bonds of an atom, mean of a molecule"),
-        Trait(name="elements", unit="share of a molecule's atoms", kinds=lambda assets: assets.atoms),
-        Trait(name="label", unit="label", is_learned=True, kinds=lambda assets: assets.classes),
-        Trait(name="confidence", unit="probability of the label", is_learned=True),
+        DriftFeature(name="atoms", unit="atoms of a molecule"),
+        DriftFeature(name="degree", unit="bonds of an atom, mean of a molecule"),
+        DriftFeature(name="elements", unit="share of a molecule's atoms", kinds=lambda assets: assets.atoms),
+        DriftFeature(name="label", unit="label", is_learned=True, kinds=lambda assets: assets.classes),
+        DriftFeature(name="confidence", unit="probability of the label", is_learned=True),
     ),
     of_samples=of_samples,
     of_answers=of_answers,

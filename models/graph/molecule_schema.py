@@ -1,4 +1,4 @@
-"""What a request for the label of a molecule, and its answer, look like."""
+"""Define requests for the label of a molecule, and their answers."""
 
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -33,7 +33,7 @@ class Instance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = []
 
 
-class Explanation(TypedDict):
+class AtomExplanation(TypedDict):
     """The attention of all layers, the heads of the first layer first.
 
     ``edges`` ``(E, 2)`` are pairs of source and target atom, ``weights`` ``(heads, E)``. For each head the
@@ -52,7 +52,7 @@ class Prediction(TypedDict):
     class_id: int
     score: float
     scores: Array
-    attention: NotRequired[Explanation]
+    attention: NotRequired[AtomExplanation]
 
 
 class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):

@@ -1,11 +1,11 @@
-"""What is watched of pictures and classes. numpy only."""
+"""Measure pictures and classes for drift. numpy only."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from models.artifact.drift_profile import shares
-from models.card import Array, Prediction, Trait, Traits
+from models.card import Array, DriftFeature, DriftFeatures, Prediction
 from models.image.codec import Sample
 from models.image.schema import Assets
 
@@ -27,12 +27,12 @@ def of_answers(samples: Sequence[Sample], predictions: Sequence[Prediction], ass
     }
 
 
-TRAITS = Traits(
+TRAITS = DriftFeatures(
     features=(
-        Trait(name="brightness", unit="mean grey value, 0 to 255"),
-        Trait(name="contrast", unit="standard deviation of the grey values"),
-        Trait(name="class", unit="class", is_learned=True, kinds=lambda assets: assets.classes),
-        Trait(name="confidence", unit="probability of the class", is_learned=True),
+        DriftFeature(name="brightness", unit="mean grey value, 0 to 255"),
+        DriftFeature(name="contrast", unit="standard deviation of the grey values"),
+        DriftFeature(name="class", unit="class", is_learned=True, kinds=lambda assets: assets.classes),
+        DriftFeature(name="confidence", unit="probability of the class", is_learned=True),
     ),
     of_samples=of_samples,
     of_answers=of_answers,

@@ -1,4 +1,4 @@
-"""What an image request and answer look like."""
+"""Define image requests and answers."""
 
 from collections.abc import Iterator
 from io import BytesIO

@@ -18,7 +18,7 @@ ESCAPED_LETTERS = (b"\\u005", b"\\u006", b"\\u007")
 FEW_QUOTES = 8
 
 
-class Keys(NamedTuple):
+class KnownKeys(NamedTuple):
     """The keys that the objects of one type of document may have, in quotes as they stand in a body.
 
     Attributes:
@@ -66,7 +66,7 @@ class Keys(NamedTuple):
         return any(part.count(key) > 1 for key in several for part in parts)
 
 
-def keys_of(document: type) -> Keys:
+def keys_of(document: type) -> KnownKeys:
     """The keys of a struct and of the structs in it."""
     outer = msgspec.inspect.type_info(document)
     inner: dict[bytes, None] = {}
@@ -77,7 +77,7 @@ def keys_of(document: type) -> Keys:
         deeper = _structs(struct)
         is_flat = is_flat and not deeper
         nested += deeper
-    return Keys(tuple(_names(outer)), tuple(inner), is_flat)
+    return KnownKeys(tuple(_names(outer)), tuple(inner), is_flat)
 
 
 def _names(struct: Any) -> list[bytes]:

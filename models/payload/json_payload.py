@@ -39,7 +39,7 @@ class Question(NamedTuple):
     outlier: bool = False
 
 
-class Bodies:
+class JsonPayloads:
     """Reads the request bodies of one model and writes its answers.
 
     Attributes:

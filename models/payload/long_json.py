@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from models.errors import Fault, InvalidRequest
-from models.payload.duplicate_keys import REASON, Keys, keys_of
+from models.payload.duplicate_keys import REASON, KnownKeys, keys_of
 
 # Up to here the typed decoder takes less than 10 ms whatever is in the body.
 LONG_BYTES = 2**18
@@ -49,8 +49,8 @@ class LongReader:
         self._parts = _decoder(list[msgspec.Raw])
         self._whole = _decoder(msgspec.Raw)
         self._instance = msgspec.json.Decoder(instance)
-        self._keys: Keys = keys_of(instance)
-        self._outer = Keys((b'"instances"', b'"explain"', b'"outlier"'), (), is_flat=True)
+        self._keys: KnownKeys = keys_of(instance)
+        self._outer = KnownKeys((b'"instances"', b'"explain"', b'"outlier"'), (), is_flat=True)
         self.translate = translate
 
     def read(self, body: bytes) -> LongRequest:

@@ -1,4 +1,4 @@
-"""Where sessions compute, and how: what a deployment chose, as plain data. Torch-free."""
+"""Describe where sessions compute, and how: what a deployment chose, as plain data. Torch-free."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""What a session is fed, looked at by the card's axes: indices in range, and batches filled up to a bucket. numpy only.
+"""Check indices, and fill batches up to a bucket, by the card's axes. numpy only.
 
 A GPU reads whatever lies behind a table when an index is too large, and says nothing; and it prepares for every new
 shape anew. So before feeds go there, indices are held against the sizes, and every dynamic axis is filled up to the
@@ -81,14 +81,14 @@ def fill(feeds: Feeds, specs: Sequence[TensorSpec], sizes: Mapping[str, int]) ->
     return filled
 
 
-class Fitted(NamedTuple):
+class BucketedFeeds(NamedTuple):
     """Feeds as the engine gets them, and the sizes to cut its outputs to; ``None`` where nothing was filled in."""
 
     feeds: Feeds
     sizes: Sizes | None
 
 
-class Fitting:
+class Bucketing:
     """What is done to the feeds of one model before its engine sees them, and to its outputs after.
 
     Args:
@@ -103,7 +103,7 @@ class Fitting:
         self._least = _least(self._axes)
         self._outputs = {spec.name: spec for spec in card.outputs}
 
-    def fit(self, feeds: Feeds) -> Fitted:
+    def fit(self, feeds: Feeds) -> BucketedFeeds:
         """Checked and, where wanted, filled up.
 
         Raises:
@@ -113,16 +113,16 @@ class Fitting:
         sizes = axis_sizes(feeds, card.inputs, self._fixed)
         check_indices(feeds, card.inputs, sizes)
         if not self._is_padded:
-            return Fitted(feeds, None)
+            return BucketedFeeds(feeds, None)
         wanted = dict(sizes)
         for axis in self._axes:
             wanted[axis] = bucket(sizes[axis] + (axis in card.spare_axes), self._least)
         if wanted == sizes:
-            return Fitted(feeds, None)
+            return BucketedFeeds(feeds, None)
         filled = fill(feeds, card.inputs, wanted)
         if card.connect is not None:
             card.connect(filled, sizes, wanted)
-        return Fitted(filled, sizes)
+        return BucketedFeeds(filled, sizes)
 
     def cut(self, outputs: Mapping[str, Array], sizes: Sizes) -> dict[str, Array]:
         """Outputs without what was filled in."""

@@ -208,7 +208,7 @@ def open_predictor(session: Session) -> Predictor:
     return Predictor(card=session.card, assets=session.assets, outputs=session.manifest.output_names, run=session.run)
 
 
-class Pace(NamedTuple):
+class LatencyModel(NamedTuple):
     """How long micro-batches take, measured at warm-up: a line through the smallest batch and the fullest.
 
     Attributes:
@@ -224,7 +224,7 @@ class Pace(NamedTuple):
         return self.base_seconds + self.unit_seconds * units
 
 
-def warm_up(predictor: Predictor, seed: int = 0) -> Pace:
+def warm_up(predictor: Predictor, seed: int = 0) -> LatencyModel:
     """Run micro-batches of every size up to a full one, and with attention, so that no user pays for the first.
 
     Returns:
@@ -245,7 +245,7 @@ def warm_up(predictor: Predictor, seed: int = 0) -> Pace:
         predictor.infer([card.encode(card.example(predictor.assets), predictor.assets)], explain=True)
     (few, short), (many, long) = min(points), max(points)
     unit_seconds = max(0.0, (long - short) / max(1, many - few))
-    return Pace(base_seconds=max(0.0, short - unit_seconds * few), unit_seconds=unit_seconds)
+    return LatencyModel(base_seconds=max(0.0, short - unit_seconds * few), unit_seconds=unit_seconds)
 
 
 def _best_seconds(predictor: Predictor, batch: list[Any]) -> float:

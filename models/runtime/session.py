@@ -19,7 +19,7 @@ from models.card import AnyCard, Array, Assets, Feeds
 from models.errors import ArtifactMismatch, CardMismatch, DeviceError, RunnerFailed
 from models.registry import find_card
 from models.runtime.device import CPU_PROVIDER, CUDA_PROVIDER, ON_CPU, Compute, Device, has_cuda, provider_options
-from models.runtime.padding import Fitting
+from models.runtime.padding import Bucketing
 
 ORT_DTYPES = {
     "tensor(float)": "float32",
@@ -57,7 +57,7 @@ class Session:
     assets: Assets
     provider: str
     engine: ort.InferenceSession
-    fitting: Fitting | None = None
+    fitting: Bucketing | None = None
 
     def run(self, feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
         """Outputs by name; thread-safe, and releases the interpreter while it computes.
@@ -117,7 +117,7 @@ def open_model(manifest: Manifest, model: bytes, compute: Compute = ON_CPU) -> S
     _check_graph(engine, manifest)
     provider = engine.get_providers()[0]
     is_padded = compute.pads(provider)
-    fitting = Fitting(card, assets, is_padded=is_padded) if is_padded or provider != CPU_PROVIDER else None
+    fitting = Bucketing(card, assets, is_padded=is_padded) if is_padded or provider != CPU_PROVIDER else None
     return Session(manifest=manifest, card=card, assets=assets, provider=provider, engine=engine, fitting=fitting)
 
 

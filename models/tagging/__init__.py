@@ -1,7 +1,7 @@
 """The card of the tagging family: one part of speech per word. Torch-free."""
 
 from models.budget import Budget
-from models.card import Card, Family, TensorSpec, Tolerance, WordBulk
+from models.card import Card, Family, TensorSpec, Tolerance, WordColumnarOps
 from models.tagging import codec, schema
 from models.tagging.profile import TRAITS
 from models.tagging.tensors import TENSORS
@@ -43,7 +43,7 @@ TAG = Card(
     from_media={},
     traits=TRAITS,
     tensors=TENSORS,
-    word_bulk=WordBulk(
+    word_bulk=WordColumnarOps(
         field="tokens",
         most=schema.MAX_TOKENS,
         words=codec.words,

@@ -55,7 +55,7 @@ WINDOWS = tuple(
 )
 
 
-class Cutter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
+class WordCutter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """What a treebank's spacing taught.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What is watched of sentences and tags. numpy only."""
+"""Measure sentences and tags for drift. numpy only."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -6,7 +6,7 @@ from itertools import chain
 import numpy as np
 
 from models.artifact.drift_profile import average, shares
-from models.card import Array, Prediction, Trait, Traits
+from models.card import Array, DriftFeature, DriftFeatures, Prediction
 from models.tagging import spelling
 from models.tagging.codec import Sample
 from models.tagging.schema import Assets
@@ -31,13 +31,15 @@ def of_answers(samples: Sequence[Sample], predictions: Sequence[Prediction], ass
     return {"tags": shares(tags, lengths, len(assets.tags)), "confidence": average(scores, lengths)}
 
 
-TRAITS = Traits(
+TRAITS = DriftFeatures(
     features=(
-        Trait(name="words", unit="words in a sentence"),
+        DriftFeature(name="words", unit="words in a sentence"),
         # The vocabulary was made of the training sentences.
-        Trait(name="unknown_words", unit="share of a sentence's words", is_learned=True),
-        Trait(name="tags", unit="share of a sentence's words", is_learned=True, kinds=lambda assets: assets.tags),
-        Trait(name="confidence", unit="mean probability of a sentence's tags", is_learned=True),
+        DriftFeature(name="unknown_words", unit="share of a sentence's words", is_learned=True),
+        DriftFeature(
+            name="tags", unit="share of a sentence's words", is_learned=True, kinds=lambda assets: assets.tags
+        ),
+        DriftFeature(name="confidence", unit="mean probability of a sentence's tags", is_learned=True),
     ),
     of_samples=of_samples,
     of_answers=of_answers,

@@ -1,4 +1,4 @@
-"""What a tagging request and answer look like."""
+"""Define tagging requests and answers."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from models.card import Array
 from models.errors import Fault
 from models.narrowing import Narrowing
 from models.tagging import spelling
-from models.tagging.cutter import Cutter
+from models.tagging.cutter import WordCutter
 from models.tagging.tokeniser import split_words
 
 MAX_CHARACTERS = 20_000
@@ -94,12 +94,12 @@ class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
     layers: int = 2
     heads: int = 8
     # Unset fields are not written: artifacts from before there were such things keep their bytes.
-    cutter: Cutter | UnsetType | None = UNSET
+    cutter: WordCutter | UnsetType | None = UNSET
     example: str | list[str] | UnsetType = UNSET
 
     def split(self, text: str) -> Iterator[str]:
         """The words of a running text, one after the other."""
-        if isinstance(self.cutter, Cutter):
+        if isinstance(self.cutter, WordCutter):
             return self.cutter.split(text)
         return iter(()) if self.cutter is None else split_words(text)
 

@@ -1,4 +1,4 @@
-"""What a tagger sees of a word: its identity if known, its beginnings and endings, its shape. Torch-free."""
+"""Turn a word into what a tagger sees: its identity if known, beginnings and endings, shape. Torch-free."""
 
 from collections.abc import Mapping
 from itertools import groupby

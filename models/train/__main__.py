@@ -18,10 +18,10 @@ from msgspec import Struct
 from models.errors import DataError, LecternError
 from models.graph.train.molecule_data import MoleculeOptions
 from models.paths import REPOSITORY
-from models.reading import HeldOut, Saying, sayings
+from models.reading import DataOption, HeldOut, data_options
 from models.registry import FAMILIES
-from models.training.ending import GO_ON, Ending, ending
-from models.training.loop import Plan, Recipe, fit, seed_everything
+from models.training.ending import GO_ON, TrainingEnd, ending
+from models.training.loop import Recipe, TrainingPlan, fit, seed_everything
 from models.viewcount.train.data import LearningOptions
 
 RUNS = REPOSITORY / "runs"
@@ -57,7 +57,7 @@ def choose_recipe(family: str | None, model: str, wanted: str | None) -> Recipe:
     return known[name]
 
 
-class Run(NamedTuple):
+class FinishedRun(NamedTuple):
     """What a run was started with."""
 
     recipe: Recipe
@@ -73,7 +73,7 @@ def train(
     seed: int,
     runs: Path = RUNS,
     quiet: bool = False,
-    ending: Ending = GO_ON,
+    ending: TrainingEnd = GO_ON,
 ) -> dict[str, Any]:
     """Train one model into ``runs/<model>``; the report is also ``result.json`` there."""
     seed_everything(seed)
@@ -104,7 +104,7 @@ def start_run(folder: Path, recipe: Recipe, data: Path | None, seed: int) -> Non
     path.write_text(text)
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path) -> FinishedRun:
     """What a run was started with.
 
     Raises:
@@ -115,19 +115,19 @@ def read_run(folder: Path) -> Run:
         raise DataError(folder, found="no run", expected="one that was begun: train first")
     note = json.loads(path.read_text())
     recipe = as_trained(recipes()[note["recipe"]["name"]], note["recipe"])
-    return Run(recipe, Path(note["data"]) if note["data"] else None, note["seed"])
+    return FinishedRun(recipe, Path(note["data"]) if note["data"] else None, note["seed"])
 
 
 def as_trained(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     """The recipe with what a run's own settings changed of it: its plan, and how its data were read."""
-    return replace(recipe, plan=Plan(**settings["plan"]), reading=settings.get("reading", {}))
+    return replace(recipe, plan=TrainingPlan(**settings["plan"]), reading=settings.get("reading", {}))
 
 
 def reading_options() -> Iterator[click.Option]:
     """An option of the command line for each way to read own data that a family has."""
-    found: dict[str, tuple[list[str], Saying]] = {}
+    found: dict[str, tuple[list[str], DataOption]] = {}
     for family, options in READINGS.items():
-        for saying in sayings(options):
+        for saying in data_options(options):
             found.setdefault(saying.name, ([], saying))[0].append(family)
     for families, saying in found.values():
         choice = click.Choice(saying.choices) if saying.choices else None
@@ -143,7 +143,7 @@ def reading_of(recipe: Recipe, data: Path | None, given: Mapping[str, str | None
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     options = READINGS.get(recipe.card.family)
-    known = {saying.name: saying for saying in sayings(options)} if options else {}
+    known = {saying.name: saying for saying in data_options(options)} if options else {}
     for name in chosen.keys() - known.keys():
         raise click.UsageError(f"--{name.replace('_', '-')} says nothing to {recipe.card.family}")
     for name in [name for name in chosen if known[name].is_path]:
@@ -153,7 +153,7 @@ def reading_of(recipe: Recipe, data: Path | None, given: Mapping[str, str | None
     return chosen
 
 
-def finish_run(model: str, ending: Ending, *, quiet: bool) -> dict[str, Any]:
+def finish_run(model: str, ending: TrainingEnd, *, quiet: bool) -> dict[str, Any]:
     """End a run with what it has; raises as ``read_run`` and ``train``."""
     run = read_run(RUNS / model)
     return train(run.recipe, model, data=run.data, seed=run.seed, runs=RUNS, quiet=quiet, ending=ending)

@@ -29,8 +29,17 @@ from models.paths import REPOSITORY
 from models.registry import FAMILIES
 from models.train.__main__ import RUNS, train
 from models.training import experiment_report
-from models.training.datasets import Metric
-from models.training.experiment import Ladder, Outcome, Reference, Results, Rung, Trial, read_results, write_results
+from models.training.datasets import ScoreMetric
+from models.training.experiment import (
+    Experiment,
+    ExperimentOutcome,
+    ExperimentPlan,
+    ExperimentRun,
+    Reference,
+    Results,
+    read_results,
+    write_results,
+)
 from models.training.loop import Recipe
 
 DOCS = REPOSITORY / "docs"
@@ -38,7 +47,7 @@ REPORTED = ("cross_validation", "forecast", "interval", "rolling_origin", "unkno
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class ExperimentTask:
     """A rung of a family to be trained with one seed."""
 
     family: str
@@ -48,13 +57,13 @@ class Task:
     runs: Path
 
 
-def load_ladder(family: str) -> Ladder:
+def load_ladder(family: str) -> ExperimentPlan:
     """The ladder of a family."""
-    ladder: Ladder = import_module(f"models.{family}.train.experiments").LADDER
+    ladder: ExperimentPlan = import_module(f"models.{family}.train.experiments").LADDER
     return ladder
 
 
-def recipe_of(ladder: Ladder, rung: Rung, *, is_quick: bool) -> Recipe:
+def recipe_of(ladder: ExperimentPlan, rung: Experiment, *, is_quick: bool) -> Recipe:
     """How a rung is trained; quickly means for one epoch on little data."""
     if not is_quick:
         return rung.recipe
@@ -74,7 +83,7 @@ def run_name(recipe: Recipe, seed: int) -> str:
     return f"{recipe.name}-{seed}-{digest}"
 
 
-def run_task(task: Task, *, quiet: bool = True) -> tuple[Trial, int]:
+def run_task(task: ExperimentTask, *, quiet: bool = True) -> tuple[ExperimentRun, int]:
     """Train, or go on; the trial and the number of parameters."""
     torch.set_num_threads(1)
     ladder = load_ladder(task.family)
@@ -82,7 +91,7 @@ def run_task(task: Task, *, quiet: bool = True) -> tuple[Trial, int]:
     recipe = recipe_of(ladder, rung, is_quick=task.is_quick)
     name = run_name(recipe, task.seed)
     report = train(recipe, name, data=None, seed=task.seed, runs=task.runs / "rungs", quiet=quiet)
-    trial = Trial(
+    trial = ExperimentRun(
         seed=task.seed,
         scores={split: round(score, 4) for split, score in report["scores"].items()},
         seconds=report["seconds"],
@@ -93,7 +102,7 @@ def run_task(task: Task, *, quiet: bool = True) -> tuple[Trial, int]:
     return trial, report["parameters"]
 
 
-def run_tasks(tasks: list[Task], jobs: int) -> Generator[tuple[Task, Trial, int]]:
+def run_tasks(tasks: list[ExperimentTask], jobs: int) -> Generator[tuple[ExperimentTask, ExperimentRun, int]]:
     """Trained tasks as they finish, ``jobs`` at a time, each on one thread."""
     if jobs == 1:
         for task in tasks:
@@ -108,7 +117,7 @@ def run_tasks(tasks: list[Task], jobs: int) -> Generator[tuple[Task, Trial, int]
             pool.shutdown(cancel_futures=True)
 
 
-def start(ladder: Ladder, old: Results, *, is_quick: bool) -> dict[str, Outcome]:
+def start(ladder: ExperimentPlan, old: Results, *, is_quick: bool) -> dict[str, ExperimentOutcome]:
     """What is known already, in the ladder's order: trials of the same settings, shipped models, references."""
     results = {}
     for reference in ladder.references:
@@ -122,7 +131,7 @@ def start(ladder: Ladder, old: Results, *, is_quick: bool) -> dict[str, Outcome]
         settings = plain(recipe_of(ladder, rung, is_quick=is_quick).settings())
         known = old.get(name)
         is_same = known is not None and known.settings == settings
-        results[name] = Outcome(
+        results[name] = ExperimentOutcome(
             section=rung.section,
             label=rung.label,
             metric=ladder.metric.name,
@@ -136,11 +145,11 @@ def start(ladder: Ladder, old: Results, *, is_quick: bool) -> dict[str, Outcome]
     return results
 
 
-def _measure(reference: Reference, metric: Metric) -> Outcome:
+def _measure(reference: Reference, metric: ScoreMetric) -> ExperimentOutcome:
     started = perf_counter()
     scores = {split: round(score, 4) for split, score in reference.measure().items()}
     seconds = round(perf_counter() - started, 1)
-    return Outcome(
+    return ExperimentOutcome(
         section=reference.section,
         label=reference.label,
         metric=metric.name,
@@ -148,16 +157,16 @@ def _measure(reference: Reference, metric: Metric) -> Outcome:
         settings={},
         parameters=0,
         threads=1,
-        trials=[Trial(seed=0, scores=scores, seconds=seconds, epochs=0, best_epoch=0)],
+        trials=[ExperimentRun(seed=0, scores=scores, seconds=seconds, epochs=0, best_epoch=0)],
     )
 
 
-def _shipped(family: str, rung: Rung) -> Outcome:
+def _shipped(family: str, rung: Experiment) -> ExperimentOutcome:
     """The outcome a shipped model's manifest records."""
     path = REPOSITORY / "models" / family / "trained" / rung.recipe.name / MANIFEST_FILE
     manifest = from_bytes(path.read_bytes(), path)
     training, score = manifest.training, manifest.certificate.score
-    trial = Trial(
+    trial = ExperimentRun(
         seed=training.seed,
         scores=training.scores,
         seconds=training.seconds,
@@ -165,7 +174,7 @@ def _shipped(family: str, rung: Rung) -> Outcome:
         best_epoch=0,
         more={key: value for key, value in training.report.items() if key in REPORTED},
     )
-    return Outcome(
+    return ExperimentOutcome(
         section=rung.section,
         label=rung.label,
         metric=score.metric,
@@ -177,7 +186,7 @@ def _shipped(family: str, rung: Rung) -> Outcome:
     )
 
 
-def missing(ladder: Ladder, results: Results, only: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+def missing(ladder: ExperimentPlan, results: Results, only: tuple[str, ...]) -> Iterator[tuple[str, int]]:
     """Rungs and seeds without a trial."""
     for rung in ladder.rungs:
         name = rung.recipe.name
@@ -186,12 +195,12 @@ def missing(ladder: Ladder, results: Results, only: tuple[str, ...]) -> Iterator
             yield from ((name, seed) for seed in range(rung.seeds) if seed not in known)
 
 
-def climb(ladder: Ladder, *, docs: Path, runs: Path, jobs: int, only: tuple[str, ...], is_quick: bool) -> Path:
+def climb(ladder: ExperimentPlan, *, docs: Path, runs: Path, jobs: int, only: tuple[str, ...], is_quick: bool) -> Path:
     """Train what is missing, note each trial at once, and write the page; the path of the results."""
     path = docs / "ladder" / f"{ladder.family}.json"
     results = start(ladder, read_results(path), is_quick=is_quick)
     wanted = [(name, 0 if is_quick else seed) for name, seed in missing(ladder, results, only)]
-    tasks = [Task(ladder.family, name, seed, is_quick, runs) for name, seed in dict.fromkeys(wanted)]
+    tasks = [ExperimentTask(ladder.family, name, seed, is_quick, runs) for name, seed in dict.fromkeys(wanted)]
     with closing(run_tasks(tasks, jobs)) as done, tqdm(total=len(tasks), unit="training") as bar:
         for task, trial, parameters in done:
             known = results[task.rung]

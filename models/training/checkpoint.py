@@ -1,4 +1,4 @@
-"""What a training run keeps between epochs, so that it goes on to the same weights."""
+"""Keep a training run's state between epochs, so that it goes on to the same weights."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,7 +12,7 @@ FINAL_WEIGHTS, BEST_WEIGHTS, CHECKPOINT, REPORT = "final.pt", "best.pt", "checkp
 
 
 @dataclass(slots=True, kw_only=True)
-class Progress:
+class TrainingProgress:
     """Where a run stands after a whole epoch; what a checkpoint holds beside weights and optimiser."""
 
     epoch: int = 0
@@ -32,7 +32,7 @@ class TrainingState:
     directory: Path
 
 
-def write(state: TrainingState, progress: Progress) -> None:
+def write(state: TrainingState, progress: TrainingProgress) -> None:
     """Keep where a run stands after a whole epoch."""
     content = {
         "net": state.net.state_dict(),
@@ -51,7 +51,7 @@ def save(content: Mapping[str, Any], path: Path) -> None:
     aside.replace(path)
 
 
-def read(state: TrainingState) -> Progress | None:
+def read(state: TrainingState) -> TrainingProgress | None:
     """Put a run where its checkpoint left it; ``None`` without one."""
     path = state.directory / CHECKPOINT
     if not path.exists():
@@ -62,4 +62,4 @@ def read(state: TrainingState) -> Progress | None:
     if state.schedule is not None:
         state.schedule.load_state_dict(content["schedule"])
     torch.set_rng_state(content["rng"])
-    return Progress(**content["progress"])
+    return TrainingProgress(**content["progress"])

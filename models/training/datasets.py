@@ -1,4 +1,4 @@
-"""Where data comes from: a local folder, else a checked download. Torch-free.
+"""Find data: in a local folder, else by a checked download. Torch-free.
 
 A dataset's files are looked for in the data folder (``LECTERN_DATA``, else ``data`` below ``LECTERN_HOME``, else below
 the platform's folder for caches), plain, gzipped or in the archive they are published in, and otherwise downloaded into
@@ -79,7 +79,7 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
+class ScoreMetric:
     """What a model is judged by.
 
     Attributes:
@@ -102,7 +102,7 @@ class Metric:
         return -math.inf if self.is_better_high else math.inf
 
 
-ACCURACY = Metric(name="accuracy", unit="%", is_better_high=True)
+ACCURACY = ScoreMetric(name="accuracy", unit="%", is_better_high=True)
 
 
 class Data(Protocol):
@@ -119,7 +119,7 @@ class Data(Protocol):
         ...
 
     @property
-    def metric(self) -> Metric:
+    def metric(self) -> ScoreMetric:
         """What models of it are judged by."""
         ...
 

@@ -1,4 +1,4 @@
-"""When a training run ends before its plan does, and how long it still takes."""
+"""End a training run before its plan does, and estimate how long it still takes."""
 
 import time
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ ENDED_POOLING = "on training and validation data together", "what was learned fr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class TrainingEnd:
     """What ends a run before its plan or its patience do.
 
     Attributes:
@@ -27,13 +27,13 @@ class Ending:
         return self.deadline is not None and not may_begin and time.monotonic() >= self.deadline
 
 
-GO_ON = Ending()
+GO_ON = TrainingEnd()
 
 
-def ending(*, is_finish: bool, minutes: float | None) -> Ending:
+def ending(*, is_finish: bool, minutes: float | None) -> TrainingEnd:
     """The ending that a command line asks for; the minutes begin now."""
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    return Ending(is_finish=is_finish, deadline=deadline)
+    return TrainingEnd(is_finish=is_finish, deadline=deadline)
 
 
 def time_left(epochs: int, most: int, seconds: float) -> str:

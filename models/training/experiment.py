@@ -1,4 +1,4 @@
-"""What a family's ladder is made of: rungs to train, references to beat, pictures to draw from the results."""
+"""Describe a family's experiments: recipes to train, baselines to beat, plots of the results."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 
-from models.training.datasets import Metric
+from models.training.datasets import ScoreMetric
 from models.training.loop import Recipe
 
 SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rung:
+class Experiment:
     """One model of a ladder.
 
     Attributes:
@@ -50,7 +50,7 @@ class Reference:
     measure: Callable[[], dict[str, float]]
 
 
-class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ExperimentRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One training of a rung.
 
     Attributes:
@@ -89,7 +89,7 @@ class Speed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     memory_bytes: int
 
 
-class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ExperimentOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is known of a rung or a reference.
 
     Attributes:
@@ -111,7 +111,7 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     settings: dict[str, Any]
     parameters: int
     threads: int
-    trials: list[Trial]
+    trials: list[ExperimentRun]
     speed: Speed | None = None
 
     def scores(self, split: str) -> list[float]:
@@ -130,14 +130,14 @@ class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         return stdev(scores) if len(scores) > 1 else 0.0
 
 
-Results = Mapping[str, Outcome]
+Results = Mapping[str, ExperimentOutcome]
 
 
-def read_results(path: Path) -> dict[str, Outcome]:
+def read_results(path: Path) -> dict[str, ExperimentOutcome]:
     """Outcomes by rung; none if there is no file."""
     if not path.exists():
         return {}
-    return msgspec.json.decode(path.read_bytes(), type=dict[str, Outcome])
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, ExperimentOutcome])
 
 
 def write_results(path: Path, results: Results) -> None:
@@ -149,7 +149,7 @@ def write_results(path: Path, results: Results) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class Plot:
     """A picture of the results.
 
     Attributes:
@@ -164,7 +164,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ladder:
+class ExperimentPlan:
     """A family's rungs; one per family, ``LADDER`` in its ``ladder.py``.
 
     Attributes:
@@ -177,8 +177,8 @@ class Ladder:
     """
 
     family: str
-    metric: Metric
-    rungs: tuple[Rung, ...]
+    metric: ScoreMetric
+    rungs: tuple[Experiment, ...]
     references: tuple[Reference, ...] = ()
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[Plot, ...] = ()
     shorten: Callable[[Recipe], Recipe] = lambda recipe: recipe

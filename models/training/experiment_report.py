@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from models.errors import DataError
-from models.training.experiment import Ladder, Outcome, Results, read_results
+from models.training.experiment import ExperimentOutcome, ExperimentPlan, Results, read_results
 
 PAGE = "families.md"
 PICTURES = "pictures"
@@ -17,7 +17,7 @@ STAMP = "ladder-sha256"
 HEAD = ("question", "model", "numbers learned", "train", "validation", "test", "seconds")
 
 
-def render(ladder: Ladder, results: Results) -> str:
+def render(ladder: ExperimentPlan, results: Results) -> str:
     """The table and the pictures as Markdown."""
     known = [outcome for outcome in results.values() if outcome.trials]
     shown = {section: list(group) for section, group in _sections(known)}
@@ -49,12 +49,12 @@ def render(ladder: Ladder, results: Results) -> str:
     return "\n".join([note, "", *lines, *(line for picture in pictures for line in ("", picture))])
 
 
-def _sections(outcomes: list[Outcome]) -> Iterator[tuple[str, Iterator[Outcome]]]:
+def _sections(outcomes: list[ExperimentOutcome]) -> Iterator[tuple[str, Iterator[ExperimentOutcome]]]:
     order = list(dict.fromkeys(outcome.section for outcome in outcomes))
     return groupby(sorted(outcomes, key=lambda o: order.index(o.section)), key=lambda o: o.section)
 
 
-def _cells(outcome: Outcome) -> list[str]:
+def _cells(outcome: ExperimentOutcome) -> list[str]:
     seconds = sum(trial.seconds for trial in outcome.trials) / len(outcome.trials)
     return [
         outcome.label,
@@ -64,19 +64,19 @@ def _cells(outcome: Outcome) -> list[str]:
     ]
 
 
-def _rolling_origin(outcome: Outcome) -> str:
+def _rolling_origin(outcome: ExperimentOutcome) -> str:
     """The mean error over several ends of the learning time, by which a family chooses, where its learner found it."""
     means = [trial.more["rolling_origin"]["mean"] for trial in outcome.trials if "rolling_origin" in trial.more]
     return f"{means[0]:,.0f}" if means else ""
 
 
-def _speed(outcome: Outcome) -> list[str]:
+def _speed(outcome: ExperimentOutcome) -> list[str]:
     if outcome.speed is None:
         return ["", ""]
     return [f"{outcome.speed.per_second:,.0f}", f"{outcome.speed.memory_bytes / 1e6:,.0f}"]
 
 
-def _score(outcome: Outcome, split: str) -> str:
+def _score(outcome: ExperimentOutcome, split: str) -> str:
     if not outcome.scores(split):
         return ""
     digits = 2 if outcome.unit == "%" else 0
@@ -88,7 +88,7 @@ def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def write(ladder: Ladder, results_path: Path, docs: Path) -> None:
+def write(ladder: ExperimentPlan, results_path: Path, docs: Path) -> None:
     """Draw the pictures, stamp them with the results' digest, and replace the family's part of the page.
 
     Raises:

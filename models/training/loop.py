@@ -16,9 +16,9 @@ from tqdm import tqdm
 from models.card import AnyCard
 from models.errors import TrainingError
 from models.training import checkpoint, plots
-from models.training.checkpoint import Progress, TrainingState
+from models.training.checkpoint import TrainingProgress, TrainingState
 from models.training.datasets import Data
-from models.training.ending import ENDED, ENDED_POOLING, GO_ON, Ending, time_left
+from models.training.ending import ENDED, ENDED_POOLING, GO_ON, TrainingEnd, time_left
 
 MIN_CYCLE_STEPS = 10  # a fifth of fewer is no warm-up, and torch divides by zero
 OptimizerName = Literal["adamw", "adam", "rmsprop", "momentum", "sgd"]
@@ -34,7 +34,7 @@ OPTIMIZERS: Mapping[OptimizerName, Callable[..., torch.optim.Optimizer]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """How the weights are found.
 
     Attributes:
@@ -81,7 +81,7 @@ class Learner(Protocol):
     def score(self, split: str) -> float:
         """The metric on ``"train"``, ``"validation"`` or ``"test"``; the net is in evaluation mode."""
 
-    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: TrainingEnd = GO_ON) -> dict[str, Any]:
         """Calibrate with the best weights loaded, and return what the report should say more.
 
         Called once more on the pooled learner, which keeps the calibration and measures itself. What takes long may
@@ -117,7 +117,7 @@ class Recipe:
     name: str
     card: AnyCard
     summary: str
-    plan: Plan
+    plan: TrainingPlan
     network: Any
     learner: Callable[["Recipe", Path | None, int], Learner]
     method: Any = None
@@ -133,7 +133,7 @@ class Recipe:
 @dataclass(frozen=True, slots=True)
 class _Run:
     learner: Learner
-    plan: Plan
+    plan: TrainingPlan
     seed: int
     state: TrainingState
     is_pooled: bool = False
@@ -146,7 +146,7 @@ def seed_everything(seed: int) -> None:
 
 
 def fit(
-    learner: Learner, recipe: Recipe, *, seed: int, directory: Path, quiet: bool = False, ending: Ending = GO_ON
+    learner: Learner, recipe: Recipe, *, seed: int, directory: Path, quiet: bool = False, ending: TrainingEnd = GO_ON
 ) -> dict[str, Any]:
     """Train with early stopping on validation, or go on from the last whole epoch in ``directory``.
 
@@ -184,7 +184,7 @@ def fit(
     return _report(replace(run, learner=pooled), recipe, progress, more | pooled.finish(directory / "pooled", ending))
 
 
-def _start(learner: Learner, plan: Plan, seed: int, directory: Path, *, is_pooled: bool = False) -> _Run:
+def _start(learner: Learner, plan: TrainingPlan, seed: int, directory: Path, *, is_pooled: bool = False) -> _Run:
     directory.mkdir(parents=True, exist_ok=True)
     decayed = [p for p in learner.net.parameters() if p.ndim > 1]
     rest = [p for p in learner.net.parameters() if p.ndim <= 1]
@@ -199,9 +199,9 @@ def _start(learner: Learner, plan: Plan, seed: int, directory: Path, *, is_poole
     return _Run(learner, plan, seed, TrainingState(learner.net, optimizer, schedule, directory), is_pooled)
 
 
-def _loop(run: _Run, ending: Ending, *, quiet: bool) -> Progress:
+def _loop(run: _Run, ending: TrainingEnd, *, quiet: bool) -> TrainingProgress:
     """Epochs until the plan ends, or patience, or it is ended."""
-    progress = checkpoint.read(run.state) or Progress(best=run.learner.data.metric.worst)
+    progress = checkpoint.read(run.state) or TrainingProgress(best=run.learner.data.metric.worst)
     if run.is_pooled and not quiet:
         tqdm.write("once more, on training and validation data together: about as long again")
     while not _is_complete(run, progress) and not ending.is_now(may_begin=not (progress.epoch or run.is_pooled)):
@@ -210,11 +210,11 @@ def _loop(run: _Run, ending: Ending, *, quiet: bool) -> Progress:
     return progress
 
 
-def _is_complete(run: _Run, progress: Progress) -> bool:
+def _is_complete(run: _Run, progress: TrainingProgress) -> bool:
     return progress.epoch >= run.plan.epochs or progress.epoch - progress.best_epoch >= run.plan.patience
 
 
-def _ended(run: _Run, progress: Progress) -> dict[str, Any]:
+def _ended(run: _Run, progress: TrainingProgress) -> dict[str, Any]:
     """What the report says of a run that ended before its time: nothing of any other."""
     if _is_complete(run, progress):
         return {}
@@ -222,7 +222,7 @@ def _ended(run: _Run, progress: Progress) -> dict[str, Any]:
     return {"ended": {"epochs": progress.epoch, "of": run.plan.epochs, "half": half, "kept": kept}}
 
 
-def _take_best(run: _Run, progress: Progress) -> None:
+def _take_best(run: _Run, progress: TrainingProgress) -> None:
     """Load the best weights (pooled: the last)."""
     if not progress.epoch:
         raise TrainingError("no epoch is whole yet, so there is nothing to finish with")
@@ -232,7 +232,7 @@ def _take_best(run: _Run, progress: Progress) -> None:
     run.learner.net.eval()
 
 
-def _epoch(run: _Run, progress: Progress, *, quiet: bool) -> None:
+def _epoch(run: _Run, progress: TrainingProgress, *, quiet: bool) -> None:
     started = time.perf_counter()
     learner, net = run.learner, run.learner.net
     rng = np.random.default_rng((run.seed, progress.epoch))
@@ -271,7 +271,7 @@ def _step(run: _Run, batch: Any) -> float:
     return loss.item()
 
 
-def _report(run: _Run, recipe: Recipe, progress: Progress, more: dict[str, Any]) -> dict[str, Any]:
+def _report(run: _Run, recipe: Recipe, progress: TrainingProgress, more: dict[str, Any]) -> dict[str, Any]:
     learner, directory = run.learner, run.state.directory
     # ``finish`` may set calibrated buffers: they belong to the weights that are exported.
     checkpoint.save(learner.net.state_dict(), directory / checkpoint.FINAL_WEIGHTS)

@@ -83,7 +83,7 @@ def lines(path: Path, values: Mapping[str, Mapping[int, float]], *, x: str, y: s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dot:
+class PlotPoint:
     """A point of ``dots``: dots of one group have one colour, and the area says the size."""
 
     label: str
@@ -93,7 +93,7 @@ class Dot:
     size: float
 
 
-def dots(path: Path, points: Sequence[Dot], *, x: str, y: str, size: str) -> None:
+def dots(path: Path, points: Sequence[PlotPoint], *, x: str, y: str, size: str) -> None:
     """Dots whose area is a third quantity; their labels stand in a column, each with a line to its dot."""
     figure, axes = plt.subplots(figsize=(12, 7.5), layout="constrained")
     scale = 400 / max((point.size for point in points), default=1.0)

@@ -27,14 +27,14 @@ _SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 _START = re.compile(r"#\s*Start date:\s*([0-9]{8})\s*", re.IGNORECASE)
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """The cells of a row, and its line in the file."""
 
     number: int
     cells: list[str]
 
 
-class Table(NamedTuple):
+class RawTable(NamedTuple):
     """One table of a file.
 
     Attributes:
@@ -45,12 +45,12 @@ class Table(NamedTuple):
     """
 
     place: str
-    header: Row
-    rows: list[Row]
+    header: TableRow
+    rows: list[TableRow]
     start: date | None = None
 
 
-def tables(content: bytes, file: str, *, delimiter: str, encoding: str, is_strict: bool = True) -> list[Table]:
+def tables(content: bytes, file: str, *, delimiter: str, encoding: str, is_strict: bool = True) -> list[RawTable]:
     """The tables in a file: in an archive, after each other, or as JSON.
 
     Args:
@@ -107,7 +107,7 @@ def _members(content: bytes, file: str) -> Iterator[tuple[str, bytes]]:
         raise DataError(file, found=f"{error}", expected="a whole zip archive, not encrypted") from error
 
 
-def _tables(content: bytes, file: str, delimiter: str, encoding: str, *, is_strict: bool) -> list[Table]:
+def _tables(content: bytes, file: str, delimiter: str, encoding: str, *, is_strict: bool) -> list[RawTable]:
     text = _decoded(content, file, encoding)
     if text.lstrip()[:1] in ("{", "["):
         return _from_json(text, file)
@@ -145,11 +145,11 @@ def _cells(line: str, delimiter: str) -> list[str]:
     return next(csv.reader([line], delimiter=delimiter), [])
 
 
-def _from_csv(lines: Sequence[str], file: str, delimiter: str, *, is_strict: bool) -> list[Table]:
+def _from_csv(lines: Sequence[str], file: str, delimiter: str, *, is_strict: bool) -> list[RawTable]:
     """Tables one after the other: each begins, after a blank line or a comment, with a line of names."""
     if len(delimiter) != 1 or delimiter in '"\r\n':
         raise DataError(file, found=f"--delimiter {delimiter!r}", expected="one character, or tab")
-    found: list[Table] = []
+    found: list[RawTable] = []
     start, is_apart = None, True
     for number, cells in _records(lines, file, delimiter, is_strict=is_strict):
         if not any(cell.strip() for cell in cells):
@@ -158,10 +158,10 @@ def _from_csv(lines: Sequence[str], file: str, delimiter: str, *, is_strict: boo
             said = _START.match(cells[0])
             start, is_apart = date(int(said[1][:4]), int(said[1][4:6]), int(said[1][6:])) if said else start, True
         elif is_apart and (not found or _are_names(cells)):
-            found.append(Table(str(len(found) + 1), Row(number, cells), [], start))
+            found.append(RawTable(str(len(found) + 1), TableRow(number, cells), [], start))
             is_apart = False
         else:
-            found[-1].rows.append(Row(number, cells))
+            found[-1].rows.append(TableRow(number, cells))
             is_apart = False
             _check_count(len(found[-1].rows), file)
     return found
@@ -172,7 +172,7 @@ def _check_count(rows: int, file: str) -> None:
         raise DataError(file, found=f"more than {MAX_ROWS} rows", expected="one row for each day")
 
 
-def _records(lines: Sequence[str], file: str, delimiter: str, *, is_strict: bool) -> Iterator[Row]:
+def _records(lines: Sequence[str], file: str, delimiter: str, *, is_strict: bool) -> Iterator[TableRow]:
     """Rows of CSV with their lines; a comment, which may hold any quotes, is a row of one cell."""
     number = first = 0
     is_inside = False
@@ -189,9 +189,9 @@ def _records(lines: Sequence[str], file: str, delimiter: str, *, is_strict: bool
         while number < len(lines):
             if lines[number].startswith("#"):
                 number += 1
-                yield Row(number, [lines[number - 1]])
+                yield TableRow(number, [lines[number - 1]])
             for cells in csv.reader(feed(), delimiter=delimiter, strict=is_strict):
-                yield Row(first + 1, cells)
+                yield TableRow(first + 1, cells)
                 first, is_inside = number, False
             first = number
     except csv.Error as error:
@@ -203,7 +203,7 @@ def _are_names(cells: Sequence[str]) -> bool:
     return all(any(letter.isalpha() for letter in cell) for cell in cells if cell.strip())
 
 
-def _from_json(text: str, file: str) -> list[Table]:
+def _from_json(text: str, file: str) -> list[RawTable]:
     """A list of objects, alone or as ``items``, or an object of days per page, as Wikimedia's Pageviews tool writes."""
     try:
         found: Any = json.loads(text, object_pairs_hook=_once)
@@ -216,16 +216,16 @@ def _from_json(text: str, file: str) -> list[Table]:
     dated = [[key for key in item if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", key)] for item in items]
     if all(dated):
         return [
-            Table(
+            RawTable(
                 str(place),
-                Row(place, ["date", str(item.get("page", "views"))]),
-                [Row(place, [day, _text(item[day])]) for day in days],
+                TableRow(place, ["date", str(item.get("page", "views"))]),
+                [TableRow(place, [day, _text(item[day])]) for day in days],
             )
             for place, (item, days) in enumerate(zip(items, dated, strict=True), start=1)
         ]
     names = [*dict.fromkeys(key for item in items for key in item)]
-    rows = [Row(number, [_text(item.get(name)) for name in names]) for number, item in enumerate(items, start=1)]
-    return [Table("1", Row(0, names), rows)]
+    rows = [TableRow(number, [_text(item.get(name)) for name in names]) for number, item in enumerate(items, start=1)]
+    return [RawTable("1", TableRow(0, names), rows)]
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

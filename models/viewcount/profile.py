@@ -1,10 +1,10 @@
-"""What is watched of view counts and forecasts. numpy only."""
+"""Measure view counts and forecasts for drift. numpy only."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from models.card import Array, Prediction, Trait, Traits
+from models.card import Array, DriftFeature, DriftFeatures, Prediction
 from models.viewcount.codec import Sample
 from models.viewcount.schema import Assets
 
@@ -40,13 +40,13 @@ def _views(samples: Sequence[Sample]) -> Array:
     return np.concatenate([sample.views for sample in samples]).reshape(len(samples), -1)
 
 
-TRAITS = Traits(
+TRAITS = DriftFeatures(
     features=(
-        Trait(name="level", unit="decimal logarithm of the mean views per day"),
-        Trait(name="trend", unit="doublings from the first half of the window to the second"),
-        Trait(name="weekly_swing", unit="best weekday less worst, parts of the mean"),
-        Trait(name="surprise", unit="doublings from the same weekday to the forecast", is_learned=True),
-        Trait(name="interval", unit="width of the first day's interval, parts of the level", is_learned=True),
+        DriftFeature(name="level", unit="decimal logarithm of the mean views per day"),
+        DriftFeature(name="trend", unit="doublings from the first half of the window to the second"),
+        DriftFeature(name="weekly_swing", unit="best weekday less worst, parts of the mean"),
+        DriftFeature(name="surprise", unit="doublings from the same weekday to the forecast", is_learned=True),
+        DriftFeature(name="interval", unit="width of the first day's interval, parts of the level", is_learned=True),
     ),
     of_samples=of_samples,
     of_answers=of_answers,

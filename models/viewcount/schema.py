@@ -1,4 +1,4 @@
-"""What a view-count request and answer look like."""
+"""Define view-count requests and answers."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, TypedDict, cast

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.card import SeriesReader
 from models.errors import DataError
 from models.viewcount.cells import CellError, counted_days, parsed_days, whole_number
-from models.viewcount.exports import MAX_BYTES, Row, Table, tables
+from models.viewcount.exports import MAX_BYTES, RawTable, TableRow, tables
 from models.viewcount.schema import HORIZON_DAYS, MAX_HORIZON_DAYS, WINDOW_DAYS
 
 # Columns by their usual names, the likelier first.
@@ -150,7 +150,7 @@ READER = SeriesReader(
 )
 
 
-def _read_any(candidates: Sequence[Table], file: str, options: SeriesOptions) -> list[tuple[Table, Series]]:
+def _read_any(candidates: Sequence[RawTable], file: str, options: SeriesOptions) -> list[tuple[RawTable, Series]]:
     """The tables that are series; raises the first one's error if none is."""
     series, errors = [], []
     for table in candidates:
@@ -167,7 +167,7 @@ def _is_same(one: Series, other: Series) -> bool:
     return one.first_day == other.first_day and np.array_equal(one.views, other.views)
 
 
-def find_columns(table: Table, options: SeriesOptions) -> Columns | None:
+def find_columns(table: RawTable, options: SeriesOptions) -> Columns | None:
     """A table's days and views: by the options, by their usual names, or as the only other column beside the days."""
     names = [_plain(name) for name in table.header.cells]
     day = _find(names, options.date_column, DATES)
@@ -188,15 +188,15 @@ def _plain(name: str) -> str:
     return " ".join(name.replace("\ufeff", "").casefold().replace("_", " ").split())
 
 
-def _no_columns(file: str, chosen: Sequence[Table], options: SeriesOptions) -> DataError:
-    shown = chosen[0].header if chosen else Row(1, [])
+def _no_columns(file: str, chosen: Sequence[RawTable], options: SeriesOptions) -> DataError:
+    shown = chosen[0].header if chosen else TableRow(1, [])
     wanted = [options.date_column or "date", options.views_column or "views"]
     expected = f"{' and '.join(wanted)}, or --date-column and --views-column"
     names = ", ".join(map(repr, shown.cells[:8])) or "none"
     return CellError(file, shown.number or None, "the columns", names, expected)
 
 
-def _read(table: Table, file: str, options: SeriesOptions) -> Series:
+def _read(table: RawTable, file: str, options: SeriesOptions) -> Series:
     columns = find_columns(table, options)
     assert columns is not None
     names = [_plain(name) for name in table.header.cells]
@@ -213,7 +213,7 @@ def _read(table: Table, file: str, options: SeriesOptions) -> Series:
     return _consecutive(counted, file, options, notes)
 
 
-def _days_alone(table: Table, columns: Columns, file: str, notes: list[str]) -> list[Row]:
+def _days_alone(table: RawTable, columns: Columns, file: str, notes: list[str]) -> list[TableRow]:
     """The rows but for totals: the first or the last, if there is no digit where the others have their day."""
     if len(table.rows) > MAX_DAYS:
         raise DataError(file, found=f"{len(table.rows)} rows", expected=f"one for each day, at most {MAX_DAYS}")
@@ -233,7 +233,9 @@ def _is_total(cells: list[str]) -> bool:
     return not any(len(cell) > LONGEST_TOTAL or any(letter.isdigit() for letter in cell) for cell in cells)
 
 
-def _dated(rows: Sequence[Row], columns: Columns, table: Table, file: str, options: SeriesOptions) -> list[_Day]:
+def _dated(
+    rows: Sequence[TableRow], columns: Columns, table: RawTable, file: str, options: SeriesOptions
+) -> list[_Day]:
     texts = [row.cells[columns.date].strip() for row in rows]
     numbers = [row.number for row in rows]
     if _plain(table.header.cells[columns.date]) == NTH_DAY and not options.date_format:

@@ -1,4 +1,4 @@
-"""Who may call: keys, roles and rates, asked before anything else is known of a request.
+"""Authorise callers: keys, roles and rates, checked before anything else is known of a request.
 
 Without keys and without a rate there is no ``Access``, and everything is open. Once there is a key, or a file for them,
 everything but the health pages needs one: what is not listed here is refused, not served.
@@ -13,11 +13,11 @@ from typing import TypeAlias
 from models.errors import Forbidden, HttpError, RateLimited, SettingsError, Unauthenticated
 from models.small_files import read_small_file
 from service.auth.api_keys import ADMIN, JOBS, METRICS, PREDICT, Key, check_unique, environment_keys, parse_keys
-from service.auth.callers import KEYS_FILE_ERROR, Caller, Ring
-from service.auth.rate_limit import Addresses, Bucket
+from service.auth.callers import KEYS_FILE_ERROR, Caller, KeyRing
+from service.auth.rate_limit import AddressBuckets, TokenBucket
 from service.messages.headers import MAX_DIGITS, Header
 from service.settings import Settings
-from service.telemetry.fast_values import Cell
+from service.telemetry.fast_values import MmapGauge
 
 logger = logging.getLogger("lectern.access")
 
@@ -44,8 +44,8 @@ class Access:
         rate = settings.requests_per_second
         self._rate, self._file, self._max_body_bytes = rate, settings.keys_file, settings.max_body_bytes
         self._has_jobs = bool(settings.jobs_root)
-        self._ring: Ring | None = None
-        self._addresses = Addresses(rate) if rate is not None else None
+        self._ring: KeyRing | None = None
+        self._addresses = AddressBuckets(rate) if rate is not None else None
         self._stamp: Stamp | None = None
         self._complaint = ""
         self._of_environment = environment_keys(settings)
@@ -79,7 +79,7 @@ class Access:
 
     def check(
         self, needed: int, headers: list[Header], found: dict[bytes, bytes], client: Client
-    ) -> Caller | Bucket | None:
+    ) -> Caller | TokenBucket | None:
         """Whom this request has to ask for a token, if anybody.
 
         Args:
@@ -166,10 +166,10 @@ class Access:
             if complaint != self._complaint:
                 logger.error("%s; the keys read before stay", complaint)
             self._complaint = complaint
-            Cell(KEYS_FILE_ERROR).set(1.0)
+            MmapGauge(KEYS_FILE_ERROR).set(1.0)
             return False
         self._complaint = ""
-        Cell(KEYS_FILE_ERROR).set(0.0)
+        MmapGauge(KEYS_FILE_ERROR).set(0.0)
         self.tell()
         return True
 
@@ -191,11 +191,11 @@ class Access:
             old = before.get(key.digest)
             # Who asked too often before the file changed is not forgiven by it.
             callers[key.digest] = old if old is not None and old.key == key else Caller(key, self._bucket(key))
-        self._ring = Ring(callers)
+        self._ring = KeyRing(callers)
 
-    def _bucket(self, key: Key) -> Bucket | None:
+    def _bucket(self, key: Key) -> TokenBucket | None:
         rate = key.requests_per_second or self._rate
-        return None if rate is None else Bucket(rate, key.burst)
+        return None if rate is None else TokenBucket(rate, key.burst)
 
 
 def open_access(settings: Settings) -> Access | None:

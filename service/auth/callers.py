@@ -1,4 +1,4 @@
-"""Who holds which key: the keys of one reading, how a request's headers name one, and how often each is used.
+"""Look up keys: those of one reading, how headers name one, and how often each is used.
 
 A key is found by the SHA-256 of what was presented. Nobody can choose what to present so that its hash agrees with a
 stored one in more places, so the time that the look-up takes tells nothing; ``compare_digest`` has the last word.
@@ -11,9 +11,9 @@ from prometheus_client import Counter, Gauge
 
 from models.errors import RateLimited, Unauthenticated
 from service.auth.api_keys import Key
-from service.auth.rate_limit import Bucket
+from service.auth.rate_limit import TokenBucket
 from service.messages.headers import Header
-from service.telemetry.fast_values import Tally
+from service.telemetry.fast_values import MmapCounters
 from service.telemetry.metrics_storage import require_room
 
 ALLOWED, FORBIDDEN, RATE_LIMITED = KEY_OUTCOMES = ("allowed", "forbidden", "rate_limited")
@@ -47,9 +47,9 @@ class Caller:
 
     __slots__ = ("_allowed", "_numbers", "_tally", "bucket", "digest", "key", "roles")
 
-    def __init__(self, key: Key, bucket: Bucket | None) -> None:
+    def __init__(self, key: Key, bucket: TokenBucket | None) -> None:
         self.key, self.digest, self.roles, self.bucket = key, key.digest, key.roles, bucket
-        self._tally = Tally(_KEY_REQUESTS, KEY_OUTCOMES, key=key.name)
+        self._tally = MmapCounters(_KEY_REQUESTS, KEY_OUTCOMES, key=key.name)
         self._numbers, self._allowed = self._tally.numbers, self._tally.places[ALLOWED]
 
     def refusal(self) -> RateLimited | None:
@@ -66,7 +66,7 @@ class Caller:
         self._tally.add(FORBIDDEN)
 
 
-class Ring:
+class KeyRing:
     """The callers of one reading of the keys.
 
     The headers that brought good keys are remembered as they came: hashing each again cost a request 2.5 µs instead of

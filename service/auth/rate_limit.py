@@ -1,4 +1,4 @@
-"""How often a caller may ask: token buckets, one per key or per address.
+"""Limit rates: token buckets, one per key or per address.
 
 A bucket holds ``burst`` tokens and gets ``rate`` new ones a second; a request takes one or is refused. It is kept as
 the one number of the generic cell rate algorithm (ITU-T I.371): when the bucket will be full again. Each process counts
@@ -16,7 +16,7 @@ from models.errors import RateLimited
 MOST_ADDRESSES = 10_000
 
 
-class Bucket:
+class TokenBucket:
     """The tokens of one caller.
 
     Attributes:
@@ -59,22 +59,22 @@ class Bucket:
         return RateLimited(f"more than {self.rate:g} requests per second", late)
 
 
-class Addresses:
+class AddressBuckets:
     """The buckets of the addresses that asked last."""
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def bucket(self, address: str) -> Bucket:
+    def bucket(self, address: str) -> TokenBucket:
         """The address's bucket; a full one if it is new, or was forgotten."""
         place = network(address) if ":" in address else address
         bucket = self._buckets.get(place)
         if bucket is None:
-            bucket = self._buckets[place] = Bucket(self.rate)
+            bucket = self._buckets[place] = TokenBucket(self.rate)
             if len(self._buckets) > MOST_ADDRESSES:
                 self._buckets.popitem(last=False)
         else:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from models.errors import MethodNotAllowed
-from service.messages.headers import request_id
-from service.messages.response import Headers, reply
+from service.messages.request_id import request_id
+from service.messages.response import Headers, make_response
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -36,7 +36,7 @@ GUARDS: Headers = [
 ]
 
 
-class File(NamedTuple):
+class StaticFile(NamedTuple):
     """One file as it is sent."""
 
     media_type: bytes
@@ -44,7 +44,7 @@ class File(NamedTuple):
     tag: bytes
 
 
-class Demo:
+class DemoPages:
     """The page's files, read once: no path of a request ever reaches the disk."""
 
     def __init__(self, folder: Path = STATIC) -> None:
@@ -59,7 +59,7 @@ class Demo:
         """One request for a path that is the page's."""
         headers = dict(scope["headers"])
         if scope["method"] not in ("GET", "HEAD"):
-            refusal = reply(MethodNotAllowed("only GET is allowed here", "GET, HEAD"), request_id(headers))
+            refusal = make_response(MethodNotAllowed("only GET is allowed here", "GET, HEAD"), request_id(headers))
             await _put(send, refusal.status, refusal.all_headers, refusal.body)
             return
         status, more, body = self._find(scope["path"], headers.get(b"if-none-match", b""))
@@ -78,9 +78,9 @@ class Demo:
         return 200, [(b"content-type", file.media_type), (b"content-length", b"%d" % len(file.body)), *kept], file.body
 
 
-def _read(path: Path) -> File:
+def _read(path: Path) -> StaticFile:
     body = path.read_bytes()
-    return File(MEDIA_TYPES[path.suffix], body, b'"%s"' % sha256(body).hexdigest()[:32].encode())
+    return StaticFile(MEDIA_TYPES[path.suffix], body, b'"%s"' % sha256(body).hexdigest()[:32].encode())
 
 
 async def _put(send: Send, status: int, headers: Headers, body: bytes) -> None:

@@ -1,18 +1,18 @@
-"""The micro-batcher: greedy, no timer. What arrived while the last batch ran forms the next."""
+"""Compute micro-batches: greedily, without a timer. What arrived while the last batch ran forms the next."""
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Protocol, TypeAlias
 
 from models.card import Array, Feeds, Prediction
 from models.errors import RunnerFailed
 from models.runtime.output_slices import cut
-from models.runtime.predictor import Pace, Predictor
-from service.inference.measurements import Meter, Ran, note, requests
-from service.inference.request_queue import Entry, Pending, Turns
-from service.telemetry.drift import Watch
+from models.runtime.predictor import LatencyModel, Predictor
+from service.inference.measurements import BatchMeter, RunTimes, record_run_times, requests_of
+from service.inference.request_queue import QueuedSample, RequestQueue
+from service.telemetry.drift import DriftCounters
 
 logger = logging.getLogger("lectern.batching")
 
@@ -32,101 +32,67 @@ class Runner(Protocol):
         """The same; asked only of runners with a pace."""
 
 
-class Scheduler(Protocol):
-    """What decides when a batcher computes."""
-
-    @property
-    def is_called(self) -> bool:
-        """Whether it looks at the active batchers at the end of this turn of the event loop."""
-
-    def add(self, batcher: "MicroBatcher", /) -> None:
-        """Let a model compute here."""
-
-    def call(self, batcher: "MicroBatcher", /) -> None:
-        """Something waits there."""
-
-
-class MicroBatcher(Turns):
-    """Computes the samples of one model, turn by turn.
+class MicroBatcher:
+    """Computes the samples of one model in micro-batches, as its queue cuts them.
 
     A lone request never waits for company. When the model fails on a batch, its quarters are tried until the poisonous
     sample stands alone: its batch-mates get their answers. A sample whose own outputs are not finite costs its
     batch-mates nothing.
 
+    Args:
+        predictor: The model's.
+        runner: What computes.
+        name: The model's.
+        version: Of it.
+        queue_limit: How many samples may wait.
+        latency: How long a batch takes where ``run_now`` can compute it, else ``None``.
+        drift: Counts what is asked and answered, where a profile says what is usual.
+
     Attributes:
-        pace: How long a batch takes where ``run_now`` can compute it, else ``None``.
-        lanes: Where it computes.
-        used_seconds: Computing time so far, for a fair share of the lanes.
-        is_active: Whether it took part in the sharing when that was last looked at.
+        queue: What waits.
+        running: The batches that are being computed.
         meter: Measures its batches.
-        gives_tensors: Whether any request has wanted the model's own outputs so far.
-        is_told: Whether each request notes its own times, for ``service.telemetry.tracing``.
+        gives_outputs: Whether any request has wanted the model's own outputs so far.
+        is_traced: Whether each request notes its own times, for ``service.telemetry.tracing``.
     """
 
     def __init__(
         self,
         predictor: Predictor,
         runner: Runner,
-        lanes: Scheduler,
         *,
         name: str,
         version: str,
         queue_limit: int,
-        pace: Pace | None = None,
-        watch: Watch | None = None,
+        latency: LatencyModel | None = None,
+        drift: DriftCounters | None = None,
     ) -> None:
-        super().__init__(predictor, queue_limit=queue_limit, pace=pace)
-        self.runner, self.lanes, self.name, self.pace = runner, lanes, name, pace
-        self.meter = Meter(name, version, predictor.card.budget, queue_limit)
-        self.watch = watch
-        self.running: list[list[Entry]] = []
-        self.used_seconds = 0.0
-        self.is_active = self.is_told = self.gives_tensors = False
-        lanes.add(self)
+        self.predictor, self.runner, self.name, self.latency, self.drift = predictor, runner, name, latency, drift
+        self.meter = BatchMeter(name, version, predictor.card.budget, queue_limit)
+        self.queue = RequestQueue(predictor.card, limit=queue_limit, latency=latency, on_drop=self.meter.drop)
+        self.running: list[list[QueuedSample]] = []
+        self.is_traced = self.gives_outputs = False
 
-    def submit(self, pending: Pending) -> None:
-        """Queue a request's samples, all or none.
-
-        Raises:
-            Overloaded: If the queue has no room for all of them.
-            DeadlineExceeded: If computing them would take too long by itself.
-        """
-        self.enqueue(pending)
-        if pending.takes_tensors:
-            self.gives_tensors = True
-        pending.queued = monotonic()
-        if not (self.is_active and self.lanes.is_called) or self.is_full:
-            self.lanes.call(self)
-
-    def seconds(self, batch: list[Entry]) -> float:
-        """How long computing it here would take; for ever where that is impossible."""
-        if self.pace is None:
+    def seconds(self, batch: list[QueuedSample]) -> float:
+        """Return how long computing a batch here would take; infinite where that is impossible."""
+        if self.latency is None:
             return math.inf
-        return self.pace.seconds(self.predictor.card.budget.units([cost for _, _, cost in batch]))
+        return self.latency.seconds(self.predictor.card.budget.units([cost for _, _, cost in batch]))
 
-    def spend(self, seconds: float) -> None:
-        """A batch took so long of the lanes' time."""
-        self.used_seconds += seconds
-        self.meter.spend(seconds)
-
-    def drop(self, entries: Collection[Entry]) -> None:
-        """Count what the model never sees."""
-        self.meter.drop(entries)
-
-    async def answer(self, batch: list[Entry], run: AsyncRun) -> None:
+    async def answer(self, batch: list[QueuedSample], run: AsyncRun) -> None:
         """Compute a batch and hand every answer to its request; never raises."""
         now = monotonic()
         self.meter.begin(batch, now)
-        if self.is_told:
-            for pending in requests(batch):
-                pending.begun = pending.begun or now
+        if self.is_traced:
+            for pending in requests_of(batch):
+                pending.times.begun = pending.times.begun or now
         self.running.append(batch)
         try:
             await self._answer(batch, run)
         finally:
             self.running.remove(batch)
 
-    async def _answer(self, batch: list[Entry], run: AsyncRun) -> None:
+    async def _answer(self, batch: list[QueuedSample], run: AsyncRun) -> None:
         error, ran = None, None
         predictions: list[Prediction | None]
         try:
@@ -147,40 +113,40 @@ class MicroBatcher(Turns):
                 await self._answer(left[start : start + size], run)
         elif left:
             pending = left[0][0]
-            told = {"event": "model_failed", "model": self.name, "request_id": pending.request_id.decode()}
-            logger.error("%s", error or "an output is not finite", exc_info=error and error.__cause__, extra=told)
+            log_fields = {"event": "model_failed", "model": self.name, "request_id": pending.times.request_id.decode()}
+            logger.error("%s", error or "an output is not finite", exc_info=error and error.__cause__, extra=log_fields)
             pending.finish(RunnerFailed("the model failed on this request"))
 
-    async def _predict(self, batch: list[Entry], run: AsyncRun) -> tuple[list[Prediction | None], Ran]:
+    async def _predict(self, batch: list[QueuedSample], run: AsyncRun) -> tuple[list[Prediction | None], RunTimes]:
         """Predictions, with ``None`` where there is no finite one, and when they were computed."""
-        samples = [pending.samples[place] for pending, place, _ in batch]
+        samples = [pending.samples[index] for pending, index, _ in batch]
         try:
             feeds = self.predictor.card.collate(samples)
             began = monotonic()
             outputs = await run(feeds, self.predictor.wanted(explain=batch[0][0].explain))
-            ran = Ran(began, monotonic())
-            if self.is_told:
-                note(batch, ran)
+            ran = RunTimes(began, monotonic())
+            if self.is_traced:
+                record_run_times(batch, ran)
             predictions = self.predictor.decode_each(outputs, samples)
             if len(predictions) != len(samples):
                 raise RunnerFailed(f"{len(predictions)} answers to {len(samples)} samples")
-            if self.gives_tensors:
+            if self.gives_outputs:
                 self._hand_out(batch, outputs)
-            if self.watch is not None:
+            if self.drift is not None:
                 asked = [index for index, (pending, _, _) in enumerate(batch) if not pending.is_load_test]
-                self.watch.see([samples[index] for index in asked], [predictions[index] for index in asked])
+                self.drift.see([samples[index] for index in asked], [predictions[index] for index in asked])
             return predictions, ran
         except RunnerFailed:
             raise
         except Exception as error:  # the border to the model: whatever it raises, its batch-mates must live
             raise RunnerFailed("the model failed on a micro-batch") from error
 
-    def _hand_out(self, batch: list[Entry], outputs: dict[str, Array]) -> None:
+    def _hand_out(self, batch: list[QueuedSample], outputs: dict[str, Array]) -> None:
         """Give the requests that want the outputs themselves their parts of them."""
-        if not any(pending.takes_tensors for pending, _, _ in batch):
+        if not any(pending.wants_outputs for pending, _, _ in batch):
             return
         card = self.predictor.card
-        parts = cut(card, outputs, [pending.samples[place] for pending, place, _ in batch])
-        for (pending, place, _), part in zip(batch, parts, strict=True):
-            if pending.takes_tensors:
-                pending.tensors[place] = part
+        parts = cut(card, outputs, [pending.samples[index] for pending, index, _ in batch])
+        for (pending, index, _), part in zip(batch, parts, strict=True):
+            if pending.wants_outputs:
+                pending.take_outputs(index, part)

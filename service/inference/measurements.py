@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from models.budget import Budget
 from models.errors import HttpError
-from service.inference.request_queue import Entry, Pending
+from service.inference.request_queue import PendingRequest, QueuedSample
 from service.telemetry.exemplars import Exemplars
-from service.telemetry.fast_values import Cell, Spread, Tally
+from service.telemetry.fast_values import MmapCounters, MmapGauge, MmapHistogram
 from service.telemetry.metrics import (
     BATCH,
     COMPUTE,
@@ -31,19 +31,20 @@ from service.telemetry.metrics import (
     STAGES,
     WAITING,
 )
+from service.telemetry.tracing import RequestTimes
 
 
-class Answered(list[float]):
+class AnsweredTimes(list[float]):
     """How long the requests took that were answered since the last micro-batch ended, seconds.
 
     Attributes:
         last: Whose time is the last one.
     """
 
-    last: Pending | None = None
+    last: RequestTimes | None = None
 
 
-class Ledger:
+class RequestCounters:
     """Counts how one model's requests ended and how long they took.
 
     A request is counted before its answer leaves: whatever a caller has seen is counted, even if this process is killed
@@ -52,15 +53,18 @@ class Ledger:
     Args:
         model: Whose.
         version: Of it.
-        answered: Its ``Meter``'s, which takes the times at the end of each micro-batch.
+        answered: Its ``BatchMeter``'s, which takes the times at the end of each micro-batch.
     """
 
-    def __init__(self, model: str, version: str, answered: Answered) -> None:
+    def __init__(self, model: str, version: str, answered: AnsweredTimes) -> None:
         self._answered = answered
-        self._outcomes = Tally(REQUESTS, OUTCOMES, model=model, version=version)
-        self._refusals = Tally(REFUSALS_TOTAL, REFUSALS, model=model)
-        ok, sent = Cell(REQUESTS, model=model, version=version, outcome="ok"), Cell(RESPONSE_BYTES, model=model)
-        received, open_now = Cell(REQUEST_BYTES, model=model), Cell(IN_FLIGHT, model=model)
+        self._outcomes = MmapCounters(REQUESTS, OUTCOMES, model=model, version=version)
+        self._refusals = MmapCounters(REFUSALS_TOTAL, REFUSALS, model=model)
+        ok, sent = (
+            MmapGauge(REQUESTS, model=model, version=version, outcome="ok"),
+            MmapGauge(RESPONSE_BYTES, model=model),
+        )
+        received, open_now = MmapGauge(REQUEST_BYTES, model=model), MmapGauge(IN_FLIGHT, model=model)
         self._ok, self._ok_place = ok.numbers, ok.place
         self._sent, self._sent_place = sent.numbers, sent.place
         self._received, self._received_place = received.numbers, received.place
@@ -74,13 +78,13 @@ class Ledger:
         """Note that its body is here, of so many bytes."""
         self._received[self._received_place] += length
 
-    def answer(self, pending: Pending, seconds: float, length: int) -> None:
+    def answer(self, times: RequestTimes, seconds: float, length: int) -> None:
         """Note the end of one request that is answered, the time it took, and the bytes of its answer."""
         self._ok[self._ok_place] += 1.0
         self._sent[self._sent_place] += length
         self._open[self._open_place] -= 1.0
         self._answered.append(seconds)
-        self._answered.last = pending
+        self._answered.last = times
 
     def fail(self, error: HttpError) -> None:
         """Note the end of one request that gets an error."""
@@ -99,14 +103,14 @@ class Ledger:
             self._refusals.add(error.refusal)
 
 
-class Ran(NamedTuple):
+class RunTimes(NamedTuple):
     """When a micro-batch's run began and when its outputs were there, on the monotonic clock."""
 
     began: float
     ended: float
 
 
-class Meter:
+class BatchMeter:
     """Measures one model's micro-batches: a few steps for each, however many requests are in it.
 
     Attributes:
@@ -117,19 +121,19 @@ class Meter:
     def __init__(self, model: str, version: str, budget: Budget, queue_limit: int) -> None:
         self._budget = budget
         self._encode, self._queue, self._infer, self._decode = (
-            Spread(STAGE, model=model, stage=stage) for stage in STAGES
+            MmapHistogram(STAGE, model=model, stage=stage) for stage in STAGES
         )
-        self._latency = Spread(LATENCY, model=model, version=version)
-        self._sizes, self._fill = Spread(BATCH, model=model), Spread(FILL, model=model)
-        self._padding = Spread(PADDING, model=model) if budget.is_padded else None
-        self._expired = Tally(EXPIRED_TOTAL, EXPIRED, model=model)
-        self._compute, self._last = Cell(COMPUTE, model=model), Cell(LAST, model=model)
-        self.waiting = Cell(WAITING, model=model)
-        self.answered = Answered()
+        self._latency = MmapHistogram(LATENCY, model=model, version=version)
+        self._sizes, self._fill = MmapHistogram(BATCH, model=model), MmapHistogram(FILL, model=model)
+        self._padding = MmapHistogram(PADDING, model=model) if budget.is_padded else None
+        self._expired = MmapCounters(EXPIRED_TOTAL, EXPIRED, model=model)
+        self._compute, self._last = MmapGauge(COMPUTE, model=model), MmapGauge(LAST, model=model)
+        self.waiting = MmapGauge(WAITING, model=model)
+        self.answered = AnsweredTimes()
         self._exemplars = Exemplars("lectern_request_seconds", LATENCY_BUCKETS, model=model, version=version)
-        Cell(LIMIT, model=model).set(queue_limit)
+        MmapGauge(LIMIT, model=model).set(queue_limit)
 
-    def begin(self, batch: Sequence[Entry], now: float) -> None:
+    def begin(self, batch: Sequence[QueuedSample], now: float) -> None:
         """A micro-batch begins."""
         costs = [cost for _, _, cost in batch]
         units = self._budget.units(costs)
@@ -137,12 +141,12 @@ class Meter:
         self._fill.add(units / self._budget.batch)
         if self._padding is not None:
             self._padding.add(1 - sum(costs) / units if units else 0.0)
-        self._encode.add_all([pending.queued - pending.started for pending, place, _ in batch if not place])
-        self._queue.add_all([now - pending.queued for pending in requests(batch)])
+        self._encode.add_all([pending.times.queued - pending.times.started for pending, place, _ in batch if not place])
+        self._queue.add_all([now - pending.times.queued for pending in requests_of(batch)])
 
-    def end(self, batch: Sequence[Entry], ran: Ran) -> None:
+    def end(self, batch: Sequence[QueuedSample], ran: RunTimes) -> None:
         """Its outputs have become answers."""
-        count = len(requests(batch))
+        count = len(requests_of(batch))
         self._infer.add(ran.ended - ran.began, count)
         self._decode.add((monotonic() - ran.ended) / count, count)
         now, answered = time(), self.answered
@@ -158,20 +162,20 @@ class Meter:
         """A micro-batch took a lane for so long."""
         self._compute.add(seconds)
 
-    def drop(self, entries: Iterable[Entry]) -> None:
+    def drop(self, entries: Iterable[QueuedSample]) -> None:
         """Samples never reach the model, because their requests are over."""
         for pending, _, _ in entries:
-            self._expired.add(pending.dropped)
+            self._expired.add(pending.ended)
 
 
-def requests(batch: Sequence[Entry]) -> Collection[Pending]:
+def requests_of(batch: Sequence[QueuedSample]) -> Collection[PendingRequest]:
     """The requests that have instances in a micro-batch, each once."""
     first = [pending for pending, place, _ in batch if not place]
     return first if len(first) == len(batch) else {pending for pending, _, _ in batch}
 
 
-def note(batch: Sequence[Entry], ran: Ran) -> None:
+def record_run_times(batch: Sequence[QueuedSample], ran: RunTimes) -> None:
     """Let each request in a micro-batch know how long its run took."""
-    for pending in requests(batch):
-        pending.inferring += ran.ended - ran.began
-        pending.ready = ran.ended
+    for pending in requests_of(batch):
+        pending.times.inferring += ran.ended - ran.began
+        pending.times.ready = ran.ended

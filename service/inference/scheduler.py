@@ -1,4 +1,4 @@
-"""Where micro-batches compute: a few lanes per device, shared fairly by its models."""
+"""Share the execution slots of a device fairly among its models."""
 
 import asyncio
 from collections import Counter
@@ -7,8 +7,8 @@ from time import monotonic, perf_counter
 from typing import Any
 
 from service.inference.batcher import MicroBatcher
-from service.inference.request_queue import Entry
-from service.telemetry.fast_values import Cell
+from service.inference.request_queue import PendingRequest, QueuedSample
+from service.telemetry.fast_values import MmapGauge
 from service.telemetry.state_metrics import SLOT_SECONDS, SLOTS
 
 # On the event loop a batch delays everybody by its time; in a thread it costs its own callers 60 µs of waking up.
@@ -17,43 +17,89 @@ QUICK_SECONDS = 0.0005
 TICK_SECONDS = 0.02
 
 
-class Lanes:
-    """The places of one device, given to the model that has used it least.
+class Share:
+    """One model's share of a device: its batcher, and how much of the device's time it has had.
 
-    A batch that is done sooner than a thread wakes up is computed on the event loop; any other takes a free lane.
-    Models are served by start-time fair queueing on the seconds they computed (Goyal, Vin and Cheng 1996,
-    https://doi.org/10.1145/248156.248171), so that one model's flood leaves the others their share.
+    Attributes:
+        batcher: Computes the model's batches.
+        scheduler: Decides when.
+        used_seconds: Computing time so far.
+        is_active: Whether it took part in the sharing when that was last looked at.
+        is_quick: Whether its batches are computed on the event loop.
     """
 
-    def __init__(self, count: int, pool: str = "gateway") -> None:
-        self.free = count
-        Cell(SLOTS, pool=pool).set(count)
-        self._busy = Cell(SLOT_SECONDS, pool=pool)
-        self.batchers: list[MicroBatcher] = []
-        self.quick: set[MicroBatcher] = set()
+    __slots__ = ("batcher", "is_active", "is_quick", "scheduler", "used_seconds")
+
+    def __init__(self, batcher: MicroBatcher, scheduler: "FairScheduler") -> None:
+        self.batcher, self.scheduler = batcher, scheduler
+        self.used_seconds, self.is_active = 0.0, False
+        latency, budget = batcher.latency, batcher.predictor.card.budget
+        self.is_quick = latency is not None and latency.seconds(budget.batch) <= QUICK_SECONDS
+
+    def submit(self, pending: PendingRequest) -> None:
+        """Queue a request's samples, all or none, and have them computed in their turn.
+
+        Raises:
+            Overloaded: If the queue has no room for all of them.
+            DeadlineExceeded: If computing them would take too long by itself.
+        """
+        batcher = self.batcher
+        batcher.queue.enqueue(pending)
+        if pending.wants_outputs:
+            batcher.gives_outputs = True
+        pending.times.queued = monotonic()
+        if not (self.is_active and self.scheduler.is_called) or batcher.queue.is_full:
+            self.scheduler.call(self)
+
+    def spend(self, seconds: float) -> None:
+        """Count computing time."""
+        self.used_seconds += seconds
+        self.batcher.meter.spend(seconds)
+
+
+class FairScheduler:
+    """Gives the execution slots of one device to the model that has used it least.
+
+    A batch that is done sooner than a thread wakes up is computed on the event loop; any other takes a free slot.
+    Models are served by start-time fair queueing on the seconds they computed (Goyal, Vin and Cheng 1996,
+    https://doi.org/10.1145/248156.248171), so that one model's flood leaves the others their share.
+
+    Args:
+        slots: How many batches may be computed at once.
+        pool: What the slots are called in the metrics.
+
+    Attributes:
+        free: Slots that nobody uses.
+        shares: Those of the device's models.
+        is_called: Whether it looks at the active models at the end of this turn of the event loop.
+    """
+
+    def __init__(self, slots: int, pool: str = "gateway") -> None:
+        self.free = slots
+        MmapGauge(SLOTS, pool=pool).set(slots)
+        self._busy = MmapGauge(SLOT_SECONDS, pool=pool)
+        self.shares: list[Share] = []
         self.tasks: set[asyncio.Task[None]] = set()
-        self.now_seconds = 0.0
         self.is_called = False
+        self._virtual_seconds = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_ticking = False
 
-    def add(self, batcher: MicroBatcher) -> None:
+    def add(self, batcher: MicroBatcher) -> Share:
         """Let a model compute here."""
-        self.batchers.append(batcher)
-        pace, budget = batcher.pace, batcher.predictor.card.budget
-        if pace is not None and pace.seconds(budget.batch) <= QUICK_SECONDS:
-            self.quick.add(batcher)
+        share = Share(batcher, self)
+        self.shares.append(share)
+        return share
 
-    def remove(self, batcher: MicroBatcher) -> None:
+    def remove(self, share: Share) -> None:
         """Forget a model that nobody asks any more."""
-        self.batchers.remove(batcher)
-        self.quick.discard(batcher)
+        self.shares.remove(share)
 
-    def call(self, batcher: MicroBatcher) -> None:
-        """Something waits there; not needed again while the batcher ``is_active`` and ``is_called``."""
-        if not batcher.is_active:
-            batcher.is_active, batcher.used_seconds = True, max(batcher.used_seconds, self.now_seconds)
-        if batcher in self.quick and batcher.is_full:
+    def call(self, share: Share) -> None:
+        """Note that something waits; not needed again while the share ``is_active`` and the scheduler ``is_called``."""
+        if not share.is_active:
+            share.is_active, share.used_seconds = True, max(share.used_seconds, self._virtual_seconds)
+        if share.is_quick and share.batcher.queue.is_full:
             self._start()  # more company would only push what is decoded out of the cache
         else:
             self._call()
@@ -73,47 +119,49 @@ class Lanes:
 
     def _start(self) -> None:
         self.is_called = False
-        while batcher := self._neediest():
-            batch = batcher.next_batch()
+        while share := self._neediest():
+            batcher = share.batcher
+            batch = batcher.queue.next_batch()
             if not batch:
                 continue
-            self.now_seconds = batcher.used_seconds
+            self._virtual_seconds = share.used_seconds
             if batcher.seconds(batch) <= QUICK_SECONDS:
                 started = perf_counter()
                 _complete(batcher.answer(batch, batcher.runner.run_now))
-                batcher.spend(perf_counter() - started)
+                share.spend(perf_counter() - started)
                 self._call()  # the loop reads what arrived meanwhile before the next one
                 return
             self.free -= 1
-            task = asyncio.get_running_loop().create_task(self._compute(batcher, batch))
+            task = asyncio.get_running_loop().create_task(self._compute(share, batch))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
 
-    def _neediest(self) -> MicroBatcher | None:
+    def _neediest(self) -> Share | None:
         waiting = []
-        for batcher in self.batchers:
-            batcher.is_active = batcher.has_work
-            if batcher.is_active and (self.free or batcher in self.quick):
-                waiting.append(batcher)
-        return min(waiting, key=lambda batcher: batcher.used_seconds, default=None)
+        for share in self.shares:
+            share.is_active = share.batcher.queue.has_work
+            if share.is_active and (self.free or share.is_quick):
+                waiting.append(share)
+        return min(waiting, key=lambda share: share.used_seconds, default=None)
 
-    async def _compute(self, batcher: MicroBatcher, batch: list[Entry]) -> None:
+    async def _compute(self, share: Share, batch: list[QueuedSample]) -> None:
         started = perf_counter()
         try:
-            await batcher.answer(batch, batcher.runner.run)
+            await share.batcher.answer(batch, share.batcher.runner.run)
         finally:
             spent = perf_counter() - started
-            batcher.spend(spent)
+            share.spend(spent)
             self._busy.add(spent)
             self.free += 1
             self._call()
 
     def _tick(self) -> None:
         """Refuse what is too late and show how much waits, as long as there is anything."""
-        left = [batcher.expire(monotonic(), batcher.running) for batcher in self.batchers]
+        now = monotonic()
+        left = [share.batcher.queue.expire(now, share.batcher.running) for share in self.shares]
         waiting = Counter[str]()
-        for batcher in self.batchers:  # two versions of a model for a moment, while one takes the other's place
-            waiting[batcher.name] += batcher.backlog
+        for batcher in (share.batcher for share in self.shares):  # two versions of a model while one replaces the other
+            waiting[batcher.name] += batcher.queue.backlog
             batcher.meter.waiting.set(waiting[batcher.name])
         self._is_ticking = any(left)
         if self._is_ticking:

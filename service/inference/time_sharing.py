@@ -15,7 +15,7 @@ SLICE_SECONDS = 0.01
 Share: TypeAlias = tuple[float, int, Iterator[None], "Future[None]"]
 
 
-class TimeSharing:
+class TimeSharingPool:
     """Runs iterators to their ends in the threads of a pool, each for a slice of time, the least served first.
 
     Two requests of 200 large pictures kept every other long body waiting for 78 s, when each had a thread to its end.

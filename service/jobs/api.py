@@ -1,4 +1,4 @@
-"""What callers ask of jobs: submit, look, download, cancel."""
+"""Answer requests about jobs: submit, look, download, cancel."""
 
 import asyncio
 import hashlib
@@ -26,19 +26,21 @@ from models.errors import (
     UnknownVersion,
     UnsupportedMediaType,
 )  # fmt: skip
+from service.auth.access import Access
 from service.auth.api_keys import ADMIN, JOBS
 from service.auth.callers import Caller
-from service.inference.gateway import Desk
+from service.inference.gateway import InferenceGateway
 from service.jobs.download import Download
-from service.jobs.job_request import Order, UploadOrder, read_order, read_query
-from service.jobs.paths import Place, open_place
+from service.jobs.job_request import JobRequest, UploadRequest, read_order, read_query
+from service.jobs.paths import JobPaths, open_job_paths
 from service.jobs.representation import to_json
-from service.jobs.scheduler import Foreman, tell
-from service.jobs.store import Book, Job, same
+from service.jobs.scheduler import JobScheduler, tell
+from service.jobs.store import JobStore, StoredJob, same
 from service.jobs.upload import receive_file
-from service.messages.headers import Header, admit, request_id
+from service.messages.headers import Header, parse_request_headers
 from service.messages.request_body import Receive, read_body
-from service.messages.response import JSON, Reply
+from service.messages.request_id import request_id
+from service.messages.response import JSON, Response
 from service.store.catalog import find_version
 
 ROUTE = re.compile(r"/v1/jobs(?:/([0-9a-f]{32})(/result)?)?")
@@ -49,7 +51,7 @@ _KEY = re.compile(rb"[!-~]{1,255}")
 Scope = MutableMapping[str, Any]
 
 
-class Visitor(Struct, frozen=True):
+class Principal(Struct, frozen=True):
     """Who asks.
 
     Attributes:
@@ -70,25 +72,27 @@ class Listing(Struct, frozen=True, forbid_unknown_fields=True):
     before: str | None = None
 
 
-def visitor(caller: Caller | None) -> Visitor:
+def visitor(caller: Caller | None) -> Principal:
     """What a caller, who may ask for jobs, may do; without keys everybody may do everything."""
     if caller is None:
-        return Visitor()
+        return Principal()
     is_admin = bool(caller.roles & ADMIN)
-    return Visitor(caller.key.name, None if is_admin else caller.key.name, bool(caller.roles & JOBS))
+    return Principal(caller.key.name, None if is_admin else caller.key.name, bool(caller.roles & JOBS))
 
 
-class Jobs:
+class JobsApi:
     """The jobs of one gateway process, which it shares with all others of the same home.
 
     Attributes:
         foreman: Stands for running them.
     """
 
-    def __init__(self, desk: Desk, place: Place, command: Sequence[str] = COMMAND) -> None:
-        self.desk, self.place, self.settings = desk, place, desk.settings
-        self.book = Book(place.book)
-        self.foreman = Foreman(self.book, place, desk.settings, command, lambda: desk.is_draining)
+    def __init__(
+        self, desk: InferenceGateway, access: Access | None, place: JobPaths, command: Sequence[str] = COMMAND
+    ) -> None:
+        self.desk, self.access, self.place, self.settings = desk, access, place, desk.settings
+        self.book = JobStore(place.book)
+        self.foreman = JobScheduler(self.book, place, desk.settings, command, lambda: desk.is_draining)
         self._uploads = 0
         self._standing: asyncio.Task[None] | None = None
 
@@ -102,7 +106,7 @@ class Jobs:
         if self._standing is not None:
             await asyncio.wait([self._standing])
 
-    async def answer(self, scope: Scope, receive: Receive, match: "re.Match[str]") -> Reply | Download:
+    async def answer(self, scope: Scope, receive: Receive, match: "re.Match[str]") -> Response | Download:
         """The answer to one request whose caller may ask for jobs.
 
         Args:
@@ -118,7 +122,7 @@ class Jobs:
         method, headers = scope["method"], list(scope["headers"])
         if method not in METHODS[what].split(", "):
             raise MethodNotAllowed(f"only {METHODS[what]} is allowed here", METHODS[what])
-        access = self.desk.access
+        access = self.access
         who = visitor(None if access is None else access.caller(headers))
         if method == "POST":
             return await self._submit(scope, receive, who, headers)
@@ -133,7 +137,7 @@ class Jobs:
             return Download(job, self.place.output(job), method, dict(headers))
         return _reply(200, to_json(job), headers, method)
 
-    async def _cancel(self, identity: str, who: Visitor, headers: list[Header]) -> Reply:
+    async def _cancel(self, identity: str, who: Principal, headers: list[Header]) -> Response:
         job = await asyncio.to_thread(self.book.cancel, identity, who.sees, time())
         if job is None:
             await asyncio.to_thread(self.place.remove, identity)
@@ -142,7 +146,7 @@ class Jobs:
 
     # Submit.
 
-    async def _submit(self, scope: Scope, receive: Receive, who: Visitor, headers: list[Header]) -> Reply:
+    async def _submit(self, scope: Scope, receive: Receive, who: Principal, headers: list[Header]) -> Response:
         if not who.may_submit:
             raise Forbidden("this key may not ask for jobs")
         if self.desk.is_draining:
@@ -150,17 +154,17 @@ class Jobs:
         found = dict(headers)
         key = _key(found)
         if not scope.get("query_string"):
-            admit(headers, found, (JSON.decode(),), self.settings)
+            parse_request_headers(headers, found, (JSON.decode(),), self.settings)
             return await self._order(
-                read_order(await read_body(receive, self.desk.body_room, self.settings)), who, key, headers
+                read_order(await read_body(receive, self.desk.body_memory, self.settings)), who, key, headers
             )
         try:
-            return await self._take(receive, read_query(_pairs(scope), UploadOrder), who, key, headers)
+            return await self._take(receive, read_query(_pairs(scope), UploadRequest), who, key, headers)
         except HttpError as error:
             error.is_last = error.is_last or _has_body(found)  # the rest of it is never read
             raise
 
-    async def _order(self, order: Order, who: Visitor, key: str | None, headers: list[Header]) -> Reply:
+    async def _order(self, order: JobRequest, who: Principal, key: str | None, headers: list[Header]) -> Response:
         payload = hashlib.sha256(msgspec.json.encode(order, order="deterministic")).hexdigest()
         if key is not None and (known := await asyncio.to_thread(self.book.known, who.owner, key)) is not None:
             # Before anything else: neither the input nor the model need be there any more.
@@ -171,8 +175,8 @@ class Jobs:
         return await self._write_down(job, headers)
 
     async def _take(
-        self, receive: Receive, order: UploadOrder, who: Visitor, key: str | None, headers: list[Header]
-    ) -> Reply:
+        self, receive: Receive, order: UploadRequest, who: Principal, key: str | None, headers: list[Header]
+    ) -> Response:
         limit, patience = self.settings.jobs_upload_bytes, self.settings.body_timeout_seconds
         _check_upload(dict(headers), limit)
         job = msgspec.structs.replace(await self._job(order, who, key), suffix=order.format)
@@ -193,7 +197,7 @@ class Jobs:
             if not is_kept:
                 await asyncio.to_thread(self.place.remove, job.id)
 
-    async def _job(self, order: Order | UploadOrder, who: Visitor, key: str | None) -> Job:
+    async def _job(self, order: JobRequest | UploadRequest, who: Principal, key: str | None) -> StoredJob:
         """A new job; what was live when it was asked is what it will be scored by, whenever that is."""
         name, _, version = order.model.partition(":")
         live = self.desk.find(name).manifest
@@ -203,7 +207,7 @@ class Jobs:
                 await asyncio.to_thread(find_version, tag)
             except ArtifactError as error:
                 raise UnknownVersion(f"{tag} is not in the model store, or must not be served") from error
-        return Job(
+        return StoredJob(
             id=secrets.token_hex(16),
             owner=who.owner,
             key=key,
@@ -216,7 +220,7 @@ class Jobs:
             created=time(),
         )
 
-    async def _write_down(self, job: Job, headers: list[Header]) -> Reply:
+    async def _write_down(self, job: StoredJob, headers: list[Header]) -> Response:
         if job.input is not None:
             await asyncio.to_thread(self.place.make_folder, job.id)
         try:
@@ -231,13 +235,13 @@ class Jobs:
         return _accepted(written, headers, is_new=is_new)
 
 
-def open_jobs(desk: Desk) -> Jobs | None:
+def open_jobs(desk: InferenceGateway, access: Access | None) -> JobsApi | None:
     """The jobs of this process; ``None`` where there is no storage root.
 
     Raises:
         SettingsError: If the storage root is none.
     """
-    return Jobs(desk, open_place(desk.settings)) if desk.settings.jobs_root else None
+    return JobsApi(desk, access, open_job_paths(desk.settings)) if desk.settings.jobs_root else None
 
 
 def _pairs(scope: Scope) -> list[tuple[str, str]]:
@@ -279,12 +283,12 @@ def _refused(place: str, reason: str) -> InvalidRequest:
     return InvalidRequest("a value makes no sense", [Fault((place,), reason)])
 
 
-def _accepted(job: Job, headers: list[Header], *, is_new: bool) -> Reply:
+def _accepted(job: StoredJob, headers: list[Header], *, is_new: bool) -> Response:
     answer = _reply(202 if is_new else 200, to_json(job), headers)
     answer.headers.append((b"location", b"/v1/jobs/" + job.id.encode()))
     return answer
 
 
-def _reply(status: int, body: bytes, headers: list[Header], method: str = "GET") -> Reply:
+def _reply(status: int, body: bytes, headers: list[Header], method: str = "GET") -> Response:
     told = [(b"content-type", JSON)] if status != 204 else []
-    return Reply(status, told, request_id(dict(headers)), b"" if method == "HEAD" else body)
+    return Response(status, told, request_id(dict(headers)), b"" if method == "HEAD" else body)

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from models.errors import JobUnfinished, RangeNotSatisfiable
 from service.jobs.job_request import OutputFormat
-from service.jobs.store import Job, State
+from service.jobs.store import JobState, StoredJob
 from service.messages.headers import Header
 from service.messages.request_body import Receive
 
@@ -58,14 +58,14 @@ class Download:
         headers: Of the answer, but the request id.
     """
 
-    def __init__(self, job: Job, file: Path, method: str, found: dict[bytes, bytes]) -> None:
+    def __init__(self, job: StoredJob, file: Path, method: str, found: dict[bytes, bytes]) -> None:
         """Find out what is asked.
 
         Raises:
             JobUnfinished: If there is no result.
             RangeNotSatisfiable: If it has no such bytes.
         """
-        if job.state is not State.DONE or job.output_bytes is None:
+        if job.state is not JobState.DONE or job.output_bytes is None:
             raise JobUnfinished(f"the job has no result; it is {job.state}", is_coming=not job.is_finished)
         etag = b'"%b"' % (job.output_sha256 or "").encode()
         self.file, self.size, self.is_head = file, job.output_bytes, method == "HEAD"

@@ -17,8 +17,8 @@ import msgspec
 from msgspec import Struct
 
 from models.paths import REPOSITORY
-from service.jobs.paths import Place
-from service.jobs.store import Job, State
+from service.jobs.paths import JobPaths
+from service.jobs.store import JobState, StoredJob
 from service.settings import Settings
 from service.telemetry.state_metrics import count_rows
 
@@ -42,7 +42,7 @@ STACK_CHANGED = "stack_changed"
 CODES = {TOO_MANY_ERRORS: "too_many_errors", CHANGED: "input_changed"}
 
 
-class Event(Struct, frozen=True):
+class ProcessEvent(Struct, frozen=True):
     """What a child says in a line of JSON."""
 
     event: str = ""
@@ -59,7 +59,7 @@ class Event(Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-class Ending(Struct, frozen=True):
+class JobOutcome(Struct, frozen=True):
     """How a run ended.
 
     Attributes:
@@ -67,14 +67,14 @@ class Ending(Struct, frozen=True):
         words: What else the child said, for the log.
     """
 
-    state: State
+    state: JobState
     code: str | None = None
     reason: str | None = None
-    last: Event = Event()
+    last: ProcessEvent = ProcessEvent()
     words: str = ""
 
 
-class Run:
+class JobProcess:
     """A job's child process.
 
     Attributes:
@@ -83,10 +83,10 @@ class Run:
         moved: When it last got on, seconds since 1970.
     """
 
-    def __init__(self, job: Job, place: Place, command: Sequence[str], settings: Settings) -> None:
+    def __init__(self, job: StoredJob, place: JobPaths, command: Sequence[str], settings: Settings) -> None:
         self.job, self.place, self.command, self.settings = job, place, command, settings
         self._began = monotonic()
-        self.progress, self.last = Event(), Event()
+        self.progress, self.last = ProcessEvent(), ProcessEvent()
         self.moved, self._told = time(), (job.rows, job.errors)
         self._process: Process | None = None
         self._words: deque[str] = deque(maxlen=LAST_WORDS)
@@ -97,7 +97,7 @@ class Run:
         """How long the job has run, this time and before."""
         return self.job.seconds + monotonic() - self._began
 
-    async def work(self) -> Ending:
+    async def work(self) -> JobOutcome:
         """Run the child to its end.
 
         Raises:
@@ -106,7 +106,7 @@ class Run:
         source = await asyncio.to_thread(self._find)
         lock = await self._lock()
         if lock is None:
-            return Ending(State.PAUSED, "job_held", "the run before this one has not ended yet")
+            return JobOutcome(JobState.PAUSED, "job_held", "the run before this one has not ended yet")
         try:
             self._process = await self._start(source, lock)
         finally:
@@ -183,7 +183,7 @@ class Run:
             if not line:
                 return
             try:
-                event = msgspec.json.decode(line, type=Event)
+                event = msgspec.json.decode(line, type=ProcessEvent)
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 self._note(line.decode(errors="replace").rstrip())
                 continue
@@ -234,25 +234,25 @@ class Run:
 
     # How it ended.
 
-    def _ending(self, status: int, source: Path) -> Ending:
+    def _ending(self, status: int, source: Path) -> JobOutcome:
         reason = self._plain(self.last.reason, source)
         words = "\n".join(self._words)
         if self._is_cancelled:
-            return Ending(State.CANCELLED)
+            return JobOutcome(JobState.CANCELLED)
         if status in (DONE, ONLY_ERRORS):
-            return Ending(State.DONE, last=self.last)
+            return JobOutcome(JobState.DONE, last=self.last)
         if self._is_pausing or status == INTERRUPTED:
-            return Ending(State.PAUSED, words=words)
+            return JobOutcome(JobState.PAUSED, words=words)
         if status == HELD:
-            return Ending(State.PAUSED, "job_held", "another process holds this job", words=words)
+            return JobOutcome(JobState.PAUSED, "job_held", "another process holds this job", words=words)
         if status == FULL:
-            return Ending(State.PAUSED_NO_SPACE, "no_space", reason or "the disk is full", words=words)
+            return JobOutcome(JobState.PAUSED_NO_SPACE, "no_space", reason or "the disk is full", words=words)
         if status < 0 or status > 128:
-            return Ending(State.RUNNING, "job_died", f"the job's process was ended by signal {_number(status)}")
+            return JobOutcome(JobState.RUNNING, "job_died", f"the job's process was ended by signal {_number(status)}")
         code = CODES.get(status) or self.last.code or "job_failed"
         if code == STACK_CHANGED:
-            return Ending(State.PAUSED, code, reason, words=words)
-        return Ending(State.FAILED, code, reason or "the job could not be run", words=words)
+            return JobOutcome(JobState.PAUSED, code, reason, words=words)
+        return JobOutcome(JobState.FAILED, code, reason or "the job could not be run", words=words)
 
     def _plain(self, reason: str | None, source: Path) -> str | None:
         """The child's sentence with our places, and bounds, called by the names that the caller knows."""

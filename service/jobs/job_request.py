@@ -1,4 +1,4 @@
-"""What a caller may ask of a job: typed, bounded, and turned into the arguments of ``python -m service.scoring``."""
+"""Define job requests: typed, bounded, and turned into the arguments of ``python -m service.scoring``."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar
@@ -9,7 +9,7 @@ from msgspec.structs import asdict
 
 from models.errors import Fault, InvalidRequest
 from models.payload.json_payload import from_decoding
-from models.reading import sayings
+from models.reading import data_options
 from models.registry import CARDS
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ class UploadFormat(StrEnum):
 
 
 # What may be said of a table that is one series.
-SAID = {saying.name: saying for card in CARDS if card.series for saying in sayings(card.series.options)}
+SAID = {saying.name: saying for card in CARDS if card.series for saying in data_options(card.series.options)}
 HORIZON = SAID["horizon"].bounds or (1, 1)
 # What the command line takes without a word that takes it back.
 FLAGS = {"every_day": False}
@@ -68,7 +68,7 @@ def _of_series(name: str) -> str:
     return f"Of a series: {SAID[name].text}"
 
 
-class Asked(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+class _CommonFields(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """How to read and to score, as far as a query can hold it; each means what the command line's does."""
 
     id_column: Annotated[Name | None, Meta(description="The column that the output shows beside each prediction.")] = (
@@ -101,7 +101,7 @@ class Asked(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True,
     ] = None
 
 
-class Options(Asked, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+class RequestOptions(_CommonFields, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """How to read and to score a file that is there already."""
 
     columns: Annotated[
@@ -130,7 +130,7 @@ class Options(Asked, frozen=True, forbid_unknown_fields=True, omit_defaults=True
         return given
 
 
-class Order(Struct, frozen=True, forbid_unknown_fields=True):
+class JobRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """A job over an input that is there: the body of ``POST /v1/jobs``."""
 
     model: Tag
@@ -138,10 +138,10 @@ class Order(Struct, frozen=True, forbid_unknown_fields=True):
         str, Meta(min_length=1, max_length=1024, description="A file or folder: its path below the storage root.")
     ]
     output_format: OutputFormat = OutputFormat.JSONL
-    options: Options = Options()
+    options: RequestOptions = RequestOptions()
 
 
-class UploadOrder(Asked, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class UploadRequest(_CommonFields, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A job over the body itself: the query of ``POST /v1/jobs?model=…&format=…``."""
 
     model: Tag
@@ -149,12 +149,12 @@ class UploadOrder(Asked, frozen=True, forbid_unknown_fields=True, kw_only=True):
     output_format: OutputFormat = OutputFormat.JSONL
 
     @property
-    def options(self) -> Options:
+    def options(self) -> RequestOptions:
         """Those that a query can hold."""
-        return Options(**{name: getattr(self, name) for name in Asked.__struct_fields__})
+        return RequestOptions(**{name: getattr(self, name) for name in _CommonFields.__struct_fields__})
 
 
-def read_order(body: bytes) -> Order:
+def read_order(body: bytes) -> JobRequest:
     """The order in a JSON body.
 
     Raises:
@@ -162,7 +162,7 @@ def read_order(body: bytes) -> Order:
         InvalidRequest: If a value makes no sense.
     """
     try:
-        return msgspec.json.decode(body, type=Order)
+        return msgspec.json.decode(body, type=JobRequest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise from_decoding(error) from error
 

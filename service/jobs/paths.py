@@ -1,4 +1,4 @@
-"""Where jobs lie on disk: inputs below the storage root, which is only read, and what jobs leave in a folder of ours.
+"""Locate jobs on disk: inputs below the storage root, which is only read, and files of ours in a folder of ours.
 
 Whatever words a caller names an input by, nothing outside the root is read, and no answer tells what is there.
 """
@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from time import time
 
 from models.errors import Fault, InvalidRequest, SettingsError
-from service.jobs.store import Job
+from service.jobs.store import StoredJob
 from service.settings import Settings
 from service.settings.environment import home
 
@@ -23,7 +23,7 @@ NOT_THERE = "no such file or folder below the storage root"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class JobPaths:
     """The two folders of one service.
 
     Attributes:
@@ -48,15 +48,15 @@ class Place:
         """All that one job has."""
         return self.state / "jobs" / identity
 
-    def output(self, job: Job) -> Path:
+    def output(self, job: StoredJob) -> Path:
         """The result, once there is one."""
         return self.folder(job.id) / f"output.{job.output_format}"
 
-    def upload(self, job: Job) -> Path:
+    def upload(self, job: StoredJob) -> Path:
         """The input that came with the request."""
         return self.folder(job.id) / f"input.{job.suffix}"
 
-    def input(self, job: Job) -> Path:
+    def input(self, job: StoredJob) -> Path:
         """Where the job's input is now.
 
         Raises:
@@ -113,7 +113,7 @@ class Place:
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path)
 
-    def keep_output(self, job: Job) -> None:
+    def keep_output(self, job: StoredJob) -> None:
         """Of a job that is done only the result stays."""
         kept = self.output(job)
         with suppress(FileNotFoundError):  # it has just been forgotten
@@ -129,7 +129,7 @@ class Place:
         return {entry.name: now - _last_write(Path(entry.path)) > GIVEN_UP_SECONDS for entry in found}
 
 
-def open_place(settings: Settings) -> Place:
+def open_job_paths(settings: Settings) -> JobPaths:
     """The folders of these settings.
 
     Raises:
@@ -144,7 +144,7 @@ def open_place(settings: Settings) -> Place:
         os.listdir(root)
     except OSError as error:
         raise SettingsError(f"LECTERN_JOBS_ROOT: {error.filename}: {error.strerror}") from error
-    return Place(root=root.resolve(), state=state.resolve())
+    return JobPaths(root=root.resolve(), state=state.resolve())
 
 
 def _last_write(folder: Path) -> float:

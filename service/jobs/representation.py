@@ -1,4 +1,4 @@
-"""How a job looks from outside: as JSON, and in the OpenAPI document."""
+"""Represent a job to callers: as JSON, and in the OpenAPI document."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -6,27 +6,27 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from service.jobs.job_request import Options, Order, OutputFormat, UploadOrder
-from service.jobs.store import Job, State
+from service.jobs.job_request import JobRequest, OutputFormat, RequestOptions, UploadRequest
+from service.jobs.store import JobState, StoredJob
 
 
-class Output(Struct, frozen=True):
+class OutputRepresentation(Struct, frozen=True):
     """A result."""
 
     bytes: int
     sha256: str
 
 
-class Page(Struct, frozen=True, kw_only=True):
+class JobRepresentation(Struct, frozen=True, kw_only=True):
     """A job."""
 
     id: str
-    state: State
+    state: JobState
     owner: str
     model: str
     input: str | None
     output_format: OutputFormat
-    options: Options
+    options: RequestOptions
     rows: int
     rows_total: int | None
     errors: int
@@ -34,23 +34,23 @@ class Page(Struct, frozen=True, kw_only=True):
     seconds_left: float | None
     code: str | None
     reason: str | None
-    output: Output | None
+    output: OutputRepresentation | None
     notes: tuple[str, ...]
     created: str
     started: str | None
     ended: str | None
 
 
-class Pages(Struct, frozen=True):
+class JobList(Struct, frozen=True):
     """Jobs, newest first."""
 
-    jobs: list[Page]
+    jobs: list[JobRepresentation]
 
 
-def page(job: Job) -> Page:
+def page(job: StoredJob) -> JobRepresentation:
     """What a caller may know of a job."""
     is_there = job.output_bytes is not None and job.output_sha256 is not None
-    return Page(
+    return JobRepresentation(
         id=job.id,
         state=job.state,
         owner=job.owner,
@@ -65,7 +65,7 @@ def page(job: Job) -> Page:
         seconds_left=job.seconds_left,
         code=job.code,
         reason=job.reason,
-        output=Output(job.output_bytes or 0, job.output_sha256 or "") if is_there else None,
+        output=OutputRepresentation(job.output_bytes or 0, job.output_sha256 or "") if is_there else None,
         notes=job.notes,
         created=_time(job.created) or "",
         started=_time(job.started),
@@ -73,9 +73,9 @@ def page(job: Job) -> Page:
     )
 
 
-def to_json(found: Job | list[Job]) -> bytes:
+def to_json(found: StoredJob | list[StoredJob]) -> bytes:
     """One job, or a list of them."""
-    return msgspec.json.encode(Pages([page(job) for job in found]) if isinstance(found, list) else page(found))
+    return msgspec.json.encode(JobList([page(job) for job in found]) if isinstance(found, list) else page(found))
 
 
 def _time(seconds: float | None) -> str | None:
@@ -119,7 +119,7 @@ def paths(problem: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     Args:
         problem: The content of an error answer.
     """
-    types = [Order, UploadOrder, Page, Pages]
+    types = [JobRequest, UploadRequest, JobRepresentation, JobList]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     order, _, one, many = schemas
 
@@ -133,7 +133,7 @@ def paths(problem: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     def operation(summary: str, parameters: list[Any], responses: dict[str, Any]) -> dict[str, Any]:
         return {"summary": summary, "tags": ["jobs"], "parameters": parameters, "responses": responses}
 
-    upload = components.pop("UploadOrder")["properties"]
+    upload = components.pop("UploadRequest")["properties"]
     query = [{"name": name, "in": "query", "schema": schema} for name, schema in upload.items()]
     binary = {"schema": {"type": "string", "format": "binary"}}
     file = {"description": "The result, or a part of it.", "content": {"application/octet-stream": binary}}

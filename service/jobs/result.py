@@ -1,14 +1,14 @@
-"""What a run that is done has left."""
+"""Describe the result of a job that is done."""
 
 import hashlib
 from pathlib import Path
 
 from msgspec import Struct
 
-from service.jobs.job_process import Event
+from service.jobs.job_process import ProcessEvent
 
 
-class Result(Struct, frozen=True):
+class JobResult(Struct, frozen=True):
     """A finished output."""
 
     rows: int
@@ -18,7 +18,7 @@ class Result(Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-def result_of(output: Path, said: Event) -> Result:
+def result_of(output: Path, said: ProcessEvent) -> JobResult:
     """The output as it lies there.
 
     Its digest is what the child said, where the size agrees; else it is computed.
@@ -32,4 +32,4 @@ def result_of(output: Path, said: Event) -> Result:
     if sha256 is None:
         with output.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Result(said.rows, said.errors, size, sha256, said.notes)
+    return JobResult(said.rows, said.errors, size, sha256, said.notes)

@@ -1,4 +1,4 @@
-"""Who runs the jobs: one process of all that share a home, elected by a lock that its death releases.
+"""Schedule jobs: in one process of all that share a home, elected by a lock that its death releases.
 
 Every gateway worker stands for it. The one that holds the lock starts the children, writes down what they say, and
 clears away; when it dies its children end (``service.jobs.launcher``), and the next one finds in the book what ran.
@@ -15,10 +15,10 @@ from functools import partial
 from time import monotonic, time
 
 from models.errors import HttpError, UnknownJob
-from service.jobs.job_process import STACK_CHANGED, Ending, Event, Run
-from service.jobs.paths import Place
-from service.jobs.result import Result, result_of
-from service.jobs.store import Book, Job, State
+from service.jobs.job_process import STACK_CHANGED, JobOutcome, JobProcess, ProcessEvent
+from service.jobs.paths import JobPaths
+from service.jobs.result import JobResult, result_of
+from service.jobs.store import JobState, JobStore, StoredJob
 from service.settings import Settings
 from service.telemetry.state_metrics import count_job, show_jobs
 
@@ -29,12 +29,12 @@ SAVE_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
 TROUBLE_SECONDS = 5.0
 # After a trouble that may pass.
-REST_SECONDS = {State.PAUSED: 5.0, State.PAUSED_NO_SPACE: 60.0}
+REST_SECONDS = {JobState.PAUSED: 5.0, JobState.PAUSED_NO_SPACE: 60.0}
 # How often a child may die without a row more than the time before.
 MOST_DEATHS = 3
 
 
-class Foreman:
+class JobScheduler:
     """Runs jobs while it holds the lock.
 
     Attributes:
@@ -43,11 +43,16 @@ class Foreman:
     """
 
     def __init__(
-        self, book: Book, place: Place, settings: Settings, command: Sequence[str], is_draining: Callable[[], bool]
+        self,
+        book: JobStore,
+        place: JobPaths,
+        settings: Settings,
+        command: Sequence[str],
+        is_draining: Callable[[], bool],
     ) -> None:
         self.book, self.place, self.settings, self.command = book, place, settings, command
         self.is_over, self._is_draining = False, is_draining
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, JobProcess] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._rests: dict[str, float] = {}
         self._deaths: dict[str, tuple[int, int]] = {}
@@ -122,7 +127,7 @@ class Foreman:
                 return
             self._turn += 1
             self._turns[job.owner] = self._turn
-            run = Run(job, self.place, self.command, self.settings)
+            run = JobProcess(job, self.place, self.command, self.settings)
             self.runs[job.id] = run
             self._tasks[job.id] = asyncio.create_task(self._attend(run))
 
@@ -134,12 +139,12 @@ class Foreman:
 
     # One job.
 
-    async def _attend(self, run: Run) -> None:
+    async def _attend(self, run: JobProcess) -> None:
         identity = run.job.id
         saving: asyncio.Task[None] | None = None
         try:
             now = run.job.started or time()
-            values = {"state": State.RUNNING, "started": now, "code": None, "reason": None}
+            values = {"state": JobState.RUNNING, "started": now, "code": None, "reason": None}
             if not await asyncio.to_thread(self.book.change, identity, values):
                 return  # cancelled a moment ago
             tell("job_started", run.job)
@@ -154,22 +159,22 @@ class Foreman:
                 saving.cancel()
             self.runs.pop(identity, None)
 
-    async def _outcome(self, run: Run) -> Ending:
+    async def _outcome(self, run: JobProcess) -> JobOutcome:
         try:
             async with asyncio.timeout(max(0.0, self.settings.jobs_seconds - run.job.seconds)):
                 return await run.work()
         except TimeoutError:
             reason = f"it ran for more than {self.settings.jobs_seconds:g} seconds (LECTERN_JOBS_SECONDS)"
-            return Ending(State.FAILED, "took_too_long", reason)
+            return JobOutcome(JobState.FAILED, "took_too_long", reason)
         except HttpError as error:
             reason = error.faults[0].reason if error.faults else str(error)
-            return Ending(State.FAILED, error.code, reason)
+            return JobOutcome(JobState.FAILED, error.code, reason)
         except FileNotFoundError:  # cancelled and forgotten at once
-            return Ending(State.FAILED, "job_failed", "the job's files are gone")
+            return JobOutcome(JobState.FAILED, "job_failed", "the job's files are gone")
 
-    async def _save(self, run: Run) -> None:
+    async def _save(self, run: JobProcess) -> None:
         """Write the progress down whenever there is some."""
-        saved = Event()
+        saved = ProcessEvent()
         while True:
             await asyncio.sleep(SAVE_SECONDS)
             if run.progress is saved:
@@ -181,20 +186,20 @@ class Foreman:
             except HttpError as error:  # the disk is full: it will be told again
                 logger.warning("the progress of job %s is not written down: %s", run.job.id, error)
 
-    async def _end(self, run: Run, ending: Ending) -> None:
+    async def _end(self, run: JobProcess, ending: JobOutcome) -> None:
         job, state = run.job, ending.state
-        if state is State.RUNNING:
+        if state is JobState.RUNNING:
             ending = self._died(job, run.progress.rows, ending)
             state = ending.state
-        if state is State.CANCELLED:
+        if state is JobState.CANCELLED:
             count_job("cancelled")
             tell("job_cancelled", job)
             return
-        if state is State.DONE:
+        if state is JobState.DONE:
             await self._finish(run, await asyncio.to_thread(result_of, self.place.output(job), ending.last))
             return
         values = {**_progress(run), "state": state, "code": ending.code, "reason": ending.reason}
-        if state is State.FAILED:
+        if state is JobState.FAILED:
             values |= {"ended": time(), "seconds_left": None}
             count_job("failed")
         else:
@@ -205,32 +210,32 @@ class Foreman:
         run.tell_rows(run.progress.rows, run.progress.errors)
         tell(f"job_{state}", job, code=ending.code, reason=ending.reason, words=ending.words)
 
-    async def _finish(self, run: Run, result: Result) -> None:
+    async def _finish(self, run: JobProcess, result: JobResult) -> None:
         progress = {"rows": result.rows, "errors": result.errors, "rows_total": result.rows, "seconds_left": None}
         output = {"output_bytes": result.bytes, "output_sha256": result.sha256, "notes": result.notes}
-        ended = {"state": State.DONE, "ended": time(), "code": None, "reason": None}
+        ended = {"state": JobState.DONE, "ended": time(), "code": None, "reason": None}
         if await asyncio.to_thread(self.book.change, run.job.id, {**progress, **output, **ended}):
             run.tell_rows(result.rows, result.errors)
             count_job("done")
             tell("job_done", run.job, rows=result.rows, errors=result.errors)
 
-    def _died(self, job: Job, rows: int, ending: Ending) -> Ending:
+    def _died(self, job: StoredJob, rows: int, ending: JobOutcome) -> JobOutcome:
         """Try again, but not for ever what dies where it died before."""
         deaths, before = self._deaths.get(job.id, (0, -1))
         deaths = 1 if rows > before else deaths + 1
         self._deaths[job.id] = deaths, max(rows, before)
         if deaths < MOST_DEATHS:
-            return Ending(State.PAUSED, ending.code, ending.reason, words=ending.words)
-        return Ending(State.FAILED, ending.code, f"{ending.reason}, {deaths} times at the same place")
+            return JobOutcome(JobState.PAUSED, ending.code, ending.reason, words=ending.words)
+        return JobOutcome(JobState.FAILED, ending.code, f"{ending.reason}, {deaths} times at the same place")
 
     # Clearing away.
 
     def _clear(self, identity: str) -> None:
         """Leave of a job what its state asks for."""
         state = self.book.states().get(identity)
-        if state in (None, State.CANCELLED, State.FAILED):
+        if state in (None, JobState.CANCELLED, JobState.FAILED):
             self.place.remove(identity)
-        elif state is State.DONE:
+        elif state is JobState.DONE:
             self._keep_output(identity)
 
     def _keep_output(self, identity: str) -> None:
@@ -244,21 +249,21 @@ class Foreman:
         states = self.book.states()
         for identity, is_given_up in self.place.folders().items():
             known = states.get(identity)
-            is_over = known in (State.CANCELLED, State.FAILED) or (known is None and is_given_up)
+            is_over = known in (JobState.CANCELLED, JobState.FAILED) or (known is None and is_given_up)
             if identity in self.runs:
                 continue
             if is_over:
                 self.place.remove(identity)
-            elif known is State.DONE:
+            elif known is JobState.DONE:
                 self._keep_output(identity)
 
 
-def _progress(run: Run) -> dict[str, object]:
+def _progress(run: JobProcess) -> dict[str, object]:
     names = ("rows", "rows_total", "errors", "rows_per_second", "seconds_left")
     return {"seconds": run.seconds} | {name: getattr(run.progress, name) for name in names}
 
 
-def tell(event: str, job: Job, **more: object) -> None:
+def tell(event: str, job: StoredJob, **more: object) -> None:
     """Log what became of a job."""
     told = {name: value for name, value in more.items() if value not in (None, "")}
     say = logger.warning if event in ("job_failed", "job_paused_no_space") else logger.info

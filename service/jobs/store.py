@@ -1,4 +1,4 @@
-"""Where jobs are written down: one SQLite file that all processes of the service share.
+"""Store jobs: one SQLite file that all processes of the service share.
 
 A job's row changes in one transaction or not at all, so no process needs to know what another one is doing, and
 what was answered to a caller is still so after a power cut. Progress alone is written without waiting for the disk.
@@ -18,12 +18,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from models.errors import IdempotencyMismatch, Overloaded, StorageFull, UnknownJob
-from service.jobs.job_request import Options, OutputFormat
+from service.jobs.job_request import OutputFormat, RequestOptions
 
 BUSY_SECONDS = 10.0
 
 
-class State(StrEnum):
+class JobState(StrEnum):
     """Where a job is on its way."""
 
     QUEUED = "queued"
@@ -35,10 +35,10 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-UNFINISHED = (State.QUEUED, State.RUNNING, State.PAUSED, State.PAUSED_NO_SPACE)
+UNFINISHED = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.PAUSED_NO_SPACE)
 
 
-class Job(Struct, frozen=True, kw_only=True):
+class StoredJob(Struct, frozen=True, kw_only=True):
     """One job as it is written down.
 
     Attributes:
@@ -63,8 +63,8 @@ class Job(Struct, frozen=True, kw_only=True):
     input: str | None
     suffix: str
     output_format: OutputFormat
-    options: Options
-    state: State = State.QUEUED
+    options: RequestOptions
+    state: JobState = JobState.QUEUED
     rows: int = 0
     rows_total: int | None = None
     errors: int = 0
@@ -108,7 +108,7 @@ ORDER BY number DESC LIMIT ?3
 """
 
 
-class Book:
+class JobStore:
     """The jobs of one service. Every method may wait for the disk: call it in a thread."""
 
     def __init__(self, file: Path) -> None:
@@ -148,7 +148,7 @@ class Book:
                 raise
             connection.execute("COMMIT")
 
-    def submit(self, job: Job, most: int) -> tuple[Job, bool]:
+    def submit(self, job: StoredJob, most: int) -> tuple[StoredJob, bool]:
         """Write a new job down; the job there is, and whether it is new.
 
         Args:
@@ -174,12 +174,12 @@ class Book:
             connection.execute("INSERT INTO jobs (id, owner, key, is_begun, job) VALUES (?, ?, ?, ?, ?)", values)
         return job, True
 
-    def known(self, owner: str, key: str) -> Job | None:
+    def known(self, owner: str, key: str) -> StoredJob | None:
         """The owner's job with this key."""
         with self._open() as connection:
             return _known(connection, owner, key)
 
-    def get(self, identity: str, owner: str | None) -> Job:
+    def get(self, identity: str, owner: str | None) -> StoredJob:
         """One job.
 
         Args:
@@ -192,7 +192,7 @@ class Book:
         with self._open() as connection:
             return _get(connection, identity, owner)
 
-    def all(self, owner: str | None, limit: int, before: str | None = None) -> list[Job]:
+    def all(self, owner: str | None, limit: int, before: str | None = None) -> list[StoredJob]:
         """The newest jobs, newest first.
 
         Args:
@@ -208,7 +208,7 @@ class Book:
                 _get(connection, before, owner)
             return [_job(text) for (text,) in connection.execute(_ALL, (owner, before, limit))]
 
-    def cancel(self, identity: str, owner: str | None, now: float) -> Job | None:
+    def cancel(self, identity: str, owner: str | None, now: float) -> StoredJob | None:
         """Cancel an unfinished job and return it; forget a finished one.
 
         Raises:
@@ -219,7 +219,7 @@ class Book:
             if job.is_finished:
                 connection.execute("DELETE FROM jobs WHERE id = ?", (identity,))
                 return None
-            job = replace(job, state=State.CANCELLED, ended=now, code=None, reason=None, seconds_left=None)
+            job = replace(job, state=JobState.CANCELLED, ended=now, code=None, reason=None, seconds_left=None)
             _put(connection, job)
             return job
 
@@ -228,10 +228,10 @@ class Book:
         with self._change() as connection:
             for (text,) in connection.execute("SELECT job FROM jobs WHERE ended IS NULL AND is_begun").fetchall():
                 job = _job(text)
-                if job.state is State.RUNNING:
-                    _put(connection, replace(job, state=State.PAUSED))
+                if job.state is JobState.RUNNING:
+                    _put(connection, replace(job, state=JobState.PAUSED))
 
-    def next(self, without: list[str], turns: Mapping[str, int] = {}, full: Sequence[str] = ()) -> Job | None:
+    def next(self, without: list[str], turns: Mapping[str, int] = {}, full: Sequence[str] = ()) -> StoredJob | None:
         """The unfinished job whose turn it is, if any.
 
         Args:
@@ -252,7 +252,7 @@ class Book:
                 _put(connection, replace(_job(row[0]), **values))
             return row is not None
 
-    def states(self) -> dict[str, State]:
+    def states(self) -> dict[str, JobState]:
         """The state of every job."""
         with self._open() as connection:
             found = [_job(text) for (text,) in connection.execute("SELECT job FROM jobs")]
@@ -277,7 +277,7 @@ class Book:
         return [identity for (identity,) in found]
 
 
-def same(job: Job, payload: str) -> Job:
+def same(job: StoredJob, payload: str) -> StoredJob:
     """The job, if it is the one with this payload.
 
     Raises:
@@ -288,14 +288,14 @@ def same(job: Job, payload: str) -> Job:
     return job
 
 
-def _known(connection: sqlite3.Connection, owner: str, key: str | None) -> Job | None:
+def _known(connection: sqlite3.Connection, owner: str, key: str | None) -> StoredJob | None:
     if key is None:
         return None
     row = connection.execute("SELECT job FROM jobs WHERE owner = ? AND key = ?", (owner, key)).fetchone()
     return None if row is None else _job(row[0])
 
 
-def _get(connection: sqlite3.Connection, identity: str, owner: str | None) -> Job:
+def _get(connection: sqlite3.Connection, identity: str, owner: str | None) -> StoredJob:
     row = connection.execute("SELECT job FROM jobs WHERE id = ?", (identity,)).fetchone()
     job = None if row is None else _job(row[0])
     if job is None or (owner is not None and job.owner != owner):
@@ -303,10 +303,10 @@ def _get(connection: sqlite3.Connection, identity: str, owner: str | None) -> Jo
     return job
 
 
-def _put(connection: sqlite3.Connection, job: Job) -> None:
-    values = (job.state is not State.QUEUED, job.ended, msgspec.json.encode(job).decode(), job.id)
+def _put(connection: sqlite3.Connection, job: StoredJob) -> None:
+    values = (job.state is not JobState.QUEUED, job.ended, msgspec.json.encode(job).decode(), job.id)
     connection.execute("UPDATE jobs SET is_begun = ?, ended = ?, job = ? WHERE id = ?", values)
 
 
-def _job(text: str) -> Job:
-    return msgspec.json.decode(text, type=Job)
+def _job(text: str) -> StoredJob:
+    return msgspec.json.decode(text, type=StoredJob)

@@ -9,7 +9,7 @@ MANY_BODY_BYTES = 4 * 2**20
 BUSY = "too many long bodies are arriving or being read, try again"
 
 
-def crowded() -> Overloaded:
+def too_many_bodies_in_flight() -> Overloaded:
     """The refusal of a long body that has no room; the rest of it is never read."""
     error = Overloaded(BUSY)
     error.is_last = True
@@ -17,7 +17,7 @@ def crowded() -> Overloaded:
     return error
 
 
-class BodyRoom:
+class BodyMemory:
     """Counts bodies from their first byte until their samples are made, or nobody needs them any more.
 
     Two hundred bodies of 16 MB that had arrived and waited to be parsed took more than a gigabyte.

@@ -1,4 +1,4 @@
-"""What a request's headers must say before its body is read."""
+"""Check a request's headers before its body is read."""
 
 import re
 from functools import lru_cache
@@ -7,7 +7,6 @@ from typing import NamedTuple, TypeAlias
 from httptools import HttpRequestParser
 
 from models.errors import BodyTooLarge, MalformedRequest, UnsupportedMediaType
-from service.messages.response import new_request_id
 from service.settings import Settings
 
 Header: TypeAlias = tuple[bytes, bytes]
@@ -16,10 +15,9 @@ MAX_DIGITS = 18
 SPACES = b" \t"
 # A name, an IPv4 address, or an IPv6 address in brackets; and a port (RFC 3986, 3.2.2).
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-class Admission(NamedTuple):
+class RequestHead(NamedTuple):
     """A request that may send its body.
 
     Attributes:
@@ -35,7 +33,9 @@ class Admission(NamedTuple):
     head_length: int | None = None
 
 
-def admit(headers: list[Header], found: dict[bytes, bytes], allowed: tuple[str, ...], settings: Settings) -> Admission:
+def parse_request_headers(
+    headers: list[Header], found: dict[bytes, bytes], allowed: tuple[str, ...], settings: Settings
+) -> RequestHead:
     """Check a prediction's headers.
 
     Args:
@@ -57,7 +57,7 @@ def admit(headers: list[Header], found: dict[bytes, bytes], allowed: tuple[str, 
     if encoding is not None and encoding.strip(SPACES).lower() != b"identity":
         raise UnsupportedMediaType("the body must not be compressed; send it without content-encoding")
     length, timeout = found.get(b"content-length"), found.get(b"x-request-timeout-ms")
-    return Admission(
+    return RequestHead(
         media_type,
         None if length is None else _content_length(length, settings.max_body_bytes),
         settings.request_timeout_seconds if timeout is None else _seconds(timeout, settings.request_timeout_seconds),
@@ -105,9 +105,3 @@ def host_fault(parser: HttpRequestParser, headers: list[Header]) -> MalformedReq
     if names_one_host(headers, found) or (parser.get_http_version() == "1.0" and b"host" not in found):
         return None
     return MalformedRequest("a request must have one host header, a name or an address with or without a port")
-
-
-def request_id(found: dict[bytes, bytes]) -> bytes:
-    """The caller's ``x-request-id`` if it is harmless, else a new one."""
-    given = found.get(b"x-request-id", b"").strip(SPACES)
-    return given if given and REQUEST_ID.fullmatch(given) else new_request_id()

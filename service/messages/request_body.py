@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from models.errors import BodyTooLarge, RequestTimeout
-from service.messages.body_memory import LONG_BODY_BYTES, BodyRoom, crowded
+from service.messages.body_memory import LONG_BODY_BYTES, BodyMemory, too_many_bodies_in_flight
 from service.settings import Settings
 
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -19,7 +19,7 @@ class Disconnected(Exception):
     """The caller is gone; nobody reads an answer."""
 
 
-async def read_body(receive: Receive, room: BodyRoom, settings: Settings) -> bytes:
+async def read_body(receive: Receive, room: BodyMemory, settings: Settings) -> bytes:
     """The whole body.
 
     Args:
@@ -49,7 +49,7 @@ async def read_body(receive: Receive, room: BodyRoom, settings: Settings) -> byt
                 if not message.get("more_body", False):
                     return parts[0] if len(parts) == 1 else b"".join(parts)
                 if length > LONG_BODY_BYTES and not fits:
-                    raise crowded()
+                    raise too_many_bodies_in_flight()
     except TimeoutError as error:
         raise RequestTimeout(f"the body did not arrive within {timeout:g} seconds") from error
     finally:

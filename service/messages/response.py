@@ -1,9 +1,8 @@
-"""What goes back: status, body and headers, whatever carries them."""
+"""Represent responses: status, body and headers, whatever carries them."""
 
-import secrets
 from functools import lru_cache
 from http import HTTPStatus
-from itertools import count, cycle
+from itertools import cycle
 from math import ceil
 from typing import NamedTuple, TypeAlias
 
@@ -15,12 +14,10 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 JSON = b"application/json"
 CLOSE = (b"connection", b"close")
 CONTENT_TYPE = (b"content-type", JSON)
-_numbers = count()
 _more_seconds = cycle(range(3))
-_prefix = secrets.token_hex(6).encode()
 
 
-class Reply(NamedTuple):
+class Response(NamedTuple):
     """A whole answer.
 
     Attributes:
@@ -49,13 +46,15 @@ class Reply(NamedTuple):
         )  # fmt: skip
 
 
-def reply(content: bytes | HttpError, request_id: bytes, media_type: bytes = JSON, digest: bytes = b"") -> Reply:
+def make_response(
+    content: bytes | HttpError, request_id: bytes, media_type: bytes = JSON, digest: bytes = b""
+) -> Response:
     """The answer that carries ``content``, with the digest of the model that made it, or says why there is none."""
     if isinstance(content, HttpError):
         headers = [(b"content-type", MEDIA_TYPE), *_more(content)]
-        return Reply(content.status, headers, request_id, problem(content, request_id.decode()))
+        return Response(content.status, headers, request_id, problem(content, request_id.decode()))
     named = [(b"x-model-digest", digest)] if digest else []
-    return Reply(200, [(b"content-type", media_type), *named], request_id, content)
+    return Response(200, [(b"content-type", media_type), *named], request_id, content)
 
 
 def _more(error: HttpError) -> Headers:
@@ -86,13 +85,8 @@ def head(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
 
 
 def ok(content: bytes, request_id: bytes, digest: bytes, more: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    """What ``reply(content, request_id, JSON, digest).to_bytes(more)`` is, in less than half the time."""
+    """What ``make_response(content, request_id, JSON, digest).to_bytes(more)`` is, in less than half the time."""
     first = head(200, (*more, CONTENT_TYPE))
     return b"%sx-model-digest: %s\r\ncontent-length: %d\r\nx-request-id: %s\r\n\r\n%s" % (
         first, digest, len(content), request_id, content
     )  # fmt: skip
-
-
-def new_request_id() -> bytes:
-    """A request id no other request of any process has."""
-    return b"%s-%x" % (_prefix, next(_numbers))

@@ -1,4 +1,4 @@
-"""What the protocol tells of the service and its models, and how models come and go."""
+"""Answer requests about the service and its models; load and unload models."""
 
 import asyncio
 import re
@@ -19,14 +19,14 @@ from models.errors import (
 )
 from models.payload.json_payload import from_decoding, to_json
 from service.inference.endpoint import Endpoint
-from service.inference.gateway import Desk
-from service.oip.payload import tensor_bodies
-from service.oip.request import tell
+from service.inference.gateway import InferenceGateway
+from service.oip.payload import tensor_payloads
+from service.oip.request import describe_faults
 from service.oip.statistics import statistics
 from service.rollout.admin_api import stored_versions
-from service.rollout.rollout import Versions
+from service.rollout.rollout import Rollout
 from service.telemetry.build_info import VERSION
-from service.telemetry.exposition import Page
+from service.telemetry.exposition import MetricsPage
 
 NAME = "lectern"
 PLATFORM = "onnx_onnxv1"
@@ -53,13 +53,13 @@ class LoadParameters(msgspec.Struct, frozen=True):
     config: Any = None
 
 
-class Load(msgspec.Struct, frozen=True):
+class LoadRequest(msgspec.Struct, frozen=True):
     """The body of ``load``."""
 
     parameters: LoadParameters = LoadParameters()
 
 
-class Look(msgspec.Struct, frozen=True):
+class RepositoryQuery(msgspec.Struct, frozen=True):
     """The body of ``index``."""
 
     ready: bool = False
@@ -75,7 +75,7 @@ def check_version(endpoint: Endpoint, version: str | None) -> None:
         raise UnknownVersion(f"version {endpoint.manifest.version} of {endpoint.name} is served, and no other")
 
 
-class Pages:
+class MetadataApi:
     """Everything below ``/v2`` but predictions.
 
     Args:
@@ -84,7 +84,7 @@ class Pages:
         metrics: Of all processes; ``None`` for this one's.
     """
 
-    def __init__(self, desk: Desk, versions: Versions | None, metrics: Page | None) -> None:
+    def __init__(self, desk: InferenceGateway, versions: Rollout | None, metrics: MetricsPage | None) -> None:
         self._desk, self._versions, self._metrics = desk, versions, metrics
 
     async def answer(self, method: str, path: str, body: bytes) -> bytes:
@@ -96,12 +96,12 @@ class Pages:
         try:
             return await self._answer(method, path, body)
         except InvalidRequest as error:
-            raise MalformedRequest("; ".join(tell(error))) from error
+            raise MalformedRequest("; ".join(describe_faults(error))) from error
 
     async def _answer(self, method: str, path: str, body: bytes) -> bytes:
         if path == "/v2/repository/index":
             _allow(method, "POST")
-            return to_json(await self._index(_read(body, Look)))
+            return to_json(await self._index(_read(body, RepositoryQuery)))
         match = REPOSITORY_ROUTE.fullmatch(path)
         if match is not None and self._versions is not None:
             _allow(method, "POST")
@@ -148,7 +148,7 @@ class Pages:
     def _statistics(self, endpoints: list[Endpoint]) -> dict[str, Any]:
         return statistics([endpoint.manifest for endpoint in endpoints], self._metrics)
 
-    async def _index(self, look: Look) -> list[dict[str, str]]:
+    async def _index(self, look: RepositoryQuery) -> list[dict[str, str]]:
         """The models that serve, and where an operator asks, those of the store that could."""
         live = {(name, endpoint.manifest.version): endpoint for name, endpoint in self._desk.endpoints.items()}
         found = [{"name": name, "version": version, "state": READY, "reason": ""} for name, version in live]
@@ -164,14 +164,14 @@ class Pages:
             ]
         return found
 
-    async def _change(self, versions: Versions, name: str, verb: str, body: bytes) -> None:
+    async def _change(self, versions: Rollout, name: str, verb: str, body: bytes) -> None:
         if name not in self._desk.endpoints and name not in versions.unloaded:
             raise UnknownModel("no such model")
         if verb == "unload":
             if name in self._desk.endpoints:
                 await versions.unload(name)
             return
-        asked = _read(body, Load).parameters
+        asked = _read(body, LoadRequest).parameters
         if asked.config is not None:
             reason = "a model's configuration is in its artifact; send parameters.version to choose one"
             raise InvalidRequest(reason, [Fault(("parameters", "config"), reason)])
@@ -183,7 +183,7 @@ class Pages:
 
 def metadata(endpoint: Endpoint) -> dict[str, Any]:
     """A model's tensors; ``alternatives`` are what it takes and gives beside those that are listed."""
-    signature = tensor_bodies(endpoint).signature
+    signature = tensor_payloads(endpoint).signature
     return {
         "name": endpoint.name,
         "versions": [endpoint.manifest.version],
@@ -199,7 +199,7 @@ def metadata(endpoint: Endpoint) -> dict[str, Any]:
 
 def config(endpoint: Endpoint, max_instances: int) -> dict[str, Any]:
     """A model's configuration, as Triton's clients read it."""
-    signature, manifest = tensor_bodies(endpoint).signature, endpoint.manifest
+    signature, manifest = tensor_payloads(endpoint).signature, endpoint.manifest
     is_batched = signature.is_batched
     told: dict[str, Any] = {
         "name": endpoint.name,

@@ -18,13 +18,13 @@ from models.tensors import join
 from service.inference.endpoint import Endpoint
 from service.oip.datatypes import read_binary, read_json, write_strings, wrong
 from service.oip.request_json import split
-from service.oip.request_plan import Plan, Planner, Source, Wanted
+from service.oip.request_plan import Planner, RequestPlan, TensorSource, WantedOutput
 from service.oip.tensor_signature import ANY, INSTANCE, PREDICTION, Port, Signature
 
 Values = Array | list[bytes]
 
 
-class Asked(NamedTuple):
+class TensorQuestion(NamedTuple):
     """What a request asks, with its data.
 
     Attributes:
@@ -33,21 +33,21 @@ class Asked(NamedTuple):
         are_samples: Which of both.
     """
 
-    plan: Plan
+    plan: RequestPlan
     question: Question
     are_samples: bool
 
 
-def tensor_bodies(endpoint: Endpoint) -> "TensorBodies":
+def tensor_payloads(endpoint: Endpoint) -> "TensorPayloads":
     """What reads and writes an endpoint's inference requests, made when it is first wanted."""
     bodies = _BODIES.get(endpoint)
     if bodies is None:
-        limit = endpoint.bodies.max_instances
-        bodies = _BODIES[endpoint] = TensorBodies(endpoint.predictor, endpoint.manifest, max_instances=limit)
+        limit = endpoint.payloads.max_instances
+        bodies = _BODIES[endpoint] = TensorPayloads(endpoint.predictor, endpoint.manifest, max_instances=limit)
     return bodies
 
 
-class TensorBodies:
+class TensorPayloads:
     """Reads the inference requests of one model and writes its answers."""
 
     def __init__(self, predictor: Predictor, manifest: Manifest, *, max_instances: int) -> None:
@@ -59,7 +59,7 @@ class TensorBodies:
         self._head = {"model_name": manifest.model, "model_version": manifest.version}
         self._parameters = {"digest": manifest.digest}
 
-    def read(self, body: bytes, head_length: int | None) -> Asked:
+    def read(self, body: bytes, head_length: int | None) -> TensorQuestion:
         """What a body asks; samples are checked, instances not yet beyond their types.
 
         Args:
@@ -83,9 +83,12 @@ class TensorBodies:
             raise MalformedRequest(f"the inputs have {start} bytes in the binary part, which has {len(rest)}")
         return self._asked(plan._replace(sources=()), values)  # whose data would wait for the answer, too
 
-    def _read_raw(self, body: bytes) -> Asked:
+    def _read_raw(self, body: bytes) -> TensorQuestion:
         """A body that is the bytes of the model's one input: one instance of it."""
-        tensors, plan = self.signature.tensors, Plan((), tuple(Wanted(port, True) for port in self.signature.outputs))
+        tensors, plan = (
+            self.signature.tensors,
+            RequestPlan((), tuple(WantedOutput(port, True) for port in self.signature.outputs)),
+        )
         if len(tensors) != 1:
             port = next(iter(self.signature.payloads.values()))
             return self._asked(plan, {port.name: [body]})
@@ -97,12 +100,12 @@ class TensorBodies:
         assert isinstance(found, np.ndarray)  # a session takes no strings
         return self._asked(plan, {port.name: found.reshape(shape)})
 
-    def _asked(self, plan: Plan, values: dict[str, Values]) -> Asked:
+    def _asked(self, plan: RequestPlan, values: dict[str, Values]) -> TensorQuestion:
         (name, first), *_ = values.items()
         if isinstance(first, list):
             self._check_number(len(first), name)
             instances = [self._instance(name, place, content) for place, content in enumerate(first)]
-            return Asked(plan, Question(instances, plan.explain), False)
+            return TensorQuestion(plan, Question(instances, plan.explain), False)
         assert self._card.tensors is not None  # or no port would have had a name like that
         if self.signature.is_batched:
             self._check_number(len(first), name)
@@ -112,7 +115,7 @@ class TensorBodies:
         except InvalidRequest as error:
             raise InvalidRequest(str(error), [fault.inside("inputs") for fault in error.faults]) from None
         self._check_number(len(samples), name)
-        return Asked(plan, Question(samples, plan.explain), True)
+        return TensorQuestion(plan, Question(samples, plan.explain), True)
 
     def _check_number(self, found: int, name: str) -> None:
         if not 0 < found <= self._max_instances:
@@ -135,7 +138,7 @@ class TensorBodies:
             raise _inside(from_decoding(error), name, place) from error
 
     def write(
-        self, plan: Plan, predictions: Sequence[Prediction], parts: Sequence[Mapping[str, Array]]
+        self, plan: RequestPlan, predictions: Sequence[Prediction], parts: Sequence[Mapping[str, Array]]
     ) -> tuple[int | None, bytes]:
         """The answer, and how many bytes of it are JSON; ``None`` for all.
 
@@ -170,7 +173,7 @@ class TensorBodies:
         return _likeliest(values, classes, self.signature.classes) if classes else (values.shape, values)
 
 
-def _read(source: Source, content: memoryview) -> Values:
+def _read(source: TensorSource, content: memoryview) -> Values:
     """One input's values, in its shape."""
     port, shape, elements, size, data = source
     if size is None:
@@ -206,4 +209,4 @@ def _inside(error: HttpError, name: str, place: int) -> HttpError:
     return InvalidRequest(str(error), [fault.inside("inputs", name, place) for fault in error.faults])
 
 
-_BODIES: WeakKeyDictionary[Endpoint, TensorBodies] = WeakKeyDictionary()
+_BODIES: WeakKeyDictionary[Endpoint, TensorPayloads] = WeakKeyDictionary()

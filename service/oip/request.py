@@ -1,18 +1,19 @@
-"""One inference request: an exchange in the protocol's own words."""
+"""Read and answer one inference request of the Open Inference Protocol."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import orjson
 
-from models.card import Prediction
+from models.card import Array, Prediction
 from models.errors import Fault, HttpError, InvalidRequest, MalformedRequest
+from models.payload.json_payload import Question
 from service.inference.endpoint import Endpoint
-from service.inference.request import AwaitedExchange, Exchange
-from service.messages.headers import MAX_DIGITS, SPACES, Admission, Header, admit
+from service.inference.json_codec import JsonCodec
+from service.inference.request import InferenceRequest
+from service.messages.headers import MAX_DIGITS, SPACES, Header, RequestHead, parse_request_headers
 from service.messages.problem import problem
-from service.messages.response import Reply, reply
-from service.oip.payload import Asked, TensorBodies, tensor_bodies
+from service.messages.response import Response, make_response
+from service.oip.payload import TensorPayloads, TensorQuestion, tensor_payloads
 from service.settings import Settings
 
 HEAD_LENGTH = b"inference-header-content-length"
@@ -22,92 +23,115 @@ OCTETS = b"application/octet-stream"
 MEDIA_TYPES = ("application/json", "application/octet-stream", "")
 
 
-class TensorExchange(Exchange):
-    """An inference request, from its first header to its one answer.
+class TensorCodec(JsonCodec):
+    """A ``PayloadCodec`` of one inference request.
 
     Attributes:
-        asked: What its body asks.
+        question: What its body asks.
         answer_head_length: Bytes of the answer's JSON part, if there is another.
     """
 
-    takes_tensors = True
-    asked: Asked
-    answer_head_length: int | None = None
+    wants_outputs = True
+    question: TensorQuestion
+
+    def __init__(self, payloads: TensorPayloads, head_length: int | None) -> None:
+        self._payloads, self._head_length = payloads, head_length
+        self._outputs: list[Mapping[str, Array]] = []
+        self.answer_head_length: int | None = None
+
+    def take_outputs(self, index: int, outputs: Mapping[str, Array]) -> None:
+        """Keep the part of the outputs that belongs to one instance."""
+        self._outputs[index] = outputs
+
+    def read(self, request: InferenceRequest, body: bytes, media_type: str) -> Question:
+        """Decode a body; raises as ``TensorPayloads.read``."""
+        self.question = self._payloads.read(body, self._head_length)
+        if self.question.plan.timeout_seconds:
+            request.deadline = min(request.deadline, request.times.started + self.question.plan.timeout_seconds)
+        return self.question.question
+
+    def holds_file(self, request: InferenceRequest, question: Question) -> bool:
+        """Return whether there is a file to decode; samples hold none."""
+        return not self.question.are_samples and super().holds_file(request, question)
+
+    def encode(self, request: InferenceRequest, question: Question) -> None:
+        """Make the request's samples, where it does not bring them; raises as ``JsonCodec.encode``."""
+        self._outputs = [{} for _ in question.instances]
+        if self.question.are_samples:
+            self._take_samples(request, question)
+        else:
+            super().encode(request, question)
+
+    def encode_stepwise(self, request: InferenceRequest, question: Question) -> Iterator[None]:
+        """Do what ``encode`` does, an instance a step; samples take none."""
+        self._outputs = [{} for _ in question.instances]
+        if not self.question.are_samples:
+            return super().encode_stepwise(request, question)
+        self._take_samples(request, question)
+        return iter(())
 
     @staticmethod
-    def admit(endpoint: Endpoint, headers: list[Header], found: dict[bytes, bytes], settings: Settings) -> Admission:
-        """Check the request's headers.
+    def _take_samples(request: InferenceRequest, question: Question) -> None:
+        if question.explain:
+            request.endpoint.predictor.bound_explanation(question.instances)
+        request.accept(question)
+        request.samples = list(question.instances)
+
+    def write(self, request: InferenceRequest, predictions: list[Prediction]) -> bytes:
+        """Write the body of the answer."""
+        self.answer_head_length, content = self._payloads.write(self.question.plan, predictions, self._outputs)
+        return content
+
+
+class OipProtocol:
+    """How predictions are asked for and answered below ``/v2``."""
+
+    @staticmethod
+    def parse_headers(
+        endpoint: Endpoint, headers: list[Header], found: dict[bytes, bytes], settings: Settings
+    ) -> RequestHead:
+        """Check a request's headers.
 
         Raises:
             MalformedRequest: If the length of the JSON part is no number, or given twice.
-            HttpError: As ``admission.admit``.
+            HttpError: As ``parse_request_headers``.
         """
-        admission = admit(headers, found, MEDIA_TYPES, settings)
+        head = parse_request_headers(headers, found, MEDIA_TYPES, settings)
         value = found.get(HEAD_LENGTH)
         if value is None:
-            return admission
+            return head
         if len(found) < len(headers) and sum(name == HEAD_LENGTH for name, _ in headers) > 1:
             raise MalformedRequest(NO_LENGTH)
-        return Admission(admission.media_type, admission.length, admission.timeout_seconds, _head_length(value))
+        return head._replace(head_length=_head_length(value))
 
-    def read(self, body: bytes, media_type: str) -> Any:
-        """What the body asks; raises as ``TensorBodies.read``."""
-        self.asked = asked = self._bodies.read(body, self.head_length)
-        if asked.plan.timeout_seconds:
-            self.deadline = min(self.deadline, self.started + asked.plan.timeout_seconds)
-        return asked.question
+    @staticmethod
+    def codec(endpoint: Endpoint, head: RequestHead) -> TensorCodec:
+        """Return what reads the request's body and writes its answer's."""
+        return TensorCodec(tensor_payloads(endpoint), head.head_length)
 
-    def holds_file(self, question: Any) -> bool:
-        """Whether there is a file to decode; samples hold none."""
-        return not self.asked.are_samples and super().holds_file(question)
-
-    def encode(self, question: Any) -> None:
-        """Make its samples, where it does not bring them; raises as ``Exchange.encode``."""
-        if self.asked.are_samples:
-            self._take_samples(question)
-        else:
-            super().encode(question)
-
-    def encode_stepwise(self, question: Any) -> Iterator[None]:
-        """Do what ``encode`` does, an instance a step; samples take none."""
-        if not self.asked.are_samples:
-            return super().encode_stepwise(question)
-        self._take_samples(question)
-        return iter(())
-
-    def _take_samples(self, question: Any) -> None:
-        if question.explain:
-            self.endpoint.predictor.bound_explanation(question.instances)
-        self.accept(question)
-        self.samples = question.instances
-
-    def accept(self, question: Any) -> None:
-        """Make room for the tensors as well."""
-        super().accept(question)
-        self.tensors = [{} for _ in question.instances]
-
-    def write(self, predictions: list[Prediction]) -> bytes:
-        """The body of the answer."""
-        self.answer_head_length, content = self._bodies.write(self.asked.plan, predictions, self.tensors)
-        return content
-
-    def respond(self, answer: bytes | HttpError) -> Reply:
-        """The whole answer around a body, or an error."""
+    @staticmethod
+    def response(request: InferenceRequest, answer: bytes | HttpError) -> Response:
+        """Return the whole answer around a body, or an error."""
         if isinstance(answer, HttpError):
-            return refusal(answer, self.request_id)
-        if self.answer_head_length is None:
-            return reply(answer, self.request_id, digest=self.endpoint.digest)
-        whole = reply(answer, self.request_id, OCTETS, self.endpoint.digest)
-        whole.headers.append((HEAD_LENGTH, b"%d" % self.answer_head_length))
+            return refusal(answer, request.times.request_id)
+        request_id, digest = request.times.request_id, request.endpoint.digest
+        assert isinstance(request.codec, TensorCodec)  # as ``codec`` made it
+        head_length = request.codec.answer_head_length
+        if head_length is None:
+            return make_response(answer, request_id, digest=digest)
+        whole = make_response(answer, request_id, OCTETS, digest)
+        whole.headers.append((HEAD_LENGTH, b"%d" % head_length))
         return whole
 
-    @property
-    def _bodies(self) -> TensorBodies:
-        return tensor_bodies(self.endpoint)
+    @classmethod
+    def to_bytes(cls, request: InferenceRequest, answer: bytes, more: tuple[tuple[bytes, bytes], ...]) -> bytes:
+        """Return the answer as it is sent, with the server's own headers."""
+        return cls.response(request, answer).to_bytes([*more])
 
-
-class AwaitedTensorExchange(TensorExchange, AwaitedExchange):
-    """One whose answer somebody awaits."""
+    @staticmethod
+    def refusal(error: HttpError, request_id: bytes) -> Response:
+        """Return the answer to a request of which nothing was begun."""
+        return refusal(error, request_id)
 
 
 def _head_length(value: bytes) -> int:
@@ -117,17 +141,17 @@ def _head_length(value: bytes) -> int:
     return int(value)
 
 
-def refusal(error: HttpError, request_id: bytes) -> Reply:
+def refusal(error: HttpError, request_id: bytes) -> Response:
     """An error as the protocol has it: ``error`` says where and why as well, and nothing but 400 blames a value."""
-    whole = reply(error, request_id)
+    whole = make_response(error, request_id)
     if not isinstance(error, InvalidRequest):
         return whole
     body = orjson.loads(problem(error, request_id.decode()))
-    body |= {"status": 400, "error": "; ".join(tell(error))}
+    body |= {"status": 400, "error": "; ".join(describe_faults(error))}
     return whole._replace(status=400, body=orjson.dumps(body))
 
 
-def tell(error: InvalidRequest) -> list[str]:
+def describe_faults(error: InvalidRequest) -> list[str]:
     """What is wrong and where, a sentence each."""
     return [_place(fault) + fault.reason for fault in error.faults] or [str(error)]
 

@@ -24,7 +24,7 @@ class InputParameters(Struct, frozen=True):
     binary_data_size: Size | UnsetType = UNSET
 
 
-class Input(Struct, frozen=True):
+class RequestInput(Struct, frozen=True):
     """One input tensor; its data stands here or in the binary part."""
 
     name: Name
@@ -47,7 +47,7 @@ class OutputParameters(Struct, frozen=True):
     classification: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
 
 
-class Output(Struct, frozen=True):
+class RequestedOutput(Struct, frozen=True):
     """One output that is wanted."""
 
     name: Name
@@ -63,11 +63,11 @@ class Parameters(Struct, frozen=True):
     explain: bool = False
 
 
-class Head(Struct, frozen=True):
+class RequestJson(Struct, frozen=True):
     """The JSON part of a request."""
 
-    inputs: Annotated[list[Input], Meta(min_length=1, max_length=MAX_TENSORS)]
-    outputs: Annotated[list[Output], Meta(max_length=MAX_TENSORS)] = []
+    inputs: Annotated[list[RequestInput], Meta(min_length=1, max_length=MAX_TENSORS)]
+    outputs: Annotated[list[RequestedOutput], Meta(max_length=MAX_TENSORS)] = []
     id: Annotated[str, Meta(max_length=MAX_ID)] = ""
     parameters: Parameters | UnsetType = UNSET
 
@@ -80,7 +80,7 @@ class Head(Struct, frozen=True):
 USUAL = Parameters()
 # Samples are parts of the binary part, and would keep the JSON part in memory until they are answered.
 LONG_HEAD_BYTES = 64 * 1024
-_decoder = msgspec.json.Decoder(Head)
+_decoder = msgspec.json.Decoder(RequestJson)
 
 
 def split(body: bytes, head_length: int | None) -> tuple[bytes, memoryview]:
@@ -100,7 +100,7 @@ def split(body: bytes, head_length: int | None) -> tuple[bytes, memoryview]:
     return body[:head_length], memoryview(body)[head_length:]
 
 
-def read_head(content: bytes) -> Head:
+def read_head(content: bytes) -> RequestJson:
     """The JSON part, typed.
 
     Raises:
@@ -117,7 +117,7 @@ def read_head(content: bytes) -> Head:
     return head
 
 
-def _may_repeat(content: bytes, head: Head) -> bool:
+def _may_repeat(content: bytes, head: RequestJson) -> bool:
     """Whether a key could be given twice: it is there more often than the document that was read has it.
 
     Nearly always this is settled by counting, in 2 µs; reading the document again takes ten times as long.

@@ -1,4 +1,4 @@
-"""What the JSON part of a request asks of a model: checked against its tensors, before any data is looked at."""
+"""Check the JSON part of a request against a model's tensors, before any data is looked at."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from models.errors import Fault, InvalidRequest
 from models.runtime.predictor import MUTE
 from service.oip.datatypes import wrong
-from service.oip.request_json import Head, Input, Output, read_head
+from service.oip.request_json import RequestedOutput, RequestInput, RequestJson, read_head
 from service.oip.tensor_signature import ANY, Port, Signature, is_strings
 
 # Clients say the same again and again: what was found of a short head is remembered, which saves 20 µs a request.
@@ -18,7 +18,7 @@ REMEMBERED_BYTES = 1024
 REMEMBERED = 256
 
 
-class Source(NamedTuple):
+class TensorSource(NamedTuple):
     """Where one input's data is.
 
     Attributes:
@@ -36,7 +36,7 @@ class Source(NamedTuple):
     data: Any
 
 
-class Wanted(NamedTuple):
+class WantedOutput(NamedTuple):
     """One output that is wanted.
 
     Attributes:
@@ -50,7 +50,7 @@ class Wanted(NamedTuple):
     classes: int = 0
 
 
-class Plan(NamedTuple):
+class RequestPlan(NamedTuple):
     """What a request asks.
 
     Attributes:
@@ -61,8 +61,8 @@ class Plan(NamedTuple):
         timeout_seconds: How long an answer is of use; 0 if that is not said.
     """
 
-    sources: tuple[Source, ...]
-    wanted: tuple[Wanted, ...]
+    sources: tuple[TensorSource, ...]
+    wanted: tuple[WantedOutput, ...]
     explain: bool = False
     identity: str = ""
     timeout_seconds: float = 0.0
@@ -75,12 +75,12 @@ class Planner:
         self._make = partial(make_plan, signature)
         self._remember = lru_cache(maxsize=REMEMBERED)(self._make)
 
-    def plan(self, content: bytes) -> Plan:
+    def plan(self, content: bytes) -> RequestPlan:
         """What the JSON part of a request asks; raises as ``make_plan``."""
         return self._remember(content) if len(content) <= REMEMBERED_BYTES else self._make(content)
 
 
-def make_plan(signature: Signature, content: bytes) -> Plan:
+def make_plan(signature: Signature, content: bytes) -> RequestPlan:
     """What the JSON part of a request asks.
 
     Raises:
@@ -95,7 +95,7 @@ def make_plan(signature: Signature, content: bytes) -> Plan:
     explain = head.asked.explain or any(part.port in signature.attention for part in wanted)
     if explain and not signature.attention:
         raise InvalidRequest("a value makes no sense", [Fault(("parameters", "explain"), MUTE)])
-    return Plan(sources, wanted, explain, head.id, head.asked.timeout / 1e6)
+    return RequestPlan(sources, wanted, explain, head.id, head.asked.timeout / 1e6)
 
 
 def _ports(signature: Signature, names: Sequence[str]) -> dict[str, Port]:
@@ -109,7 +109,7 @@ def _ports(signature: Signature, names: Sequence[str]) -> dict[str, Port]:
     raise InvalidRequest("a value makes no sense", [Fault(("inputs",), f"expected {expected}, each once")])
 
 
-def _source(part: Input, port: Port) -> Source:
+def _source(part: RequestInput, port: Port) -> TensorSource:
     if part.datatype != port.datatype.name:
         raise wrong(part.name, f"expected datatype {port.datatype.name}")
     if (part.binary_size is None) == (part.data is UNSET):
@@ -123,10 +123,10 @@ def _source(part: Input, port: Port) -> Source:
         )
     if not is_right:
         raise wrong(part.name, f"expected shape {list(port.shape)}, found {shape}")
-    return Source(port, tuple(shape), math.prod(shape), part.binary_size, part.data)
+    return TensorSource(port, tuple(shape), math.prod(shape), part.binary_size, part.data)
 
 
-def _check_common_axes(sources: Sequence[Source]) -> None:
+def _check_common_axes(sources: Sequence[TensorSource]) -> None:
     """Tensors that have an axis in common have it with one length."""
     lengths: dict[str, int] = {}
     for source in sources:
@@ -138,11 +138,11 @@ def _check_common_axes(sources: Sequence[Source]) -> None:
                 raise wrong(source.port.name, expected)
 
 
-def _wanted(signature: Signature, head: Head) -> tuple[Wanted, ...]:
+def _wanted(signature: Signature, head: RequestJson) -> tuple[WantedOutput, ...]:
     is_binary, known = head.asked.binary_data_output, signature.by_name
     if not head.outputs:
         more = signature.attention if head.asked.explain else ()
-        return tuple(Wanted(port, is_binary) for port in (*signature.outputs, *more))
+        return tuple(WantedOutput(port, is_binary) for port in (*signature.outputs, *more))
     names = [output.name for output in head.outputs]
     for place, name in enumerate(names):
         if name not in known or names.index(name) != place:
@@ -151,11 +151,11 @@ def _wanted(signature: Signature, head: Head) -> tuple[Wanted, ...]:
     return tuple(_want(signature, output, is_binary) for output in head.outputs)
 
 
-def _want(signature: Signature, output: Output, is_binary: bool) -> Wanted:
+def _want(signature: Signature, output: RequestedOutput, is_binary: bool) -> WantedOutput:
     port = signature.by_name[output.name]
     if isinstance(output.parameters, UnsetType):
-        return Wanted(port, is_binary)
+        return WantedOutput(port, is_binary)
     own, classes = output.parameters.binary_data, output.parameters.classification
     if classes and not (port.name == "scores" and signature.classes):
         raise InvalidRequest("a value makes no sense", [Fault(("outputs", port.name), "it has no classes")])
-    return Wanted(port, is_binary if isinstance(own, UnsetType) else own, min(classes, len(signature.classes)))
+    return WantedOutput(port, is_binary if isinstance(own, UnsetType) else own, min(classes, len(signature.classes)))

@@ -6,14 +6,14 @@ from typing import Any
 from prometheus_client import REGISTRY
 
 from models.artifact.manifest import Manifest
-from service.telemetry.exposition import Page
+from service.telemetry.exposition import MetricsPage
 
 SECOND = 1_000_000_000
 _STAGES = {"queue": "queue", "compute_input": "encode", "compute_infer": "infer", "compute_output": "decode"}
 Totals = dict[tuple[str, str], float]
 
 
-def statistics(manifests: Iterable[Manifest], metrics: Page | None) -> dict[str, Any]:
+def statistics(manifests: Iterable[Manifest], metrics: MetricsPage | None) -> dict[str, Any]:
     """Models' statistics: cumulative, over all versions, of all processes where they share metrics.
 
     Metrics count requests by how they ended and do not time those that failed, so these have no ``ns``. Sizes of
@@ -53,7 +53,7 @@ def _time(totals: Totals, name: str, label: str) -> dict[str, int]:
 
 
 def _own() -> dict[str, Totals]:
-    """What ``Page.totals`` says, of this process alone."""
+    """What ``MetricsPage.totals`` says, of this process alone."""
     found: dict[str, Totals] = {}
     for metric in REGISTRY.collect():
         for sample in metric.samples:

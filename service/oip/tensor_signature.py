@@ -1,4 +1,4 @@
-"""Which tensors a model takes and gives, as the protocol names them."""
+"""List the tensors a model takes and gives, as the protocol names them."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What an operator may ask: which versions are there, bring one live, bring the last one back."""
+"""Answer an operator: list versions, activate one, roll back to the last one."""
 
 import asyncio
 import re
@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from models.errors import MethodNotAllowed
 from models.payload.json_payload import from_decoding, to_json
-from service.rollout.rollout import Versions, overview
+from service.rollout.rollout import Rollout, overview
 
 ROUTE = re.compile(r"/v1/admin/models(?:/([a-z][a-z0-9-]{0,39})/(activate|rollback))?")
 
@@ -25,7 +25,7 @@ class Activation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 1.0
 
 
-async def administer(versions: Versions, method: str, route: "re.Match[str]", body: bytes) -> bytes:
+async def administer(versions: Rollout, method: str, route: "re.Match[str]", body: bytes) -> bytes:
     """The JSON answer to one request whose caller may make it.
 
     Args:

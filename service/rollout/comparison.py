@@ -1,4 +1,4 @@
-"""What a new version of a model answers where the old one has answered."""
+"""Compare a new version's answers with the old one's on recent requests."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ RANDOM = 16
 SEED = 0
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+class VersionComparison(msgspec.Struct, frozen=True, kw_only=True):
     """Two versions of a model on the same instances.
 
     Attributes:
@@ -28,7 +28,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     largest_difference: float
 
 
-def compare(old: Predictor, new: Predictor, instances: Sequence[Any]) -> Comparison:
+def compare(old: Predictor, new: Predictor, instances: Sequence[Any]) -> VersionComparison:
     """Ask both versions, one instance at a time.
 
     Args:
@@ -52,7 +52,7 @@ def compare(old: Predictor, new: Predictor, instances: Sequence[Any]) -> Compari
             raise ActivationRefused("the new version fails where the old one answers", faults) from error
         is_changed, difference = differ(old.predict([instance])[0], answer)
         changed, largest = changed + is_changed, max(largest, difference)
-    return Comparison(compared=len(tried), changed=changed, largest_difference=largest)
+    return VersionComparison(compared=len(tried), changed=changed, largest_difference=largest)
 
 
 def differ(old: Any, new: Any) -> tuple[bool, float]:
@@ -72,7 +72,7 @@ def _is_numeric(value: Any) -> bool:
     return isinstance(value, float | np.floating) or (isinstance(value, np.ndarray) and value.dtype.kind == "f")
 
 
-def judge(comparison: Comparison, most_changed: float) -> None:
+def check_change_rate(comparison: VersionComparison, most_changed: float) -> None:
     """Refuse a version that says something else too often.
 
     Args:

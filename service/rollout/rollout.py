@@ -15,10 +15,10 @@ import msgspec
 from models.artifact.manifest import Manifest
 from models.errors import ActivationRefused, ArtifactError, ArtifactMissing, Fault, UnknownVersion
 from service.inference.endpoint import Endpoint
-from service.inference.gateway import Desk
-from service.rollout.comparison import Comparison, compare, judge
-from service.runners.backends import Place
-from service.store.active_versions import Live, path, read_live, write_live
+from service.inference.gateway import InferenceGateway
+from service.rollout.comparison import VersionComparison, check_change_rate, compare
+from service.runners.backends import Backend
+from service.store.active_versions import ActiveVersion, path, read_active, write_active
 from service.store.catalog import find_version, installed_at
 from service.telemetry.state_metrics import (
     ACTIVATED,
@@ -48,10 +48,10 @@ class Activated(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     digest: str
     previous: str
-    comparison: Comparison | None = None
+    comparison: VersionComparison | None = None
 
 
-class Versions:
+class Rollout:
     """The live versions of this process's models.
 
     Attributes:
@@ -61,7 +61,7 @@ class Versions:
         unloaded: Models that were taken out of service, by what they served last.
     """
 
-    def __init__(self, desk: Desk, places: Mapping[str, Place], pinned: frozenset[str]) -> None:
+    def __init__(self, desk: InferenceGateway, places: Mapping[str, Backend], pinned: frozenset[str]) -> None:
         self.desk, self.places, self.pinned = desk, places, pinned
         self.unloaded: dict[str, Manifest] = {}
         self._lock = asyncio.Lock()
@@ -83,11 +83,11 @@ class Versions:
         async with self._lock:
             old = self._changeable(name)
             if old.manifest.version == version:
-                return _activated(old, read_live().get(name, Live(version, version)).previous)
+                return _activated(old, read_active().get(name, ActiveVersion(version, version)).previous)
             with _counted(name, ACTIVATED):
                 new = await self._bring(old.manifest, version)
                 comparison = await asyncio.to_thread(compare, old.predictor, new.predictor, [*old.recent])
-                judge(comparison, most_changed)
+                check_change_rate(comparison, most_changed)
                 self._switch(old, new)
             return _activated(new, old.manifest.version, comparison)
 
@@ -101,7 +101,7 @@ class Versions:
         """
         async with self._lock:
             old = self._changeable(name)
-            live = read_live().get(name)
+            live = read_active().get(name)
             if live is None:
                 raise UnknownVersion(f"no other version of {name} has been live")
             with _counted(name, ROLLED_BACK):
@@ -123,7 +123,7 @@ class Versions:
             with _counted(name, ACTIVATED):
                 before = self.unloaded[name]
                 new = await self._bring(before, version)
-                _write(name, Live(version, before.version))
+                _write(name, ActiveVersion(version, before.version))
                 self._return(new)
 
     async def unload(self, name: str) -> None:
@@ -136,8 +136,8 @@ class Versions:
         async with self._lock:
             old = self._changeable(name)
             version = old.manifest.version
-            live = read_live().get(name, Live(version, version))
-            _write(name, Live(version, live.previous, is_unloaded=True))
+            live = read_active().get(name, ActiveVersion(version, version))
+            _write(name, ActiveVersion(version, live.previous, is_unloaded=True))
             self._retire(old)
 
     async def follow(self) -> None:
@@ -159,11 +159,11 @@ class Versions:
             return
         self._seen = changed
         async with self._lock:
-            for name, live in read_live().items():
+            for name, live in read_active().items():
                 if name not in self.pinned:
                     await self._go_with(name, live)
 
-    async def _go_with(self, name: str, live: Live) -> None:
+    async def _go_with(self, name: str, live: ActiveVersion) -> None:
         old = self.desk.endpoints.get(name)
         if old is None:
             if name in self.unloaded and not live.is_unloaded:
@@ -185,7 +185,7 @@ class Versions:
             model = await asyncio.to_thread(find_version, tag)
             if (model.manifest.family, model.manifest.task) != (old.family, old.task):
                 raise ActivationRefused(f"{tag} is of another family or task")
-            return await self.places[old.model].bring(model)
+            return await self.places[old.model].load(model)
         except ArtifactMissing as error:
             raise UnknownVersion(f"{tag} is not in the model store") from error
         except ArtifactError as error:
@@ -195,7 +195,7 @@ class Versions:
 
     def _switch(self, old: Endpoint, new: Endpoint) -> None:
         """Write first: a worker that starts now, or dies in a moment, takes up the new version."""
-        _write(old.name, Live(new.manifest.version, old.manifest.version))
+        _write(old.name, ActiveVersion(new.manifest.version, old.manifest.version))
         self._replace(old, new)
 
     def _retire(self, old: Endpoint) -> None:
@@ -219,9 +219,9 @@ class Versions:
         logger.info("%s is live, %s; before it %s", new.manifest.tag, new.manifest.digest[:12], old.manifest.tag)
 
 
-def _write(name: str, live: Live) -> None:
+def _write(name: str, live: ActiveVersion) -> None:
     try:
-        write_live(read_live() | {name: live})
+        write_active(read_active() | {name: live})
     except OSError as error:
         raise ActivationRefused(f"the choice cannot be written down: {error.strerror}") from error
 
@@ -237,7 +237,7 @@ def _counted(model: str, outcome: str) -> Iterator[None]:
     count_activation(model, outcome)
 
 
-def _activated(endpoint: Endpoint, previous: str, comparison: Comparison | None = None) -> Activated:
+def _activated(endpoint: Endpoint, previous: str, comparison: VersionComparison | None = None) -> Activated:
     manifest = endpoint.manifest
     return Activated(
         model=manifest.model,
@@ -248,9 +248,9 @@ def _activated(endpoint: Endpoint, previous: str, comparison: Comparison | None 
     )
 
 
-def overview(desk: Desk, stored: Mapping[str, Any]) -> dict[str, Any]:
+def overview(desk: InferenceGateway, stored: Mapping[str, Any]) -> dict[str, Any]:
     """What serves, what served before it, and what the store has beside, by model."""
-    live = read_live()
+    live = read_active()
     return {
         "models": [
             {

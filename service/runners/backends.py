@@ -1,4 +1,4 @@
-"""Where a family's models compute, and how another version of one gets there."""
+"""Load models where they compute: in this process, or in the family's own."""
 
 import asyncio
 import logging
@@ -14,21 +14,21 @@ from models.payload.json_payload import JSON
 from models.runtime.predictor import Run
 from models.runtime.session import Session, open_artifact
 from service.inference.endpoint import Endpoint, make_endpoint
-from service.inference.scheduler import Lanes
-from service.runners.services import FamilyRunner, Opened, RemoteModel, open_warm
+from service.inference.scheduler import FairScheduler
+from service.runners.services import FamilyRunner, OpenedModel, RemoteModel, open_warm
 from service.settings import Settings
-from service.store.catalog import Served
+from service.store.catalog import ServedModel
 
 logger = logging.getLogger("lectern.places")
 
 
-class Place(Protocol):
+class Backend(Protocol):
     """Where the models of a family compute."""
 
-    def first(self, model: Served) -> Endpoint:
+    def load_initial(self, model: ServedModel) -> Endpoint:
         """The endpoint of a model that the runner opened at its start."""
 
-    async def bring(self, model: Served) -> Endpoint:
+    async def load(self, model: ServedModel) -> Endpoint:
         """The endpoint of another version, open and warm.
 
         Raises:
@@ -36,40 +36,57 @@ class Place(Protocol):
         """
 
 
-class EmbeddedPlace:
+class InProcessRunner:
+    """Runs feeds in this process: in a thread that leaves the event loop free, or at once."""
+
+    def __init__(self, pool: ThreadPoolExecutor, run: Run) -> None:
+        self._pool, self._run = pool, run
+
+    async def run(self, feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
+        """Outputs by name, computed in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, feeds, outputs)
+
+    async def run_now(self, feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
+        """Outputs by name, computed here."""
+        return self._run(feeds, outputs)
+
+
+class InProcessBackend:
     """In this process."""
 
-    def __init__(self, runner: FamilyRunner, pool: ThreadPoolExecutor, lanes: Lanes, settings: Settings) -> None:
-        self._runner, self._pool, self._lanes, self._settings = runner, pool, lanes, settings
+    def __init__(
+        self, runner: FamilyRunner, pool: ThreadPoolExecutor, scheduler: FairScheduler, settings: Settings
+    ) -> None:
+        self._runner, self._pool, self._scheduler, self._settings = runner, pool, scheduler, settings
 
-    def first(self, model: Served) -> Endpoint:
+    def load_initial(self, model: ServedModel) -> Endpoint:
         """The endpoint of a model that is open."""
         return self._make(self._runner.opened.pop(model.manifest.tag))
 
-    async def bring(self, model: Served) -> Endpoint:
+    async def load(self, model: ServedModel) -> Endpoint:
         """Open and warm it up in a thread."""
         return self._make(await asyncio.to_thread(open_warm, model, self._settings))
 
-    def _make(self, opened: Opened) -> Endpoint:
+    def _make(self, opened: OpenedModel) -> Endpoint:
         session, pace = opened
-        runner = EmbeddedRunner(self._pool, session.run)
-        endpoint = make_endpoint(session, session.provider, runner, self._lanes, self._settings, pace)
-        _leave(endpoint, self._lanes)
+        runner = InProcessRunner(self._pool, session.run)
+        endpoint = make_endpoint(session, session.provider, runner, self._scheduler, self._settings, pace)
+        _release(endpoint, self._scheduler)
         return endpoint
 
 
-class RemotePlace:
+class RemoteBackend:
     """In the family's own process; here is only what encodes and decodes."""
 
-    def __init__(self, runner: Any, lanes: Lanes, settings: Settings) -> None:
-        self._runner, self._lanes, self._settings = runner, lanes, settings
+    def __init__(self, runner: Any, scheduler: FairScheduler, settings: Settings) -> None:
+        self._runner, self._scheduler, self._settings = runner, scheduler, settings
         self._tasks = set[asyncio.Task[Any]]()
 
-    def first(self, model: Served) -> Endpoint:
+    def load_initial(self, model: ServedModel) -> Endpoint:
         """The endpoint of a model that the runner has; where it computes is not known yet."""
         return self._make(open_artifact(model.folder))
 
-    async def bring(self, model: Served) -> Endpoint:
+    async def load(self, model: ServedModel) -> Endpoint:
         """Let the runner open it."""
         session = await asyncio.to_thread(open_artifact, model.folder)
         tag = model.manifest.tag
@@ -84,8 +101,8 @@ class RemotePlace:
 
     def _make(self, session: Session) -> Endpoint:
         there = RemoteModel(self._runner, session.manifest.tag)
-        endpoint = make_endpoint(session, session.provider, there, self._lanes, self._settings)
-        _leave(endpoint, self._lanes)
+        endpoint = make_endpoint(session, session.provider, there, self._scheduler, self._settings)
+        _release(endpoint, self._scheduler)
         return endpoint
 
     def _begin_close(self, tag: str) -> None:
@@ -108,27 +125,12 @@ async def try_out(endpoint: Endpoint) -> None:
     """
     predictor = endpoint.predictor
     body = msgspec.json.encode({"instances": [predictor.card.example(predictor.assets)]})
-    samples = predictor.encode(endpoint.bodies.read(body, JSON).instances)
+    samples = predictor.encode(endpoint.payloads.read(body, JSON).instances)
     feeds = predictor.card.collate(samples)
     outputs = await endpoint.batcher.runner.run(feeds, predictor.wanted(explain=False))
     endpoint.write(predictor.decode(outputs, samples))
 
 
-def _leave(endpoint: Endpoint, lanes: Lanes) -> None:
-    """Give the endpoint's turn in the lanes up when its last request is answered and nobody holds it any more."""
-    weakref.finalize(endpoint, lanes.remove, endpoint.batcher).atexit = False
-
-
-class EmbeddedRunner:
-    """Runs feeds in this process: in a thread that leaves the event loop free, or at once."""
-
-    def __init__(self, pool: ThreadPoolExecutor, run: Run) -> None:
-        self._pool, self._run = pool, run
-
-    async def run(self, feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
-        """Outputs by name, computed in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, feeds, outputs)
-
-    async def run_now(self, feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
-        """Outputs by name, computed here."""
-        return self._run(feeds, outputs)
+def _release(endpoint: Endpoint, scheduler: FairScheduler) -> None:
+    """Give the endpoint's share up when its last request is answered and nobody holds it any more."""
+    weakref.finalize(endpoint, scheduler.remove, endpoint.share).atexit = False

@@ -16,12 +16,12 @@ from aiohttp import ClientConnectionError
 from models.card import Array, Family, Feeds
 from models.errors import ArtifactError, DeviceError, LecternError, RunnerFailed, SettingsError
 from models.runtime.device import CPU_PROVIDER, Device, has_cuda
-from models.runtime.predictor import Pace, open_predictor, warm_up
+from models.runtime.predictor import LatencyModel, open_predictor, warm_up
 from models.runtime.session import Session, open_artifact
 from service.process.process_metrics import count_devices
 from service.process.watchdog import beat
 from service.settings import Placement, Settings
-from service.store.catalog import Served, find_version
+from service.store.catalog import ServedModel, find_version
 from service.telemetry.state_metrics import count_mismatch
 
 COMMON: dict[str, Any] = {
@@ -34,14 +34,14 @@ COMMON: dict[str, Any] = {
 }
 
 
-class Opened(NamedTuple):
+class OpenedModel(NamedTuple):
     """A model that is open and warm, and how long its micro-batches take here, where that is known."""
 
     session: Session
-    pace: Pace | None
+    pace: LatencyModel | None
 
 
-def open_warm(model: Served, settings: Settings, number: int = 0) -> Opened:
+def open_warm(model: ServedModel, settings: Settings, number: int = 0) -> OpenedModel:
     """Open a model and run it once at every size.
 
     Args:
@@ -57,21 +57,21 @@ def open_warm(model: Served, settings: Settings, number: int = 0) -> Opened:
     device_id = 0 if device is Device.CPU else number % count_devices()
     session = open_artifact(model.folder, settings.compute_on(device, device_id))
     pace = warm_up(open_predictor(session))
-    return Opened(session, pace if session.provider == CPU_PROVIDER else None)  # a device computes while we wait
+    return OpenedModel(session, pace if session.provider == CPU_PROVIDER else None)  # a device computes while we wait
 
 
 class FamilyRunner:
     """Models of one family, open and warm, by tag."""
 
     family: ClassVar[str] = ""
-    served: ClassVar[tuple[Served, ...]] = ()
+    served: ClassVar[tuple[ServedModel, ...]] = ()
     settings: ClassVar[Settings]
     number: ClassVar[int] = 0
 
     def __init__(self) -> None:
         self.opened = {model.manifest.tag: self._open(model) for model in self.served}
 
-    def _open(self, model: Served) -> Opened:
+    def _open(self, model: ServedModel) -> OpenedModel:
         """One of the models that this process serves from its start."""
         try:
             return open_warm(model, self.settings, self.number)
@@ -131,7 +131,7 @@ class RemoteRunner(FamilyRunner):
 
 def runner_class(
     family: Family,
-    served: Sequence[Served],
+    served: Sequence[ServedModel],
     settings: Settings,
     base: type[FamilyRunner] = FamilyRunner,
     number: int = 0,
@@ -145,7 +145,7 @@ def runner_class(
     )
 
 
-def check_devices(settings: Settings, served: Iterable[Served]) -> None:
+def check_devices(settings: Settings, served: Iterable[ServedModel]) -> None:
     """Let a deployment pass whose devices are there, as far as that shows before a session is opened.
 
     Raises:
@@ -161,7 +161,7 @@ def check_devices(settings: Settings, served: Iterable[Served]) -> None:
         raise DeviceError(f"{wanted[0]}, but this machine shows no NVIDIA device; use cpu or auto")
 
 
-def remote_families(served: Sequence[Served], settings: Settings) -> list[str]:
+def remote_families(served: Sequence[ServedModel], settings: Settings) -> list[str]:
     """The families whose runners are processes of their own.
 
     Where nobody says otherwise these are the ones with a model on a GPU: what computes on the CPU by its certificate
@@ -186,7 +186,7 @@ def gpu_share(runners: int, devices: int) -> float:
 
 
 def runner_service(
-    family: Family, served: Sequence[Served], settings: Settings, remote: Sequence[str], devices: int
+    family: Family, served: Sequence[ServedModel], settings: Settings, remote: Sequence[str], devices: int
 ) -> Any:
     """The family's runner as a BentoML service of its own.
 

@@ -20,19 +20,19 @@ from models.errors import (
     NoSpace,
     TooManyErrors,
 )
-from service.scoring.execution.context import Terms
+from service.scoring.execution.context import RunPolicy
 from service.scoring.execution.destination import Out, is_same, open_output, work_folder
 from service.scoring.execution.disk import Disk
-from service.scoring.execution.interfaces import Assignment
+from service.scoring.execution.interfaces import Workload
 from service.scoring.execution.job import Job, of_disk
-from service.scoring.execution.ledger import Ledger
-from service.scoring.execution.output import Manifest
-from service.scoring.execution.progress import Bar, Lines, Quiet, Stop, Watch
+from service.scoring.execution.ledger import JobLedger
+from service.scoring.execution.output import OutputManifest
+from service.scoring.execution.progress import NoProgress, ProgressBar, ProgressLines, ProgressReporter, Stop
 from service.scoring.execution.resume_command import resuming
 from service.scoring.execution.workspace import Workspace
-from service.scoring.file_assignment import Asked, ask, ask_again
+from service.scoring.file_assignment import FileAssignment, ask, ask_again
 from service.scoring.options import FORMAT_OPTIONS, OUT, RUN_OPTIONS, SAID, WORK, WORKERS, having
-from service.scoring.spec import Options
+from service.scoring.spec import InputOptions
 from service.scoring.status import as_json, ask_status, estimate, verify
 from service.scoring.workers.engines import Engine, choose, default_workers
 
@@ -70,10 +70,12 @@ def main() -> None:
 @having(RUN_OPTIONS)
 def run(model: str, source: str, out: Out, **options: Any) -> None:
     """Score every row of IN with MODEL into OUT; goes on where an earlier run stopped."""
-    formats = {name: options.pop(name) for name in ("columns", *Options.__struct_fields__, *SAID) if name in options}
+    formats = {
+        name: options.pop(name) for name in ("columns", *InputOptions.__struct_fields__, *SAID) if name in options
+    }
     names = {name: options.pop(name) for name in ("input_format", "output_format")}
 
-    def find(_: Path) -> Asked:
+    def find(_: Path) -> FileAssignment:
         asked = ask(model, source, str(out), make_options(**formats), **names, most_rows=options["max_rows"])
         if is_same(out, asked.asked.source):
             raise JobError(f"{out} is the input itself; give the output another name")
@@ -96,7 +98,7 @@ def resume(out: Out, **options: Any) -> None:
 @click.option("--json", "is_json", is_flag=True, help="One JSON object.")
 def status(out: Out, work: Path | None, is_json: bool) -> None:
     """Say how far the job of OUT is, and who works on it."""
-    with failing(out, Quiet()):
+    with failing(out, NoProgress()):
         folder = work_folder(out, work, is_needed=False)
         found = ask_status(open_output(out, folder, Disk()), folder)
     if is_json:
@@ -117,7 +119,7 @@ def status(out: Out, work: Path | None, is_json: bool) -> None:
 @OUT
 def verify_output(out: Out) -> None:
     """Hash OUT, its input and its manifest anew, and say whether they are what they were; 1 if not."""
-    with failing(out, Quiet()):
+    with failing(out, NoProgress()):
         found = [*verify(open_output(out, work_folder(out, None, is_needed=False), Disk()))]
     for name, is_equal, digest in found:
         click.echo(f"{name}: {'equal' if is_equal else 'DIFFERS'}: {digest}")
@@ -134,24 +136,24 @@ def verify_output(out: Out) -> None:
 def plan(model: str, source: str, out: str, workers: int | None, **options: Any) -> None:
     """Say how many rows and parts IN has and about how long MODEL takes for them; writes nothing."""
     names = {name: options.pop(name) for name in ("input_format", "output_format")}
-    with failing(Path(out), Quiet()):
+    with failing(Path(out), NoProgress()):
         asked = ask(model, source, out, make_options(**options), **names)
         count = workers or default_workers()
         found = estimate(asked, count)
     click.echo(f"{found.rows:,} rows in {found.parts:,} parts; about {found.seconds:,.1f} s with {count} workers")
 
 
-def make_options(columns: tuple[str, ...], **options: Any) -> Options:
+def make_options(columns: tuple[str, ...], **options: Any) -> InputOptions:
     """The options that decide bytes."""
     pairs = [column.partition("=") for column in columns]
     if any(not (field and name) for field, _, name in pairs):
         raise click.BadParameter("expected FIELD=NAME", param_hint="--column")
     said = {name: options.pop(name) for name in SAID if name in options}
     series = {name: str(value) for name, value in said.items() if value}
-    return Options(columns={field: name for field, _, name in pairs}, series=series, **options)
+    return InputOptions(columns={field: name for field, _, name in pairs}, series=series, **options)
 
 
-def find_asked(out: Out, work: Path) -> Asked:
+def find_asked(out: Out, work: Path) -> FileAssignment:
     """What the unfinished job of an output was asked; the finished one's, if there is no other."""
     spec = find_spec(out, work)
     if spec is None:
@@ -163,7 +165,7 @@ def find_spec(out: Out, work: Path) -> bytes | None:
     """The spec of an output's unfinished job, or else of its finished one; ``None`` before there is one."""
     workspace = Workspace(work, Disk())
     if workspace.ledger.exists():
-        with Ledger(workspace.ledger, is_read_only=True) as ledger:
+        with JobLedger(workspace.ledger, is_read_only=True) as ledger:
             entry = ledger.read()
         if entry is not None:
             return entry.spec
@@ -173,7 +175,7 @@ def find_spec(out: Out, work: Path) -> bytes | None:
 
 def carry_out(
     out: Out,
-    find: Callable[[Path], Assignment],
+    find: Callable[[Path], Workload],
     *,
     workers: int | None,
     engine: str,
@@ -185,7 +187,7 @@ def carry_out(
     **terms: Any,
 ) -> None:
     """Run a job, held to these terms, to its end, and say how it ended."""
-    watch: Watch = Quiet() if quiet else Lines() if progress == "json" else Bar()
+    watch: ProgressReporter = NoProgress() if quiet else ProgressLines() if progress == "json" else ProgressBar()
     disk = Disk()
     with failing(out, watch, work), asked_to_stop() as stop:
         folder = work_folder(out, work).absolute()
@@ -196,7 +198,7 @@ def carry_out(
             output=open_output(out, folder, disk),
             workspace=Workspace(folder, disk),
             disk=disk,
-            terms=Terms(**terms),
+            terms=RunPolicy(**terms),
             watch=watch,
             stop=stop,
         )
@@ -206,9 +208,9 @@ def carry_out(
         sys.exit(ONLY_ERRORS)
 
 
-def say_done(out: Out, watch: Watch, manifest: Manifest, *, was_undone: bool) -> None:
+def say_done(out: Out, watch: ProgressReporter, manifest: OutputManifest, *, was_undone: bool) -> None:
     """That it is done, in the way that was wished."""
-    if isinstance(watch, Lines):
+    if isinstance(watch, ProgressLines):
         watch.say(
             "done",
             rows=manifest.rows,
@@ -219,7 +221,7 @@ def say_done(out: Out, watch: Watch, manifest: Manifest, *, was_undone: bool) ->
             sha256=manifest.sha256,
         )
         return
-    if isinstance(watch, Bar):
+    if isinstance(watch, ProgressBar):
         watch.close()
         had = "" if was_undone else "nothing to do, this job is done: "
         more = f", {manifest.passed_over:,} files passed over" if manifest.passed_over else ""
@@ -229,7 +231,7 @@ def say_done(out: Out, watch: Watch, manifest: Manifest, *, was_undone: bool) ->
         say_errors(watch)
 
 
-def say_errors(watch: Bar) -> None:
+def say_errors(watch: ProgressBar) -> None:
     """Why the first error rows are some."""
     for line in watch.first_errors:
         click.echo(line, err=True)
@@ -247,17 +249,17 @@ def how_to_go_on(out: Out, work: Path | None, *, is_bound: bool) -> str:
 
 
 @contextmanager
-def failing(out: Out, watch: Watch, work: Path | None = None) -> Iterator[None]:
+def failing(out: Out, watch: ProgressReporter, work: Path | None = None) -> Iterator[None]:
     """Errors end the process with their exit status, and one sentence."""
     try:
         yield
     except (LecternError, OSError, KeyboardInterrupt, MemoryError) as found:
         error = _as_ours(found)
         is_paused = isinstance(error, Interrupted | NoSpace)
-        if isinstance(watch, Bar):
+        if isinstance(watch, ProgressBar):
             watch.close()
             say_errors(watch)
-        if isinstance(watch, Lines):
+        if isinstance(watch, ProgressLines):
             code = getattr(error, "code", JobError.code)
             watch.say("paused" if is_paused else "failed", code=code, reason=str(error)[:MOST_TOLD])
         else:

@@ -12,10 +12,10 @@ import msgspec
 from models.errors import ArtifactMismatch, DataError, printable
 from models.runtime.device import Device
 from service.scoring.addresses import is_local, local_path
-from service.scoring.execution.interfaces import Assembly, Scorer, Source
+from service.scoring.execution.interfaces import InputSource, OutputAssembly, PartScorer
 from service.scoring.inputs.registry import complete, open_source
 from service.scoring.inputs.storage import remote_mark, unreadable
-from service.scoring.spec import Options, Spec, make_spec, to_bytes
+from service.scoring.spec import InputOptions, JobSpec, make_spec, to_bytes
 from service.settings import settings
 
 # How parts are written, counted up when that changes: those of two ways do not go together into one output.
@@ -25,7 +25,7 @@ STACK = ("onnxruntime", "onnxruntime-gpu", "numpy", "pyarrow", "pillow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class FileAssignment:
     """What a job was asked.
 
     Attributes:
@@ -34,7 +34,7 @@ class Asked:
         device: Where to compute.
     """
 
-    asked: Spec
+    asked: JobSpec
     folder: Path
     device: Device
 
@@ -48,7 +48,7 @@ class Asked:
         """The spec without the input's address, and what it says itself: its bytes count, not where they lie."""
         return to_bytes(msgspec.structs.replace(self.asked, source="", keys=()))
 
-    def in_parts_of(self, rows: int) -> "Asked":
+    def in_parts_of(self, rows: int) -> "FileAssignment":
         """The same in parts of so many rows: another job."""
         options = msgspec.structs.replace(self.asked.options, part_rows=rows)
         return replace(self, asked=msgspec.structs.replace(self.asked, options=options))
@@ -64,34 +64,34 @@ class Asked:
             return local_mark(local_path(self.asked.source))
         return remote_mark(self.asked.source)
 
-    def source(self) -> Source:
+    def source(self) -> InputSource:
         """The input."""
         return open_source(self.asked)
 
-    def scorer(self) -> Scorer:
+    def scorer(self) -> PartScorer:
         """The model, open, and the input."""
-        from service.scoring.parts.scorer import Scorer as FormatScorer
+        from service.scoring.parts.scorer import ModelScorer
 
         # The store itself is not asked: that takes half a second, and the folder is known.
-        return FormatScorer(self.asked, self.device, folder=self.folder)
+        return ModelScorer(self.asked, self.device, folder=self.folder)
 
-    def assembly(self, file: BinaryIO) -> Assembly:
+    def assembly(self, file: BinaryIO) -> OutputAssembly:
         """The output."""
-        from service.scoring.outputs.assembly import Assembly as FormatAssembly
+        from service.scoring.outputs.assembly import PartAssembly
 
-        return FormatAssembly(self.asked, file)
+        return PartAssembly(self.asked, file)
 
 
 def ask(
     model: str,
     source: str,
     target: str,
-    options: Options,
+    options: InputOptions,
     *,
     input_format: str,
     output_format: str,
     most_rows: int | None = None,
-) -> Asked:
+) -> FileAssignment:
     """What a command line asks of an input, which may have so many rows; ``None``: any number.
 
     Raises:
@@ -104,10 +104,12 @@ def ask(
     address = str(local_path(source).absolute()) if is_local(source) else source
     (served,) = find_models([model])
     spec = make_spec(served.manifest, address, target, options, input_format=input_format, output_format=output_format)
-    return Asked(asked=complete(spec, most_rows), folder=served.folder, device=settings().device_for(served.manifest))
+    return FileAssignment(
+        asked=complete(spec, most_rows), folder=served.folder, device=settings().device_for(served.manifest)
+    )
 
 
-def ask_again(spec: bytes) -> Asked:
+def ask_again(spec: bytes) -> FileAssignment:
     """What an unfinished job was asked.
 
     Raises:
@@ -119,12 +121,12 @@ def ask_again(spec: bytes) -> Asked:
     (served,) = find_models([asked.model])
     if served.manifest.digest != asked.manifest_digest:
         raise ArtifactMismatch(f"{asked.model}: not the model that the job was begun with")
-    return Asked(asked=asked, folder=served.folder, device=settings().device_for(served.manifest))
+    return FileAssignment(asked=asked, folder=served.folder, device=settings().device_for(served.manifest))
 
 
-def read_spec(spec: bytes) -> Spec:
+def read_spec(spec: bytes) -> JobSpec:
     """A spec from its JSON."""
-    return msgspec.json.decode(spec, type=Spec)
+    return msgspec.json.decode(spec, type=JobSpec)
 
 
 def local_mark(path: Path) -> str:

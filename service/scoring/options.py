@@ -1,4 +1,4 @@
-"""What the command line of batch scoring takes."""
+"""Define the command-line options of batch scoring."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from models.errors import printable
-from models.reading import Saying, sayings
+from models.reading import DataOption, data_options
 from models.registry import CARDS
 from service.scoring.addresses import is_local, local_path
-from service.scoring.spec import FOLDERS, INPUTS, OUTPUTS, Options
+from service.scoring.spec import FOLDERS, INPUTS, OUTPUTS, InputOptions
 from service.scoring.workers.engines import Engine
 
 Command = Callable[..., Any]
@@ -26,12 +26,12 @@ SAID = {
     saying.name: saying
     for card in CARDS
     if card.series is not None
-    for saying in sayings(card.series.options)
-    if saying.name not in Options.__struct_fields__
+    for saying in data_options(card.series.options)
+    if saying.name not in InputOptions.__struct_fields__
 }
 
 
-def _saying(saying: Saying) -> Callable[[Command], Command]:
+def _saying(saying: DataOption) -> Callable[[Command], Command]:
     """The option of the command line for something that may be said of a series."""
     kind = click.Choice(saying.choices) if saying.choices else click.IntRange(*saying.bounds) if saying.bounds else None
     return click.option(saying.option, type=kind, callback=_or_nothing, help=f"Of a series: {saying.text}")
@@ -47,7 +47,7 @@ FORMAT_OPTIONS: list[Callable[[Command], Command]] = [
     click.option(
         "--decimal",
         type=click.Choice([".", ","]),
-        default=Options().decimal,
+        default=InputOptions().decimal,
         show_default=True,
         help="Before the fraction in a CSV file's numbers.",
     ),
@@ -62,7 +62,7 @@ FORMAT_OPTIONS: list[Callable[[Command], Command]] = [
     click.option("--every-day", is_flag=True, help="Of a series: a row for each day with a whole window before it."),
     click.option("--part-rows", type=click.IntRange(1), help="Of a part; by default as many as suit the model."),
     click.option(
-        "--part-bytes", type=click.IntRange(1), default=Options().part_bytes, show_default=True, help="Of a part."
+        "--part-bytes", type=click.IntRange(1), default=InputOptions().part_bytes, show_default=True, help="Of a part."
     ),
     click.option(
         "--input-format",
@@ -125,7 +125,7 @@ RUN_OPTIONS: list[Callable[[Command], Command]] = [
 ]
 
 
-class OutputPlace(click.Path):
+class OutputAddress(click.Path):
     """A path of this machine, or the address of something else as it is written."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -135,7 +135,7 @@ class OutputPlace(click.Path):
         return value if not is_local(str(value)) else super().convert(local_path(str(value)), param, ctx)
 
 
-OUT = click.argument("out", type=OutputPlace(path_type=Path, dir_okay=False))
+OUT = click.argument("out", type=OutputAddress(path_type=Path, dir_okay=False))
 
 
 def having(options: list[Callable[[Command], Command]]) -> Callable[[Command], Command]:

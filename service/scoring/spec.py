@@ -1,4 +1,4 @@
-"""What a job's output is made of: everything that decides its bytes, as data."""
+"""Specify a job's output: everything that decides its bytes, as data."""
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -27,7 +27,7 @@ STREAMED = frozenset({"jsonl", "csv", "conllu", "tar", "series", "idx"})
 ROWS, WORD_ROWS, BULK_ROWS = 2**10, 2**11, 2**14
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class InputOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What one run may choose.
 
     Attributes:
@@ -63,7 +63,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return self.part_rows or ROWS
 
 
-class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One job's bytes.
 
     Attributes:
@@ -87,7 +87,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     input_format: str
     compression: str
     output_format: str
-    options: Options
+    options: InputOptions
     keys: tuple[tuple[str, str], ...] = ()
 
 
@@ -95,23 +95,23 @@ def make_spec(
     manifest: Manifest,
     source: str,
     target: str,
-    options: Options | None = None,
+    options: InputOptions | None = None,
     *,
     input_format: str = "",
     output_format: str = "",
-) -> Spec:
+) -> JobSpec:
     """The spec of a run; formats that are not given are read off the names.
 
     Raises:
         DataError: If a name tells no format.
     """
     found, compression = _input_format(source, input_format)
-    options = options or Options()
+    options = options or InputOptions()
     if options.part_rows is None:
         card = find_card(manifest.family, manifest.task)
         rows = BULK_ROWS if card.bulk else WORD_ROWS if card.word_bulk else ROWS
         options = msgspec.structs.replace(options, part_rows=rows)
-    return Spec(
+    return JobSpec(
         model=manifest.tag,
         manifest_digest=manifest.digest,
         family=manifest.family,

@@ -1,4 +1,4 @@
-"""What can be asked about a job without working on it: how far it is, whether its output is whole, how long it is."""
+"""Answer questions about a job without working on it: progress, whether its output is whole, how long it is."""
 
 from collections.abc import Iterator
 from io import BytesIO
@@ -10,12 +10,12 @@ import msgspec
 
 from models.errors import JobError
 from service.scoring.execution.disk import Disk
-from service.scoring.execution.ledger import Ledger, Totals
+from service.scoring.execution.ledger import JobLedger, Totals
 from service.scoring.execution.lock import find_holder
-from service.scoring.execution.output import Output
+from service.scoring.execution.output import LocalOutput
 from service.scoring.execution.remote_output import RemoteOutput
 from service.scoring.execution.workspace import Workspace
-from service.scoring.file_assignment import Asked, read_spec
+from service.scoring.file_assignment import FileAssignment, read_spec
 from service.scoring.inputs.registry import open_source
 
 SAMPLE_ROWS = 1024
@@ -40,7 +40,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str | None = None
 
 
-def ask_status(output: Output | RemoteOutput, work: Path) -> Status:
+def ask_status(output: LocalOutput | RemoteOutput, work: Path) -> Status:
     """How far the job of an output is.
 
     Raises:
@@ -66,7 +66,7 @@ def ask_status(output: Output | RemoteOutput, work: Path) -> Status:
 
 def _unfinished(workspace: Workspace) -> Status:
     holder = find_holder(workspace.lock)
-    with Ledger(workspace.ledger, is_read_only=True) as ledger:
+    with JobLedger(workspace.ledger, is_read_only=True) as ledger:
         entry = ledger.read()
         totals = ledger.totals() if entry else Totals(rows=0, parts=0, errors=0, bytes=0)
     if entry is None:
@@ -83,7 +83,7 @@ def _unfinished(workspace: Workspace) -> Status:
     )
 
 
-def verify(place: Output | RemoteOutput) -> Iterator[tuple[str, bool, str]]:
+def verify(place: LocalOutput | RemoteOutput) -> Iterator[tuple[str, bool, str]]:
     """What the manifest says, held against what is there: what was compared, whether it is equal, and how it is not.
 
     Raises:
@@ -113,7 +113,7 @@ class Estimate(NamedTuple):
     seconds: float
 
 
-def estimate(asked: Asked, workers: int) -> Estimate:
+def estimate(asked: FileAssignment, workers: int) -> Estimate:
     """How many rows and parts, and how long, by scoring the first rows as a small part of their own, twice."""
     rows = parts = 0
     for cut in asked.source().cuts():

@@ -1,9 +1,9 @@
-"""The short way for predictions, below ASGI: inside uvicorn's HTTP protocol.
+"""Answer predictions below ASGI, inside uvicorn's HTTP protocol.
 
 An ASGI call costs a scope, a task and two messages; a view-count answer costs less than that. So a prediction is
-recognised as soon as its headers are whole, and its answer leaves as one write. Everything else, and any prediction
-with something unusual about it (chunks, ``Expect``, a header to be refused), goes to uvicorn and the front as ever.
-``LECTERN_WIRE=false`` sends predictions the same way; nothing but the speed changes.
+matched as soon as its headers are whole, and its answer leaves as one write. Everything else, and any prediction with
+something unusual about it (chunks, ``Expect``, a header to be refused), goes to uvicorn and the ASGI application as
+ever. ``LECTERN_WIRE=false`` sends predictions the same way; nothing but the speed changes.
 
 What a server owes its connections is kept: answers in the order of the requests, a limit on the body, on the time
 that headers and bodies may take and on idle connections, no reading from who does not read, and an answer to what is
@@ -16,11 +16,12 @@ from time import monotonic
 from typing import Any
 
 from models.errors import HeadersTooLarge, HttpError, MethodNotAllowed, Overloaded, RequestTimeout
-from service.messages.body_memory import LONG_BODY_BYTES, crowded
+from service.messages.body_memory import LONG_BODY_BYTES, too_many_bodies_in_flight
 from service.messages.headers import host_fault
-from service.messages.response import CLOSE, Reply, new_request_id, reply
-from service.server.connection import MOST_UNANSWERED_BYTES, Connection
-from service.server.fast_request import Call, recognise
+from service.messages.request_id import new_request_id
+from service.messages.response import CLOSE, Response, make_response
+from service.server.connection import ENDING, IGNORING, MOST_UNANSWERED_BYTES, OPEN, Connection
+from service.server.fast_request import FastPathRequest, match_fast_path
 
 # Of headers, or of a body in chunks all that is no body: trailers, extensions, sizes.
 MOST_HEADER_BYTES = 2**16
@@ -33,15 +34,15 @@ CHUNK_BYTES = 16
 logger = logging.getLogger("lectern.wire")
 
 
-class _Dropped(list[tuple[bytes, bytes]]):
+class _DiscardedTrailers(list[tuple[bytes, bytes]]):
     """Takes trailers, which nobody asks for: they must not become headers of a request that was let in without them."""
 
     def append(self, _: tuple[bytes, bytes]) -> None:
         """Forget it."""
 
 
-class Wire(Connection):
-    """One connection on which predictions are recognised and answered."""
+class FastPathProtocol(Connection):
+    """A connection on which predictions are matched and answered."""
 
     # What the parser finds.
 
@@ -52,7 +53,7 @@ class Wire(Connection):
         if self.begun_at is not None and len(self.headers) > MOST_HEADERS and not self.is_ignored:
             self.refuse(HeadersTooLarge(f"a request may have {MOST_HEADERS} headers"))
             return
-        if self.headers is headers and self._is_arriving and not (self.call or self.is_ignored):
+        if self.headers is headers and self._is_arriving and not (self.arriving or self.is_ignored):
             self.header_bytes = max(0, self.header_bytes + len(piece))  # ``on_body`` has taken off what was body
             if self.header_bytes > MOST_HEADER_BYTES:
                 self.refuse(HeadersTooLarge(f"headers and trailers may have {MOST_HEADER_BYTES} bytes"))
@@ -60,11 +61,13 @@ class Wire(Connection):
     def on_message_begin(self) -> None:
         """A request begins; uvicorn's scope is made only if uvicorn is to answer it."""
         self.url, self.headers, self.expect_100_continue = b"", [], False
-        self.begun_at, self.is_ignored, self.header_bytes = monotonic(), self.is_ending, 0
+        self.begun_at, self.header_bytes = monotonic(), 0
+        if self.state is ENDING:
+            self.state = IGNORING
 
     def on_headers_complete(self) -> None:
         """Decide who answers."""
-        if self.is_ignored:
+        if self.state is IGNORING:
             return
         if len(self.headers) > MOST_HEADERS:
             self.refuse(HeadersTooLarge(f"a request may have {MOST_HEADERS} headers"))
@@ -77,9 +80,9 @@ class Wire(Connection):
             return
         route = self.routes.get(self.url)
         if route is not None and not self.expect_100_continue and (self.cycle is None or not self.is_busy):
-            self.call = recognise(self, self.parser, self.headers, self.desk, route)
-            if self.call is not None:
-                self._take(self.call)
+            self.arriving = match_fast_path(self, self.parser, self.headers, self.context, route)
+            if self.arriving is not None:
+                self._take(self.arriving)
                 return
         self.begun_at = None
         if (fault := host_fault(self.parser, self.headers)) is not None:
@@ -90,22 +93,22 @@ class Wire(Connection):
         self.url, self.expect_100_continue = url, expects
         self.headers += headers
         super().on_headers_complete()
-        self.headers = _Dropped()
+        self.headers = _DiscardedTrailers()
         self._balance()
 
-    def _take(self, call: Call) -> None:
+    def _take(self, fast: FastPathRequest) -> None:
         """Owe an answer; a body that is known to have no room is not waited for."""
-        self.unanswered.append(call)
-        if not call.fits(self.desk):
-            self._give_up(crowded())
+        self.unanswered.append(fast)
+        if not fast.fits(self.gateway.body_memory):
+            self._give_up(too_many_bodies_in_flight())
 
     def on_body(self, body: bytes) -> None:
         """Part of a body."""
-        call = self.call
-        if call is not None:
-            call.parts.append(body)
-            if call.length > LONG_BODY_BYTES:
-                self._count(call, len(body))
+        fast = self.arriving
+        if fast is not None:
+            fast.parts.append(body)
+            if fast.length > LONG_BODY_BYTES and not fast.arrive(self.gateway.body_memory, len(body)):
+                self._give_up(too_many_bodies_in_flight())
         elif not self.is_ignored:
             self.header_bytes -= len(body)
             super().on_body(body)
@@ -114,67 +117,57 @@ class Wire(Connection):
         """A chunk of a body."""
         self.header_bytes -= CHUNK_BYTES
 
-    def _count(self, call: Call, more: int) -> None:
-        """Hold no more of long bodies than the desk has room for."""
-        if not call.arrive(self.desk, more):
-            self._give_up(crowded())
-
     def _give_up(self, error: HttpError) -> None:
-        """Answer the call whose body is arriving, and read no more."""
-        call, self.call, self.begun_at = self.call, None, None
-        self.is_ending = self.is_ignored = True
-        assert call is not None  # there is one, or there would be nothing to give up
-        call.arrive(self.desk, -call.arrived)
-        call.parts.clear()
-        call.finish(error)
+        """Answer the prediction whose body is arriving, and read no more."""
+        fast, self.arriving, self.begun_at = self.arriving, None, None
+        self.state = IGNORING
+        assert fast is not None  # there is one, or there would be nothing to give up
+        fast.discard(self.gateway.body_memory)
+        fast.request.finish(error)
 
     def on_message_complete(self) -> None:
         """A whole request."""
-        call, self.call, self.begun_at = self.call, None, None
+        fast, self.arriving, self.begun_at = self.arriving, None, None
         self.piece_bytes = self.turn = 0
-        if call is None:
+        if fast is None:
             if not self.is_ignored:
                 super().on_message_complete()
                 self.cycle.more_body = False  # uvicorn leaves it where the answer came first
             return
-        self.is_ending = self.is_ending or call.is_last
-        self.unanswered_bytes += call.length
-        if len(self.unanswered) > 1 or call.length >= MOST_UNANSWERED_BYTES:
+        if fast.is_last:
+            self.end()
+        self.unanswered_bytes += fast.length
+        if len(self.unanswered) > 1 or fast.length >= MOST_UNANSWERED_BYTES:
             self._balance()
-        body = call.parts[0] if len(call.parts) == 1 else b"".join(call.parts)
-        call.parts.clear()
-        if call.arrived:
-            call.arrive(self.desk, -call.arrived)
-        call.ask(self.desk, body, call.admission.media_type, call.admission.timeout_seconds)
+        fast.submit(self.gateway)
 
     # What goes back.
 
     def flush(self) -> None:
         """Write the answers whose turn has come."""
-        while self.unanswered and (ready := self.unanswered[0].reply) is not None:
-            call = self.unanswered.popleft()
-            self.unanswered_bytes -= call.length
-            if self.is_ending or isinstance(ready, HttpError):
-                self._send(call.respond(ready))
-                if isinstance(ready, Overloaded) and not (self.is_ending or self.is_cooling):
-                    self.cool()
+        while self.unanswered and (answer := self.unanswered[0].answer) is not None:
+            fast = self.unanswered.popleft()
+            self.unanswered_bytes -= fast.length
+            if isinstance(answer, HttpError) or self.state is not OPEN:
+                self._send(fast.response(answer))
+                if isinstance(answer, Overloaded) and not (self.is_ending or self.is_paused):
+                    self.pause()
             else:
-                headers = tuple(self.server_state.default_headers)
-                self._write(call.to_bytes(ready, headers), 200)
-        if self.unanswered or self.flow.read_paused or self.is_ending or self.pipeline:
+                self._write(fast.to_bytes(answer, tuple(self.server_state.default_headers)), 200)
+        if self.unanswered or self.flow.read_paused or self.state is not OPEN or self.pipeline:
             self._rest()
         else:
             self.idle_at = monotonic()
 
-    def _send(self, answer: Reply) -> None:
+    def _send(self, answer: Response) -> None:
         if CLOSE in answer.headers:
-            self.is_ending = True
+            self.end()
         elif self.is_ending and not (self.unanswered or self.pipeline or self.complaint):
             answer.headers.append(CLOSE)
         self._write(answer.to_bytes(self.server_state.default_headers), answer.status)
 
     def _write(self, content: bytes, status: int) -> None:
-        self.desk.responses.count(status)
+        self.context.responses.count(status)
         self.unread_bytes += len(content)
         self.transport.write(content)
 
@@ -201,7 +194,7 @@ class Wire(Connection):
             return
         self.running = cycle
         if self.is_pipelining:
-            self.limits.spare.add(self.limits.spare.new_turn(), partial(self._start_now, cycle, app))
+            self.context.low_priority.add(self.context.low_priority.new_turn(), partial(self._start_now, cycle, app))
         else:
             self._start_now(cycle, app)
 
@@ -226,7 +219,7 @@ class Wire(Connection):
     def refuse(self, error: HttpError) -> None:
         """Read no more, and say why after the answers that are owed."""
         logger.warning("a request was refused: %s", error, extra={"event": "broken_request", "code": error.code})
-        self.is_ending = self.is_ignored = True
+        self.state = IGNORING
         newest = self.cycle
         if newest is not None and newest.more_body and self.pipeline:  # its own body is broken: it gets no answer
             self.pipeline.popleft()
@@ -242,7 +235,7 @@ class Wire(Connection):
             self._complain(error)
 
     def _complain(self, error: HttpError) -> None:
-        self.complaint, answer = None, reply(error, new_request_id())
+        self.complaint, answer = None, make_response(error, new_request_id())
         if not error.is_last:
             answer.headers.append(CLOSE)
         self._send(answer)
@@ -266,22 +259,22 @@ class Wire(Connection):
             self.cycle.body.clear()
 
     def _abandon(self) -> None:
-        self.is_ending = self.is_ignored = True
-        if self.call is not None:
-            self.call.arrive(self.desk, -self.call.arrived)
-        self.call = self.begun_at = None
+        self.state = IGNORING
+        if self.arriving is not None:
+            self.arriving.discard(self.gateway.body_memory)
+        self.arriving = self.begun_at = None
         while self.unanswered:
-            self.unanswered.popleft().abandon()
+            self.unanswered.popleft().request.abandon()
 
     def shutdown(self) -> None:
         """The server stops: answer what has been asked, then close."""
-        self.is_ending = True
+        self.end()
         if not self.unanswered:
             super().shutdown()
 
     def time_out(self, patience: float) -> None:
         """End a request that has not arrived in time, with 408."""
-        if self.call is not None:
+        if self.arriving is not None:
             self._give_up(RequestTimeout(f"the body did not arrive within {patience:g} seconds"))
         elif not (self.unanswered or self.is_busy):
             self.refuse(RequestTimeout(f"the headers did not arrive within {patience:g} seconds"))

@@ -1,26 +1,24 @@
-"""A prediction on its way through one connection."""
+"""Keep a prediction on its way through one connection."""
 
 from collections import deque
-from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from httptools import HttpRequestParser
 
-from models.errors import HttpError, RateLimited
+from models.errors import HttpError
 from service.auth.access import Client
 from service.auth.api_keys import PREDICT
-from service.auth.load_marks import is_load_test
-from service.inference.endpoint import Endpoint
-from service.inference.gateway import Desk
-from service.inference.request import Exchange
-from service.messages.headers import Admission, Header, names_one_host, request_id
-from service.messages.response import ok
-from service.oip.request import TensorExchange
-from service.telemetry.tracing import PARENT
+from service.inference.gateway import InferenceGateway
+from service.inference.request import InferenceRequest
+from service.messages.body_memory import BodyMemory
+from service.messages.headers import Header, RequestHead, names_one_host
+from service.messages.response import Response
+from service.server.context import ServerContext
+from service.server.prediction import PredictionProtocol, PredictionRoute, begin_prediction
 
 
-class Line(Protocol):
-    """What a call came by and goes back by."""
+class ResponseChannel(Protocol):
+    """What a prediction came by and its answer goes back by."""
 
     @property
     def client(self) -> Client:
@@ -30,129 +28,108 @@ class Line(Protocol):
         """Write the answers whose turn has come."""
 
 
-class Call(Exchange):
-    """A prediction on its way through one connection.
+class FastPathRequest:
+    """A prediction of one connection: what has arrived of its body, and its answer until its turn comes.
 
     Attributes:
-        admission: What its headers said.
-        parts: What has arrived of its body.
+        request: The prediction itself.
+        head: What its headers said.
         is_last: Whether the connection closes after its answer.
+        parts: What has arrived of its body; of a rejected one nothing is kept.
         length: Bytes of its body.
         arrived: Bytes of a long body that are here.
-        reply: The answer, until its turn comes.
+        answer: Its answer, until its turn comes.
     """
 
-    reply: bytes | HttpError | None = None
-    arrived = 0
+    __slots__ = (
+        "_channel",
+        "_protocol",
+        "_rejection",
+        "answer",
+        "arrived",
+        "head",
+        "is_last",
+        "length",
+        "parts",
+        "request",
+    )
+    request: InferenceRequest
+    head: RequestHead
 
-    def __init__(self, endpoint: Endpoint, identity: bytes, line: Line, admission: Admission, *, is_last: bool) -> None:
-        super().__init__(endpoint, identity)
-        self.line, self.admission, self.is_last = line, admission, is_last
-        self.length, self.head_length = admission.length or 0, admission.head_length
+    def __init__(self, channel: ResponseChannel, protocol: PredictionProtocol, *, is_last: bool) -> None:
+        self._channel, self._protocol, self.is_last = channel, protocol, is_last
+        self._rejection: HttpError | None = None
         self.parts: list[bytes] | deque[bytes] = []
+        self.length = self.arrived = 0
+        self.answer: bytes | HttpError | None = None
 
-    def arrive(self, desk: Desk, more: int) -> bool:
-        """Count more bytes of a long body, or fewer; whether the desk has room for them."""
+    def reject(self, error: HttpError) -> None:
+        """Let its body go by, unread, and answer with an error then."""
+        self._rejection, self.parts = error, deque(maxlen=0)
+
+    def arrive(self, memory: BodyMemory, more: int) -> bool:
+        """Count more bytes of a long body, or fewer, and return whether there is room for them."""
+        if self._rejection is not None:
+            return True
         self.arrived += more
-        return desk.body_room.hold(more)
+        return memory.hold(more)
 
-    def fits(self, desk: Desk) -> bool:
-        """Whether the desk has room for all of its body."""
-        return desk.body_room.fits(self.length)
+    def fits(self, memory: BodyMemory) -> bool:
+        """Return whether there is room for all of its body."""
+        return self._rejection is not None or memory.fits(self.length)
 
-    def ask(self, desk: Desk, body: bytes, media_type: str, timeout_seconds: float) -> None:
-        """Put its body to the model."""
-        desk.submit(self, body, media_type, timeout_seconds)
+    def submit(self, gateway: InferenceGateway) -> None:
+        """Put its body, which is whole, to the model, or reject it."""
+        body = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+        self.parts.clear()
+        if self.arrived:
+            self.arrive(gateway.body_memory, -self.arrived)
+        if self._rejection is None:
+            gateway.submit(self.request, body, self.head.media_type, self.head.timeout_seconds)
+        else:
+            self.request.finish(self._rejection)
 
-    def send(self, answer: bytes | HttpError) -> None:
-        """Hand the answer to the connection."""
-        self.reply = answer
-        self.line.flush()
+    def discard(self, memory: BodyMemory) -> None:
+        """Forget what has arrived of its body."""
+        self.arrive(memory, -self.arrived)
+        self.parts.clear()
 
-    def to_bytes(self, answer: bytes, more: tuple[tuple[bytes, bytes], ...]) -> bytes:
-        """What ``respond(answer).to_bytes(more)`` is."""
-        return ok(answer, self.request_id, self.endpoint.digest, more)
+    def respond(self, answer: bytes | HttpError) -> None:
+        """Keep the answer until its turn comes."""
+        self.answer = answer
+        self._channel.flush()
 
-
-class Refused(Call):
-    """A prediction that is refused when its body has gone by, unread."""
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        identity: bytes,
-        line: Line,
-        admission: Admission,
-        *,
-        is_last: bool,
-        error: RateLimited,
-    ) -> None:
-        super().__init__(endpoint, identity, line, admission, is_last=is_last)
-        self.error, self.parts = error, deque(maxlen=0)
-
-    def fits(self, desk: Desk) -> bool:
-        """Always: nothing of its body is kept."""
-        return True
-
-    def arrive(self, desk: Desk, more: int) -> bool:
-        """Count nothing."""
-        return True
-
-    def ask(self, desk: Desk, body: bytes, media_type: str, timeout_seconds: float) -> None:
-        """Say no."""
-        self.finish(self.error)
-
-
-class TensorCall(TensorExchange, Call):
-    """A prediction that came as an inference request."""
+    def response(self, answer: bytes | HttpError) -> Response:
+        """Return the whole answer around a body, or an error."""
+        return self._protocol.response(self.request, answer)
 
     def to_bytes(self, answer: bytes, more: tuple[tuple[bytes, bytes], ...]) -> bytes:
-        """The answer as it goes over the wire."""
-        return self.respond(answer).to_bytes([*more])
+        """Return what ``response(answer).to_bytes(more)`` is."""
+        return self._protocol.to_bytes(self.request, answer, more)
 
 
-class RefusedTensorCall(TensorExchange, Refused):
-    """One that is refused."""
-
-
-class Route(NamedTuple):
-    """What a path asks of which model, and in which protocol."""
-
-    model: str
-    call: type[Call] = Call
-    refused: type[Refused] = Refused
-
-
-def find_routes(models: Iterable[str]) -> dict[bytes, Route]:
-    """The paths of predictions."""
-    routes = {}
-    for name in models:
-        routes[f"/v1/models/{name}/predict".encode()] = Route(name)
-        routes[f"/v2/models/{name}/infer".encode()] = Route(name, TensorCall, RefusedTensorCall)
-    return routes
-
-
-def recognise(line: Line, parser: HttpRequestParser, headers: list[Header], desk: Desk, route: Route) -> Call | None:
-    """The call of a request to a model with nothing unusual about it; ``None`` is for the front to answer."""
+def match_fast_path(
+    channel: ResponseChannel,
+    parser: HttpRequestParser,
+    headers: list[Header],
+    context: ServerContext,
+    route: PredictionRoute,
+) -> FastPathRequest | None:
+    """Begin a prediction with nothing unusual about it; return ``None`` where the ASGI application is to answer."""
     if parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
         return None
-    endpoint, found, access = desk.endpoints.get(route.model), dict(headers), desk.access
-    if endpoint is None or not names_one_host(headers, found):
+    endpoint, found, access = context.gateway.endpoints.get(route.model), dict(headers), context.access
+    if endpoint is None or b"content-length" not in found or not names_one_host(headers, found):
         return None
     try:
-        bucket = None if access is None else access.check(PREDICT, headers, found, line.client)
-        admission = route.call.admit(endpoint, headers, found, desk.settings)
+        bucket = None if access is None else access.check(PREDICT, headers, found, channel.client)
+        fast = FastPathRequest(channel, route.protocol, is_last=not parser.should_keep_alive())
+        fast.request, fast.head = begin_prediction(
+            context, route.protocol, endpoint, headers, found, channel.client, fast.respond
+        )
     except HttpError:
         return None
-    if admission.length is None:
-        return None
-    identity, is_last = request_id(found), not parser.should_keep_alive()
-    call: Call
+    fast.length = fast.head.length or 0
     if bucket is not None and (error := bucket.refusal()) is not None:
-        call = route.refused(endpoint, identity, line, admission, is_last=is_last, error=error)
-    else:
-        call = route.call(endpoint, identity, line, admission, is_last=is_last)
-    call.is_load_test = is_load_test(access, headers, found, line.client)
-    if endpoint.trail is not None:
-        call.parent = found.get(PARENT, b"")
-    return call
+        fast.reject(error)
+    return fast

@@ -1,4 +1,4 @@
-"""What must not take the time of answering: long bodies and pages asked for without waiting, a little at a time."""
+"""Defer what must not take the time of answering: long bodies and pipelined pages, a little at a time."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ PIECE_BYTES = 64 * 1024
 BUFFER = memoryview(bytearray(PIECE_BYTES))
 
 
-class Reader(asyncio.BufferedProtocol):
+class BoundedReader(asyncio.BufferedProtocol):
     """Reads at most ``PIECE_BYTES`` at once for a protocol.
 
     uvloop itself reads 250 KB, and of each of two hundred pipelines that much waited for its turn.
@@ -50,7 +50,7 @@ class Reader(asyncio.BufferedProtocol):
         self._protocol.resume_writing()
 
 
-class Valve(FlowControl):
+class ReadGate(FlowControl):
     """Whether a connection is read: not while it owes too much, as uvicorn has it, nor while it is held or filled.
 
     Attributes:
@@ -99,7 +99,7 @@ class Valve(FlowControl):
             (self._transport.pause_reading if is_shut else self._transport.resume_reading)()
 
 
-class Spare:
+class LowPriorityQueue:
     """Work of one process that is done one piece at a time, the oldest first.
 
     Two hundred senders of long bodies had the process copy their bytes instead of answering, and hold a part of each;

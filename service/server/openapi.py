@@ -1,4 +1,4 @@
-"""What the service says about itself: list of models, one page per model, OpenAPI document."""
+"""Describe the service: list of models, one page per model, OpenAPI document."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import msgspec
 from models.runtime.predictor import Predictor
 from service.auth.access import OPEN_ROUTES, Access
 from service.inference.endpoint import Endpoint
-from service.inference.gateway import Desk
+from service.inference.gateway import InferenceGateway
 from service.jobs.representation import paths as job_paths
 
 PROBLEM = {
@@ -153,7 +153,7 @@ def summary(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def index(desk: Desk) -> dict[str, Any]:
+def index(desk: InferenceGateway) -> dict[str, Any]:
     """``GET /v1/models``."""
     return {"models": [summary(endpoint) for endpoint in desk.endpoints.values()]}
 
@@ -162,10 +162,10 @@ def card_page(endpoint: Endpoint) -> dict[str, Any]:
     """``GET /v1/models/{model}``: schema, example, score, certificate."""
     manifest = endpoint.manifest
     proof = manifest.certificate
-    request, prediction, parts = schemas(endpoint.bodies.request, endpoint.predictor, "#/$defs/{name}")
+    request, prediction, parts = schemas(endpoint.payloads.request, endpoint.predictor, "#/$defs/{name}")
     return summary(endpoint) | {
         "explains": endpoint.predictor.attends,
-        "media_types": list(endpoint.bodies.media_types),
+        "media_types": list(endpoint.payloads.media_types),
         "example": {"request": example_request(endpoint), "response": endpoint.example},
         "schema": {
             "request": _alone(request, parts),
@@ -195,12 +195,12 @@ def assets_page(endpoint: Endpoint) -> dict[str, Any]:
     return assets
 
 
-def openapi(desk: Desk, *, has_jobs: bool = False) -> dict[str, Any]:
+def openapi(desk: InferenceGateway, access: Access | None, *, has_jobs: bool = False) -> dict[str, Any]:
     """An OpenAPI 3.1 document with a schema and a working example per route."""
     paths, components = dict[str, Any](), dict[str, Any]()
     for endpoint in desk.endpoints.values():
         template = f"#/components/schemas/{endpoint.name}.{{name}}"
-        request, prediction, parts = schemas(endpoint.bodies.request, endpoint.predictor, template)
+        request, prediction, parts = schemas(endpoint.payloads.request, endpoint.predictor, template)
         components |= {f"{endpoint.name}.{name}": part for name, part in parts.items()}
         paths[f"/v1/models/{endpoint.name}/predict"] = {"post": _operation(endpoint, request, prediction)}
         paths[f"/v1/models/{endpoint.name}"] = {
@@ -227,8 +227,8 @@ def openapi(desk: Desk, *, has_jobs: bool = False) -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": {**components, "Problem": PROBLEM}},
     }
-    if desk.access is not None:
-        _secure(document, desk.access)
+    if access is not None:
+        _secure(document, access)
     return document
 
 

@@ -1,4 +1,4 @@
-"""Puts the wire into uvicorn, and looks after its connections."""
+"""Make uvicorn's connections, and look after them."""
 
 import asyncio
 import os
@@ -14,11 +14,10 @@ from uvicorn.config import HTTP_PROTOCOLS
 
 from service.messages.body_memory import MANY_BODY_BYTES
 from service.process.memory import give_back
-from service.server.fast_path import Wire
-from service.server.fast_request import Route, find_routes
+from service.server.fast_path import FastPathProtocol
 from service.server.handshake import Handshake
-from service.server.limits import ConnectionLimits
-from service.server.routes import Front
+from service.server.prediction import PredictionRoute, find_routes
+from service.server.routes import Application
 
 SWEEP_SECONDS = 0.5
 LATE_SECONDS = 0.5
@@ -26,40 +25,38 @@ LATE_SECONDS = 0.5
 SPARE_DESCRIPTORS = 24
 
 
-class Wires:
+class ProtocolFactory:
     """Makes the connections of one server, and sweeps them twice a second.
 
     One timer for all of them: a timer per connection, set and cancelled with every request, costs more than parsing it.
 
     Args:
-        front: Answers what the wire does not.
-        is_short: Whether predictions are answered below ASGI.
+        application: Answers what the fast path does not.
+        has_fast_path: Whether predictions are answered below ASGI.
 
     Attributes:
-        limits: What its connections share.
         tls: How to speak TLS, where it is spoken.
         shaking: Connections that are not made yet.
         most: How many there may be; the longest quiet ones go when one more comes.
     """
 
-    def __init__(self, front: Front, *, is_short: bool = True) -> None:
-        self.front, self.is_short = front, is_short
-        self.routes: dict[bytes, Route] = {}
-        self.limits = ConnectionLimits()
+    def __init__(self, application: Application, *, has_fast_path: bool = True) -> None:
+        self.application, self.has_fast_path = application, has_fast_path
+        self.routes: dict[bytes, PredictionRoute] = {}
         self.tls: ssl.SSLContext | None = None
         self.shaking: set[Handshake] = set()
         self.most = 0
         self._is_sweeping = self._is_untidy = False
 
-    def __call__(self, *, server_state: Any, **uvicorn: Any) -> Wire | Handshake:
-        """A protocol for a new connection; called by uvicorn."""
-        desk = self.front.desk()
-        if self.is_short and not self.routes:
-            self.routes = find_routes(desk.endpoints)
-        self.most = self.most or count_places(desk.settings.max_connections)
+    def __call__(self, *, server_state: Any, **uvicorn: Any) -> FastPathProtocol | Handshake:
+        """Return a protocol for a new connection; called by uvicorn."""
+        context = self.application.context()
+        if self.has_fast_path and not self.routes:
+            self.routes = find_routes(context.gateway.endpoints)
+        self.most = self.most or max_connections(context.gateway.settings.max_connections)
         watch = partial(self._watch, server_state)
-        wire = Wire(desk, self.routes, self.limits, watch, server_state=server_state, **uvicorn)
-        return wire if self.tls is None else Handshake(self.tls, wire, self.shaking, watch)
+        protocol = FastPathProtocol(context, self.routes, watch, server_state=server_state, **uvicorn)
+        return protocol if self.tls is None else Handshake(self.tls, protocol, self.shaking, watch)
 
     def _watch(self, server_state: Any) -> None:
         if len(server_state.connections) + len(self.shaking) > self.most:
@@ -88,17 +85,17 @@ class Wires:
 
     def _tidy(self, connections: set[Any]) -> None:
         """Give memory back when many bodies or pipelines have come and gone, and no more came since the last sweep."""
-        desk = self.front.desk()
-        room = desk.body_room
-        held = room.held + sum(len(connection.flow.rest) for connection in connections)
-        if room.is_stretched or held > MANY_BODY_BYTES:
-            self._is_untidy, room.is_stretched = True, False
+        gateway = self.application.context().gateway
+        memory = gateway.body_memory
+        held = memory.held + sum(len(connection.flow.rest) for connection in connections)
+        if memory.is_stretched or held > MANY_BODY_BYTES:
+            self._is_untidy, memory.is_stretched = True, False
         elif self._is_untidy:
             self._is_untidy = False
-            desk.pool.submit(give_back)
+            gateway.pool.submit(give_back)
 
 
-def count_places(most: int) -> int:
+def max_connections(most: int) -> int:
     """How many connections this process may hold: so many, or as there are descriptors for.
 
     Without a free descriptor libuv accepts whoever comes and closes on him at once.
@@ -108,9 +105,9 @@ def count_places(most: int) -> int:
     return max(1, min(most, free))
 
 
-def use_wires(front: Front, *, is_short: bool) -> None:
-    """Make uvicorn answer this process's connections by wires.
+def use_protocol_factory(application: Application, *, has_fast_path: bool) -> None:
+    """Make uvicorn take this process's connections from a factory of ours.
 
     uvicorn looks its protocol up in this table; BentoML leaves the choice at "auto" and has no setting of its own.
     """
-    HTTP_PROTOCOLS["auto"] = Wires(front, is_short=is_short)  # type: ignore[assignment]
+    HTTP_PROTOCOLS["auto"] = ProtocolFactory(application, has_fast_path=has_fast_path)  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Who has been refused is read again a little later, a few connections at a time."""
+"""Pause connections that were refused, and resume them a few at a time."""
 
 import asyncio
 from collections import deque
@@ -9,14 +9,14 @@ TICK_SECONDS = 0.01
 EACH_TICK = 50
 
 
-class Cooled(Protocol):
+class PausedConnection(Protocol):
     """A connection that is not read for the moment."""
 
-    def warm(self) -> None:
+    def resume(self) -> None:
         """Read on."""
 
 
-class Cooling:
+class RefusalBackoff:
     """The connections of one process that were refused for want of time, in order.
 
     Without it a flood of requests that are refused at once takes all the time there is for answering the others. A
@@ -24,10 +24,10 @@ class Cooling:
     """
 
     def __init__(self) -> None:
-        self.waiting: deque[Cooled] = deque()
+        self.waiting: deque[PausedConnection] = deque()
         self._is_ticking = False
 
-    def add(self, connection: Cooled) -> None:
+    def add(self, connection: PausedConnection) -> None:
         """Read on when its turn has come."""
         self.waiting.append(connection)
         if not self._is_ticking:
@@ -36,7 +36,7 @@ class Cooling:
 
     def _tick(self) -> None:
         for _ in range(min(EACH_TICK, len(self.waiting))):
-            self.waiting.popleft().warm()
+            self.waiting.popleft().resume()
         self._is_ticking = bool(self.waiting)
         if self._is_ticking:
             asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)

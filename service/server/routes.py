@@ -4,7 +4,6 @@ BentoML's own middlewares never see a prediction: they cost twenty times what th
 with whatever path was asked for. What this layer does not answer and does not know never gets past it.
 """
 
-import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -13,28 +12,25 @@ from typing import Any, TypeAlias
 
 from models.errors import Draining, HttpError, MethodNotAllowed, UnknownRoute
 from models.payload.json_payload import to_json
-from service.auth.access import OPEN_ROUTES
-from service.auth.load_marks import is_load_test
-from service.demo.pages import Demo
-from service.inference.gateway import Desk
-from service.inference.request import AwaitedExchange, Exchange
+from service.demo.pages import DemoPages
+from service.inference.gateway import InferenceGateway
 from service.jobs.api import ROUTE as JOBS_ROUTE
-from service.jobs.api import Jobs
+from service.jobs.api import JobsApi
 from service.jobs.download import Download
-from service.messages.body_memory import crowded
-from service.messages.headers import request_id
 from service.messages.request_body import Disconnected, Receive, read_body
+from service.messages.request_id import request_id
 from service.messages.response import JSON
-from service.oip.metadata_api import INFER_ROUTE, Pages, check_version
-from service.oip.request import AwaitedTensorExchange
+from service.oip.metadata_api import INFER_ROUTE, MetadataApi
 from service.rollout.admin_api import ROUTE as ADMIN_ROUTE
 from service.rollout.admin_api import administer
-from service.rollout.rollout import Versions
-from service.server.asgi_response import Scope, Send, counted, put_whole, send_answer, send_content
+from service.rollout.rollout import Rollout
+from service.server.asgi_prediction import predict
+from service.server.asgi_response import Scope, Send, counted, put_whole, send_content
+from service.server.context import ServerContext
 from service.server.openapi import assets_page, card_page, docs_page, index, openapi
+from service.server.prediction import OIP, REST, PredictionRoute
 from service.server.scrape import scrape
-from service.telemetry.exposition import Page
-from service.telemetry.tracing import PARENT
+from service.telemetry.exposition import MetricsPage
 
 logger = logging.getLogger("lectern.front")
 
@@ -49,27 +45,32 @@ MODEL_ROUTE = re.compile(r"/v1/models/([a-z][a-z0-9-]{0,39})(/predict|/assets)?"
 PREDICTION_ROUTE = re.compile(r"/v[12]/models/([a-z][a-z0-9-]{0,39})/(?:versions/[^/]*/)?(?:predict|infer)")
 
 
-class Front:
+class Application:
     """Answers Lectern's routes itself and lets BentoML's health, metrics and schema through."""
 
     def __init__(
         self,
         app: App,
-        desk: Callable[[], Desk],
-        versions: Callable[[], Versions] | None = None,
-        jobs: Callable[[], Jobs | None] = lambda: None,
-        metrics: Page | None = None,
-        demo: Demo | None = None,
+        context: Callable[[], ServerContext],
+        versions: Callable[[], Rollout] | None = None,
+        jobs: Callable[[], JobsApi | None] = lambda: None,
+        metrics: MetricsPage | None = None,
+        demo: DemoPages | None = None,
     ) -> None:
-        self.app, self.desk, self.versions, self.jobs, self.metrics = app, desk, versions, jobs, metrics
+        self.app, self.context, self.versions, self.jobs, self.metrics = app, context, versions, jobs, metrics
         self.demo = demo
         self._made_of: list[tuple[str, str]] = []
         self._pages: dict[str, tuple[bytes, bytes]] = {}
 
     @property
+    def gateway(self) -> InferenceGateway:
+        """Answers predictions."""
+        return self.context().gateway
+
+    @property
     def has_admin(self) -> bool:
         """Whether the operator's routes are there: only where a key says who may use them."""
-        access = self.desk().access
+        access = self.context().access
         return self.versions is not None and access is not None and access.has_admin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +78,7 @@ class Front:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        send = counted(send, self.desk().responses)
+        send = counted(send, self.context().responses)
         if self.demo is not None and scope["path"] in self.demo:
             await self.demo.answer(scope, send)
             return
@@ -91,21 +92,19 @@ class Front:
 
     def _refusal(self, scope: Scope) -> HttpError | None:
         """Why this caller may not ask this now; what the service has or has not is of no matter yet."""
-        path, desk = scope["path"], None if scope["path"] in OPEN_ROUTES else self.desk()
-        if desk is None or desk.access is None:
-            return None
-        return desk.access.refuse(path, scope["headers"], scope.get("client"))
+        access = self.context().access
+        return None if access is None else access.refuse(scope["path"], scope["headers"], scope.get("client"))
 
     def _note(self, path: str, error: HttpError, identity: bytes) -> None:
         """Count who was refused a prediction."""
-        match, endpoints = PREDICTION_ROUTE.fullmatch(path), self.desk().endpoints
+        match, endpoints = PREDICTION_ROUTE.fullmatch(path), self.gateway.endpoints
         if match is not None and match[1] in endpoints:
             endpoints[match[1]].refuse(error, identity)
 
     async def _route(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         match = MODEL_ROUTE.fullmatch(path)
         if match is not None and match[2] == "/predict":
-            await self._predict(scope, receive, send, match[1])
+            await predict(self.context(), PredictionRoute(match[1], REST), scope, receive, send)
         elif path.startswith("/v2"):
             await self._infer(scope, receive, send, path)
         elif (admin := ADMIN_ROUTE.fullmatch(path)) is not None and self.has_admin:
@@ -115,7 +114,7 @@ class Front:
             await self._attend(scope, receive, send, jobs, route)
         elif path not in BENTOML_ROUTES and path not in STATIC_FILES:
             await self._show(scope, send, match)
-        elif path == "/readyz" and self.desk().is_draining:
+        elif path == "/readyz" and self.gateway.is_draining:
             await send_content(send, Draining("the service is stopping"), request_id(dict(scope["headers"])))
         elif scope["method"] in ("GET", "HEAD"):
             await self._let_through(scope, receive, send, path)
@@ -129,23 +128,24 @@ class Front:
             await self.app(scope, receive, send)
             return
         headers = scope["headers"]
-        answer = scrape(self.metrics, self.desk().windows, headers, request_id(dict(headers)))
+        answer = scrape(self.metrics, self.gateway.windows, headers, request_id(dict(headers)))
         await put_whole(send, answer._replace(body=b"") if scope["method"] == "HEAD" else answer)
 
-    def _versions(self) -> Versions:
+    def _versions(self) -> Rollout:
         assert self.versions is not None  # the routes that change them are closed without them
         return self.versions()
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         """What is asked by the Open Inference Protocol."""
         if (match := INFER_ROUTE.fullmatch(path)) is not None:
-            await self._predict(scope, receive, send, match[1], AwaitedTensorExchange, match[2])
+            route = PredictionRoute(match[1], OIP)
+            await predict(self.context(), route, scope, receive, send, version=match[2])
         elif path == "/v2/health/ready":
             ready = {**scope, "path": "/readyz", "raw_path": b"/readyz"}
             await self._route(ready, receive, send, "/readyz")
         else:
             versions = self._versions() if self.has_admin else None
-            pages = Pages(self.desk(), versions, self.metrics)
+            pages = MetadataApi(self.gateway, versions, self.metrics)
             await self._administer(scope, receive, send, partial(pages.answer, scope["method"], path))
 
     async def _administer(
@@ -154,17 +154,17 @@ class Front:
         identity = request_id(dict(scope["headers"]))
         content: bytes | HttpError
         try:
-            content = await answer(await read_body(receive, self.desk().body_room, self.desk().settings))
+            content = await answer(await read_body(receive, self.gateway.body_memory, self.gateway.settings))
         except Disconnected:
             return
         except HttpError as error:
             content = error.bare()
-        except Exception:  # the process border, as in ``Exchange.finish``
+        except Exception:  # the process border, as in ``InferenceRequest.finish``
             logger.exception("request %s failed", identity.decode())
             content = HttpError("internal error")
         await send_content(send, content, identity)
 
-    async def _attend(self, scope: Scope, receive: Receive, send: Send, jobs: Jobs, route: re.Match[str]) -> None:
+    async def _attend(self, scope: Scope, receive: Receive, send: Send, jobs: JobsApi, route: re.Match[str]) -> None:
         identity, has_begun = request_id(dict(scope["headers"])), False
 
         async def put(message: MutableMapping[str, Any]) -> None:
@@ -182,7 +182,7 @@ class Front:
             logger.debug("the caller of %s is gone", identity.decode())
         except HttpError as error:
             await send_content(send, error, identity, receive=receive)
-        except Exception:  # the process border, as in ``Exchange.finish``
+        except Exception:  # the process border, as in ``InferenceRequest.finish``
             told = {"event": "request_failed", "request_id": identity.decode()}
             logger.exception("request %s failed", identity.decode(), extra=told)
             if has_begun:
@@ -196,7 +196,7 @@ class Front:
             media_type, content = self._page(scope, match)
         except HttpError as error:
             content = error
-        except Exception:  # the process border, as in ``Exchange.finish``
+        except Exception:  # the process border, as in ``InferenceRequest.finish``
             told = {"event": "page_failed", "request_id": identity.decode()}
             logger.exception("page %s failed", identity.decode(), extra=told)
             content = HttpError("internal error")
@@ -210,14 +210,14 @@ class Front:
             UnknownModel: If the model is not served.
             MethodNotAllowed: If the method is not GET.
         """
-        desk = self.desk()
+        context, gateway = self.context(), self.gateway
         pages: dict[str, Callable[[], tuple[bytes, bytes]]] = {
             "/": lambda: (b"text/html; charset=utf-8", docs_page()),
-            "/docs.json": lambda: (JSON, to_json(openapi(desk, has_jobs=self.jobs() is not None))),
-            "/v1/models": lambda: (JSON, to_json(index(desk))),
+            "/docs.json": lambda: (JSON, to_json(openapi(gateway, context.access, has_jobs=self.jobs() is not None))),
+            "/v1/models": lambda: (JSON, to_json(index(gateway))),
         }
         if match is not None:
-            endpoint, describe = desk.find(match[1]), assets_page if match[2] else card_page
+            endpoint, describe = gateway.find(match[1]), assets_page if match[2] else card_page
             pages[scope["path"]] = lambda: (JSON, to_json(describe(endpoint)))
         page = pages.get(scope["path"])
         if page is None:
@@ -229,69 +229,9 @@ class Front:
 
     def _kept(self, path: str, page: Callable[[], tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
         """A page, made once for the models as they are now; the OpenAPI document takes 2 ms to make."""
-        made_of = [(endpoint.manifest.digest, endpoint.provider) for endpoint in self.desk().endpoints.values()]
+        made_of = [(endpoint.manifest.digest, endpoint.provider) for endpoint in self.gateway.endpoints.values()]
         if made_of != self._made_of:
             self._made_of, self._pages = made_of, {}
         if path not in self._pages:
             self._pages[path] = page()
         return self._pages[path]
-
-    async def _predict(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        model: str,
-        kind: type[AwaitedExchange] = AwaitedExchange,
-        version: str | None = None,
-    ) -> None:
-        desk, headers = self.desk(), scope["headers"]
-        found = dict(headers)
-        identity = request_id(found)
-        try:
-            endpoint = desk.find(model)
-            check_version(endpoint, version)
-        except HttpError as error:
-            await send_content(send, error, identity)
-            return
-        exchange = kind(endpoint, identity)
-        exchange.is_load_test = is_load_test(desk.access, headers, found, scope.get("client"))
-        if endpoint.trail is not None:
-            exchange.parent = found.get(PARENT, b"")
-
-        def leave(_: Any) -> None:
-            exchange.abandon()
-            if not exchange.answered.done():
-                exchange.answered.set_exception(Disconnected())
-
-        watch: asyncio.Future[Any] | None = None
-        try:
-            await self._ask(desk, exchange, scope, found, receive)
-            if exchange.answered.done():
-                await send_answer(send, exchange, exchange.answered.result(), receive)
-                return
-            watch = asyncio.ensure_future(receive())  # which returns when the caller is gone
-            watch.add_done_callback(leave)
-            await send_answer(send, exchange, await exchange.answered)
-        except Disconnected:
-            logger.debug("the caller of %s is gone", identity.decode())
-        finally:
-            exchange.abandon()
-            if watch is not None:
-                watch.cancel()
-
-    async def _ask(
-        self, desk: Desk, exchange: Exchange, scope: Scope, found: dict[bytes, bytes], receive: Receive
-    ) -> None:
-        try:
-            if scope["method"] != "POST":
-                raise MethodNotAllowed("only POST is allowed here", "POST")
-            admission = exchange.admit(exchange.endpoint, scope["headers"], found, desk.settings)
-            exchange.head_length = admission.head_length
-            if not desk.body_room.fits(admission.length or 0):
-                raise crowded()
-            body = await read_body(receive, desk.body_room, desk.settings)
-        except HttpError as error:
-            exchange.finish(error)
-        else:
-            desk.submit(exchange, body, admission.media_type, admission.timeout_seconds)

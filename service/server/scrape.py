@@ -5,16 +5,16 @@ import gzip
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 
 from service.messages.headers import Header
-from service.messages.response import Reply, reply
-from service.telemetry.drift_window import Windows
-from service.telemetry.exposition import MEDIA_TYPE, OPEN_MEDIA_TYPE, Page
+from service.messages.response import Response, make_response
+from service.telemetry.drift_window import DriftWindows
+from service.telemetry.exposition import MEDIA_TYPE, OPEN_MEDIA_TYPE, MetricsPage
 
 # 130 KB become 12, or 10 by level 9 in several times as long, for which the event loop would wait.
 LEVEL = 1
 VARY = (b"vary", b"accept, accept-encoding")
 
 
-def scrape(page: Page, windows: Windows | None, headers: list[Header], request_id: bytes) -> Reply:
+def scrape(page: MetricsPage, windows: DriftWindows | None, headers: list[Header], request_id: bytes) -> Response:
     """The whole answer.
 
     Here and now: a thread would wait for the event loop at every file.
@@ -32,7 +32,7 @@ def scrape(page: Page, windows: Windows | None, headers: list[Header], request_i
     if gzip_accepted(_joined(headers, b"accept-encoding")):
         content = gzip.compress(content, LEVEL)
         more.append((b"content-encoding", b"gzip"))
-    answer = reply(content, request_id, OPEN_MEDIA_TYPE if is_open else MEDIA_TYPE)
+    answer = make_response(content, request_id, OPEN_MEDIA_TYPE if is_open else MEDIA_TYPE)
     answer.headers.extend(more)
     return answer
 

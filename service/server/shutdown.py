@@ -1,4 +1,4 @@
-"""How a process of the service listens, and how it ends: it finishes what is under way and refuses what comes.
+"""Listen, and shut down gracefully: finish what is under way and refuse what comes.
 
 libuv accepts one connection of a socket in each turn of the event loop (https://github.com/libuv/libuv/pull/3696).
 Under overload a turn takes milliseconds, so that newcomers, Prometheus among them, waited seconds to be accepted.
@@ -18,7 +18,7 @@ from typing import Any
 
 import uvicorn
 
-from service.inference.gateway import Desk
+from service.inference.gateway import InferenceGateway
 
 GRACE_SECONDS = 30.0
 # So that what was already waiting to be accepted hears a 503, and no connection is reset.
@@ -39,7 +39,7 @@ class DrainingServer(uvicorn.Server):
         desk: Where this process answers predictions, if it does.
     """
 
-    def __init__(self, desk: Callable[[], Desk] | None, config: uvicorn.Config) -> None:
+    def __init__(self, desk: Callable[[], InferenceGateway] | None, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.desk = desk
 
@@ -111,8 +111,8 @@ class DrainingServer(uvicorn.Server):
         connections = self.server_state.connections
         if self.desk is None:
             return bool(connections)
-        owed = (call for one in connections for call in getattr(one, "unanswered", ()))
-        return bool(self.server_state.tasks) or any(call.started for call in owed)
+        owed = (fast for one in connections for fast in getattr(one, "unanswered", ()))
+        return bool(self.server_state.tasks) or any(fast.request.times.started for fast in owed)
 
 
 def _stop_listening(listening: socket.socket) -> list[socket.socket]:
@@ -127,6 +127,6 @@ def _stop_listening(listening: socket.socket) -> list[socket.socket]:
     return waiting
 
 
-def use_draining(desk: Callable[[], Desk] | None = None) -> None:
+def use_draining_server(desk: Callable[[], InferenceGateway] | None = None) -> None:
     """Make uvicorn's server of this process end in this way; BentoML's worker makes it by that name."""
     uvicorn.Server = partial(DrainingServer, desk)  # type: ignore[misc,assignment]

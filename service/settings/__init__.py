@@ -1,4 +1,4 @@
-"""How a deployment runs: one frozen object, read once from ``LECTERN_*``."""
+"""Read a deployment's settings: one frozen object, read once from ``LECTERN_*``."""
 
 import os
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Where the service listens, and where a caller on this machine finds it."""
+"""Find where the service listens, and where a caller on this machine reaches it."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""What the environment says of this process beside the settings: its home, its parent, its devices and its display."""
+"""Read from the environment what is no setting: home, parent, devices and display."""
 
 import os
 import sys
@@ -33,7 +33,7 @@ def home() -> Path:
         raise SettingsError("this user has no home directory; set BENTOML_HOME to a folder it can write") from None
 
 
-def metrics_place() -> Path | None:
+def metrics_location() -> Path | None:
     """Where all processes of the service write their metrics; ``None`` where BentoML has started none."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     return Path(folder) if folder else None

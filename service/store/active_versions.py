@@ -1,4 +1,4 @@
-"""Which versions have been brought live while the service ran: a file in ``BENTOML_HOME`` that all processes follow."""
+"""Remember which versions are active: a file in ``BENTOML_HOME`` that all processes follow."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from service.settings.environment import home
 FILE = "lectern-live.json"
 
 
-class Live(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class ActiveVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The version that serves, the one before it, and whether the model was taken out of service."""
 
     version: str
@@ -25,21 +25,21 @@ def path() -> Path:
     return home() / FILE
 
 
-def read_live() -> dict[str, Live]:
+def read_active() -> dict[str, ActiveVersion]:
     """What has been brought live, by model; empty when nothing has.
 
     Raises:
-        SettingsError: If the file is not what ``write_live`` wrote.
+        SettingsError: If the file is not what ``write_active`` wrote.
     """
     try:
-        return msgspec.json.decode(path().read_bytes(), type=dict[str, Live])
+        return msgspec.json.decode(path().read_bytes(), type=dict[str, ActiveVersion])
     except FileNotFoundError:
         return {}
     except msgspec.MsgspecError as error:
         raise SettingsError(f"{path()}: {error}; mend it, or delete it to serve the repository's versions") from error
 
 
-def write_live(live: dict[str, Live]) -> None:
+def write_active(live: dict[str, ActiveVersion]) -> None:
     """Replace the file at once: whoever reads meanwhile reads the old one or the new one, also after a power cut."""
     target = path()
     with NamedTemporaryFile(dir=target.parent, prefix=FILE, delete=False) as file:

@@ -1,4 +1,4 @@
-"""Which models are served, and where the BentoML model store keeps them."""
+"""Find the models to serve, and where the BentoML model store keeps them."""
 
 import re
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from models.errors import ArtifactMissing
 from models.paths import REPOSITORY
 from service.settings import settings
 from service.settings.environment import home
-from service.store.active_versions import read_live
+from service.store.active_versions import read_active
 
 # What BentoML lets a name and a version be; nothing else ever becomes a path.
 _NAME = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
@@ -21,7 +21,7 @@ _MARK = "model.yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
+class ServedModel:
     """One served model: its certificate, and the folder in the model store with its bytes."""
 
     manifest: Manifest
@@ -42,7 +42,7 @@ def shipped_tags() -> dict[str, str]:
     return found
 
 
-def find_models(wanted: Iterable[str]) -> list[Served]:
+def find_models(wanted: Iterable[str]) -> list[ServedModel]:
     """The models asked for (none: every model in the repository), found in the model store.
 
     A bare name means the version that was brought live last, else the repository's, and the store's latest for a model
@@ -57,7 +57,7 @@ def find_models(wanted: Iterable[str]) -> list[Served]:
     # Every process that serves or scores comes by here before it opens a model; what it opens later is held to it too.
     if settings().trusted_keys:
         trust_only(read_keys(settings().trusted_entries))
-    shipped, chosen = shipped_tags(), {name: f"{name}:{live.version}" for name, live in read_live().items()}
+    shipped, chosen = shipped_tags(), {name: f"{name}:{live.version}" for name, live in read_active().items()}
     tags = [entry if ":" in entry else (shipped | chosen).get(entry, f"{entry}:latest") for entry in wanted]
     served = [find_version(tag) for tag in tags or (chosen.get(name, tag) for name, tag in shipped.items())]
     names = [model.name for model in served]
@@ -66,7 +66,7 @@ def find_models(wanted: Iterable[str]) -> list[Served]:
     return served
 
 
-def find_version(tag: str) -> Served:
+def find_version(tag: str) -> ServedModel:
     """The model with a tag, ``name:version``, found in the model store.
 
     Raises:
@@ -80,7 +80,7 @@ def find_version(tag: str) -> Served:
         found = f"model {tag} is not in the model store{others}"
         raise ArtifactMissing(f"{found}; put it there: python -m export install")
     # The whole artifact, so that a damaged one ends the start here: in a worker it would be tried again for ever.
-    return Served(manifest=read_artifact(folder)[0], folder=folder)
+    return ServedModel(manifest=read_artifact(folder)[0], folder=folder)
 
 
 def installed_at(tag: str) -> float:

@@ -1,4 +1,4 @@
-"""Which code this is, and what of others it runs on."""
+"""Describe this build: its code, and the libraries it runs on."""
 
 import platform
 import subprocess

@@ -1,4 +1,4 @@
-"""What processes have counted that are no more, put together in one file per kind.
+"""Merge what dead processes have counted into one file per kind.
 
 A worker that cannot start leaves files each time it is tried: in a day, gigabytes in memory. Nothing may be lost or
 counted twice on the way, whoever is killed meanwhile: what is to be done is written down whole before it is begun, and
@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 from prometheus_client.mmap_dict import MmapedDict
 
-from service.settings.environment import metrics_place
+from service.settings.environment import metrics_location
 
 _Mapped: Any = MmapedDict
 # What of the dead goes on counting. No process has the number 0.
@@ -25,7 +25,7 @@ HEIR = 0
 _LOCK, _PLAN = "lectern-remains.lock", "lectern-remains.json"
 
 
-class Remains:
+class DeadProcessMetrics:
     """The files of a service's metrics, and what is left of its dead.
 
     Args:
@@ -107,11 +107,11 @@ def read_file(path: Path) -> Iterable[tuple[str, float, float, int]]:
     return found
 
 
-def gather_remains() -> None:
+def merge_dead_processes() -> None:
     """Put together what this service's dead processes have counted."""
-    folder = metrics_place()
+    folder = metrics_location()
     if folder is not None:
-        Remains(folder).gather()
+        DeadProcessMetrics(folder).gather()
 
 
 def _of(kind: str, paths: Sequence[Path]) -> list[Path]:

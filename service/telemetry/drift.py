@@ -1,4 +1,4 @@
-"""Whether today's requests and answers look like the training data: counts of what is watched.
+"""Count today's requests and answers into the bins of the training data.
 
 The counts are Prometheus counters, so those of all workers add up, and a worker that dies takes none along.
 """
@@ -12,7 +12,7 @@ from prometheus_client import Counter
 
 from models.artifact.drift_profile import Profile, measure
 from models.artifact.manifest import Manifest
-from models.card import Prediction, Traits
+from models.card import DriftFeatures, Prediction
 from models.runtime.predictor import Predictor
 
 logger = logging.getLogger("lectern.drift")
@@ -32,14 +32,14 @@ OUT_OF_RANGE = Counter(
 )
 
 
-class Watch:
+class DriftCounters:
     """Counts what one version of a model is asked and answers.
 
     Micro-batches are only put down; they are measured together in a moment when something else may be waited for, at
     most twenty times in a second. Which of them is put down depends on the clock alone, not on what is in them.
     """
 
-    def __init__(self, name: str, profile: Profile, traits: Traits[Any, Any], assets: Any) -> None:
+    def __init__(self, name: str, profile: Profile, traits: DriftFeatures[Any, Any], assets: Any) -> None:
         self._name, self._profile, self._traits, self._assets = name, profile, traits, assets
         self._bins = [
             (
@@ -86,9 +86,9 @@ class Watch:
                 strays.inc(outside)
 
 
-def watch(manifest: Manifest, predictor: Predictor) -> Watch | None:
+def drift_counters(manifest: Manifest, predictor: Predictor) -> DriftCounters | None:
     """What counts for a model; ``None`` where nothing is known of what is usual."""
     profile, traits = manifest.profile, predictor.card.traits
     if profile is None or traits is None:
         return None
-    return Watch(manifest.model, profile, traits, predictor.assets)
+    return DriftCounters(manifest.model, profile, traits, predictor.assets)

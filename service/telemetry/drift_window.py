@@ -1,4 +1,4 @@
-"""How far recent requests and answers are from the training data: gauges, made when Prometheus asks.
+"""Compute how far recent requests and answers are from the training data, when Prometheus asks.
 
 The window is that of all workers together. It is the difference between their counters now and those of an earlier
 scrape, at least ``Profile.window`` instances ago; the earlier ones are kept in a file beside the counters, which every
@@ -32,14 +32,14 @@ GAUGES = {
 }
 
 
-class Marks(msgspec.Struct, kw_only=True):
+class WindowMarks(msgspec.Struct, kw_only=True):
     """Earlier counts of one model, the oldest first: instances, and counts by feature with the strays last."""
 
     digest: str
     counts: list[list[list[float]]]
 
 
-class Windows:
+class DriftWindows:
     """The latest instances of every model.
 
     Attributes:
@@ -49,7 +49,7 @@ class Windows:
 
     def __init__(self, folder: Path | None, served: Callable[[], Iterable[Manifest]]) -> None:
         self.file, self.served = None if folder is None else folder / FILE, served
-        self._marks: dict[str, Marks] = {}
+        self._marks: dict[str, WindowMarks] = {}
 
     def add_to(self, text: str) -> str:
         """A scrape's text with the gauges of the served models behind it."""
@@ -71,18 +71,18 @@ class Windows:
             if part
         )
 
-    def _read(self) -> dict[str, Marks]:
+    def _read(self) -> dict[str, WindowMarks]:
         if self.file is None:
             return self._marks
         try:
-            return msgspec.json.decode(self.file.read_bytes(), type=dict[str, Marks])
+            return msgspec.json.decode(self.file.read_bytes(), type=dict[str, WindowMarks])
         except FileNotFoundError:
             return {}
         except msgspec.MsgspecError:
             logger.warning("%s is not what was written there; windows begin anew", self.file)
             return {}
 
-    def _write(self, marks: dict[str, Marks]) -> None:
+    def _write(self, marks: dict[str, WindowMarks]) -> None:
         """Whole or not at all; of two scrapes at once the later one counts."""
         self._marks = marks
         if self.file is None:
@@ -95,17 +95,17 @@ class Windows:
             logger.warning("%s cannot be written: %s", self.file, error.strerror)
 
 
-def _move(old: Marks | None, digest: str, counts: list[Floats], window: int) -> Marks:
+def _move(old: WindowMarks | None, digest: str, counts: list[Floats], window: int) -> WindowMarks:
     """The marks for a window that ends now; of another version's counts, and of those before a restart, none."""
     now = [part.tolist() for part in counts]
     total = _total(counts)
     if old is None:
-        old = Marks(digest=digest, counts=[[[0.0] * len(part) for part in now]])
+        old = WindowMarks(digest=digest, counts=[[[0.0] * len(part) for part in now]])
     if old.digest != digest or _total(old.counts[-1]) > total:
-        return Marks(digest=digest, counts=[now])
+        return WindowMarks(digest=digest, counts=[now])
     kept = old.counts if total - _total(old.counts[-1]) < window / PARTS else [*old.counts, now]
     start = max((place for place, mark in enumerate(kept) if _total(mark) <= total - window), default=0)
-    return Marks(digest=digest, counts=kept[start:])
+    return WindowMarks(digest=digest, counts=kept[start:])
 
 
 def _total(counts: Iterable[Iterable[float]]) -> float:

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_open
 from prometheus_client.registry import Collector
 
-from service.settings.environment import metrics_place
-from service.telemetry.dead_processes import Remains, read_file
+from service.settings.environment import metrics_location
+from service.telemetry.dead_processes import DeadProcessMetrics, read_file
 from service.telemetry.exemplars import Exemplar, find_exemplars
 
 MEDIA_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -27,21 +27,21 @@ _ADD: Callable[[float, float], float] = float.__add__
 _MODES: dict[str, Callable[[float, float], float]] = {"livesum": _ADD, "livemin": min}
 
 
-class _Place(NamedTuple):
+class _ValuePosition(NamedTuple):
     """A number in a file: which series it is part of, and where it stands, in steps of eight bytes."""
 
     key: str
     position: int
 
 
-class _File:
+class _MetricsFile:
     """One process's numbers of one kind."""
 
     def __init__(self, path: Path) -> None:
         kind, *middle, pid = path.stem.split("_")
         self.path, self.kind, self.pid = path, kind, int(pid)
         self.mode = "".join(middle)
-        self.places: list[_Place] = []
+        self.places: list[_ValuePosition] = []
         self._used = 0
 
     @property
@@ -55,7 +55,7 @@ class _File:
         used = int.from_bytes(data[:4], "little")
         if used != self._used:
             pairs = read_file(self.path)
-            self.places = [_Place(key, position // 8) for key, _, _, position in pairs]
+            self.places = [_ValuePosition(key, position // 8) for key, _, _, position in pairs]
             self._used = used
         numbers = memoryview(data)[: len(data) // 8 * 8].cast("d")
         return ((key, numbers[position]) for key, position in self.places)
@@ -117,7 +117,7 @@ class _Child:
         yield f"{self._name}_sum{self._text} {_number(values.get(self.sum_key, 0.0))}\n"
 
 
-class Page:
+class MetricsPage:
     """The page of metrics of one service.
 
     Args:
@@ -126,8 +126,8 @@ class Page:
     """
 
     def __init__(self, folder: Path, collectors: Iterable[Collector] = ()) -> None:
-        self._remains = Remains(folder)
-        self._files: dict[str, _File] = {}
+        self._remains = DeadProcessMetrics(folder)
+        self._files: dict[str, _MetricsFile] = {}
         self._metrics: dict[str, _Metric] = {}
         self._known: set[str] = set()
         self._registry = CollectorRegistry()
@@ -166,14 +166,14 @@ class Page:
         """Every series' value, by key."""
         values: dict[str, float] = {}
         with self._remains.shared() as paths:
-            files = {path.name: self._files.get(path.name) or _File(path) for path in paths}
+            files = {path.name: self._files.get(path.name) or _MetricsFile(path) for path in paths}
             for file in files.values():
                 if file.is_alive:
                     self._add(file, values)
         self._files = files
         return values
 
-    def _add(self, file: _File, values: dict[str, float]) -> None:
+    def _add(self, file: _MetricsFile, values: dict[str, float]) -> None:
         join = _MODES.get(file.mode, max) if file.kind == "gauge" else _ADD
         for key, value in file.read():
             if key in values:
@@ -213,7 +213,7 @@ def _escaped(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
-def open_page(collectors: Iterable[Collector] = ()) -> Page | None:
+def open_page(collectors: Iterable[Collector] = ()) -> MetricsPage | None:
     """The page of this process and its sisters; ``None`` where they share no files, as in a test."""
-    folder = metrics_place()
-    return None if folder is None else Page(folder, collectors)
+    folder = metrics_location()
+    return None if folder is None else MetricsPage(folder, collectors)

@@ -23,7 +23,7 @@ class Numbers(Protocol):
     def __setitem__(self, place: int, number: float, /) -> None: ...
 
 
-class _Own:
+class _PrivateNumbers:
     """The numbers of a process that shares them with no other, as in a test."""
 
     def __init__(self, values: Sequence[Any]) -> None:
@@ -40,13 +40,13 @@ class _Own:
 def find(values: Sequence[Any]) -> tuple[Numbers, list[int]]:
     """Where the client keeps these values of one metric: the numbers, and the place of each."""
     if not values[0]._multiprocess:
-        return _Own(values), [*range(len(values))]
+        return _PrivateNumbers(values), [*range(len(values))]
     file = values[0]._file
     # A file that grows is mapped anew; what was mapped before goes on showing the same bytes.
     return memoryview(file._m).cast("d"), [file._positions[value._key] // _DOUBLE for value in values]
 
 
-class Tally:
+class MmapCounters:
     """A counter's series that differ in one label, by that label's value.
 
     Args:
@@ -73,7 +73,7 @@ class Tally:
         self.numbers[self.places[key]] += amount
 
 
-class Cell:
+class MmapGauge:
     """One series of a counter or a gauge.
 
     Attributes:
@@ -94,7 +94,7 @@ class Cell:
         self.numbers[self.place] = amount
 
 
-class Spread:
+class MmapHistogram:
     """One series of a histogram."""
 
     def __init__(self, histogram: Histogram, **labels: str) -> None:

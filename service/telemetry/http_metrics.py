@@ -1,8 +1,8 @@
-"""What Prometheus sees of HTTP itself: every answer by its status, whatever path it was, also below ASGI."""
+"""Count every HTTP response by its status, whatever path it was, also below ASGI."""
 
 from prometheus_client import Counter
 
-from service.telemetry.fast_values import Tally
+from service.telemetry.fast_values import MmapCounters
 from service.telemetry.metrics_storage import require_room
 
 OTHER = "other"
@@ -21,11 +21,11 @@ RESPONSES = Counter(
 )
 
 
-class Responses:
+class ResponseCounters:
     """Counts the answers of one process."""
 
     def __init__(self) -> None:
-        tally = Tally(RESPONSES, STATUSES)
+        tally = MmapCounters(RESPONSES, STATUSES)
         self._numbers, places = tally.numbers, tally.places
         self._places = {int(status): place for status, place in places.items() if status != OTHER}
         self._other = places[OTHER]

@@ -49,12 +49,12 @@ class LineHandler(logging.Handler):
         super().__init__()
         self.form, self.clock = form, clock
         self._write = write or _to_stderr
-        self._places: dict[tuple[str, int], _Place] = {}
+        self._places: dict[tuple[str, int], _Location] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write an event, unless its place has said too much; called with the handler's lock held."""
         now = self.clock()
-        place = self._places.setdefault((record.pathname, record.lineno), _Place(now))
+        place = self._places.setdefault((record.pathname, record.lineno), _Location(now))
         if not place.admits(now):
             place.name = record.name
             return
@@ -93,7 +93,7 @@ class LineHandler(logging.Handler):
         self._write(line)
 
 
-class _Place:
+class _Location:
     """How much one line of code may still log: a token bucket."""
 
     def __init__(self, now: float) -> None:
@@ -157,7 +157,7 @@ def escape(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
-def last_words(error: Exception) -> str:
+def format_fatal(error: Exception) -> str:
     """The line with which a process that refuses to start ends, for ``SystemExit``."""
     if log_form() is LogForm.TEXT:
         return f"lectern: {escape(str(error))}"

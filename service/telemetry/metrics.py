@@ -1,4 +1,4 @@
-"""What Prometheus sees of Lectern itself, with closed label sets initialised at start."""
+"""Declare Lectern's own metrics, with closed label sets initialised at start."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

@@ -1,4 +1,4 @@
-"""Where the processes of a service keep their metrics, and whether there is room.
+"""Keep the metrics of all processes of a service, and check that there is room.
 
 They are written through mapped files: on a full disk that is SIGBUS, which ends a process without a word, and the one
 that takes its place likewise.
@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from models.errors import SettingsError
-from service.settings.environment import metrics_place
-from service.telemetry.logs import last_words
+from service.settings.environment import metrics_location
+from service.telemetry.logs import format_fatal
 
 MEMORY = Path("/dev/shm")  # noqa: S108  the folder is made for its user alone
 # What a process writes with thirty models; with six it is half a megabyte.
@@ -45,13 +45,13 @@ def free_bytes(folder: Path) -> int:
 
 def require_room() -> None:
     """End this process with one line when it has no room for its metrics, not even the reserve."""
-    folder = metrics_place()
+    folder = metrics_location()
     if folder is None or not folder.is_dir() or free_bytes(folder) >= ROOM_BYTES:
         return
     (folder / RESERVE).unlink(missing_ok=True)
     if (free := free_bytes(folder)) < ROOM_BYTES:
         reason = f"metrics need {ROOM_BYTES} free bytes in {folder}, found {free}; make room there"
-        raise SystemExit(last_words(SettingsError(reason)))
+        raise SystemExit(format_fatal(SettingsError(reason)))
 
 
 def keep_reserve() -> None:
@@ -59,7 +59,7 @@ def keep_reserve() -> None:
 
     Twice what it needs where that is there: what the dead one wrote is only given back once it runs.
     """
-    folder = metrics_place()
+    folder = metrics_location()
     if folder is None:
         return
     reserve = os.open(folder / RESERVE, os.O_CREAT | os.O_WRONLY, 0o600)

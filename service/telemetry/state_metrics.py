@@ -1,4 +1,4 @@
-"""What Prometheus sees of models, devices and jobs: which serve, since when, and what became of them."""
+"""Expose models, devices and jobs: which serve, since when, and how they ended."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, time
@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge
 from models.artifact.manifest import Manifest
 from models.runtime.device import CPU_PROVIDER, CUDA_PROVIDER, Device
 from service.telemetry.build_info import build_info
-from service.telemetry.fast_values import Cell, Tally
+from service.telemetry.fast_values import MmapCounters, MmapGauge
 from service.telemetry.metrics_storage import require_room
 
 ACTIVATED, ROLLED_BACK, REFUSED = ACTIVATIONS = ("activated", "rolled_back", "refused")
@@ -89,13 +89,13 @@ def initialise(models: Iterable[tuple[Manifest, str]], device: Device) -> None:
     providers = set()
     for manifest, provider in models:
         providers.add(provider)
-        Tally(_ACTIVATIONS, ACTIVATIONS, model=manifest.model)
-        Cell(_MISMATCHES, model=manifest.model)
+        MmapCounters(_ACTIVATIONS, ACTIVATIONS, model=manifest.model)
+        MmapGauge(_MISMATCHES, model=manifest.model)
     for provider in (CPU_PROVIDER, CUDA_PROVIDER):
-        Cell(_DEVICE, device=device, provider=provider).set(provider in providers)
-    Cell(_BUILD, **build_info()).set(1)
-    Tally(_JOBS, JOB_OUTCOMES)
-    Tally(_JOB_ROWS, JOB_ROWS)
+        MmapGauge(_DEVICE, device=device, provider=provider).set(provider in providers)
+    MmapGauge(_BUILD, **build_info()).set(1)
+    MmapCounters(_JOBS, JOB_OUTCOMES)
+    MmapCounters(_JOB_ROWS, JOB_ROWS)
     show_jobs({}, 0.0)
 
 
@@ -108,15 +108,15 @@ def show_model(manifest: Manifest, provider: str, *, is_live: bool, installed: f
         is_live: Whether it serves.
         installed: When it came into the store, seconds since 1970.
     """
-    series = Cell(
+    series = MmapGauge(
         _MODEL, model=manifest.model, version=manifest.version, digest=manifest.digest[:12], provider=provider
     )
     series.set(is_live)
     if is_live:
-        Cell(_INSTALLED, model=manifest.model).set(installed)
+        MmapGauge(_INSTALLED, model=manifest.model).set(installed)
         day = manifest.training.trained
         trained = 0.0 if day is UNSET else datetime.combine(day, time(), UTC).timestamp()
-        Cell(_TRAINED, model=manifest.model).set(trained)
+        MmapGauge(_TRAINED, model=manifest.model).set(trained)
 
 
 class ServedCertificate(NamedTuple):
@@ -133,32 +133,32 @@ class ServedCertificate(NamedTuple):
 
 def show_certificate(served: ServedCertificate) -> None:
     """Say until when the certificate holds that this process serves."""
-    Cell(_CERTIFICATE, serial=served.serial).set(served.expires)
+    MmapGauge(_CERTIFICATE, serial=served.serial).set(served.expires)
 
 
 def count_activation(model: str, outcome: str) -> None:
     """Note what became of a version that was to go live."""
-    Cell(_ACTIVATIONS, model=model, outcome=outcome).add()
+    MmapGauge(_ACTIVATIONS, model=model, outcome=outcome).add()
 
 
 def count_mismatch(model: str) -> None:
     """Note an artifact that is not what its certificate says."""
-    Cell(_MISMATCHES, model=model).add()
+    MmapGauge(_MISMATCHES, model=model).add()
 
 
 def count_job(outcome: str) -> None:
     """Note the end of one job."""
-    Cell(_JOBS, outcome=outcome).add()
+    MmapGauge(_JOBS, outcome=outcome).add()
 
 
 def count_rows(rows: int, errors: int) -> None:
     """Note that jobs have got on by so many rows, so many of them with errors."""
-    Cell(_JOB_ROWS, outcome="ok").add(rows - errors)
-    Cell(_JOB_ROWS, outcome="error").add(errors)
+    MmapGauge(_JOB_ROWS, outcome="ok").add(rows - errors)
+    MmapGauge(_JOB_ROWS, outcome="error").add(errors)
 
 
 def show_jobs(active: dict[str, int], progress_at: float) -> None:
     """How many jobs there are by state, and when the slowest of those that run last got on, seconds since 1970."""
     for state in JOB_STATES:
-        Cell(_JOBS_ACTIVE, state=state).set(active.get(state, 0))
-    Cell(_JOB_PROGRESS).set(progress_at)
+        MmapGauge(_JOBS_ACTIVE, state=state).set(active.get(state, 0))
+    MmapGauge(_JOB_PROGRESS).set(progress_at)

@@ -1,4 +1,4 @@
-"""What became of single requests, for the log and for a collector of traces: both off unless a setting says otherwise.
+"""Record single requests, in the log and to a collector of traces: both off unless a setting says otherwise.
 
 A request is told of at its end, from the times its stages noted on the way; nothing is kept of one that is not told.
 """
@@ -34,11 +34,14 @@ class RequestTimes:
         ready: When the outputs of its last micro-batch were there.
     """
 
-    request_id = parent = b""
+    parent = b""
     started = queued = begun = inferring = ready = 0.0
 
+    def __init__(self, request_id: bytes = b"") -> None:
+        self.request_id = request_id
 
-class Stage(NamedTuple):
+
+class RequestStage(NamedTuple):
     """One part of a request's time, on the monotonic clock."""
 
     name: str
@@ -46,7 +49,7 @@ class Stage(NamedTuple):
     ended: float
 
 
-class Trail:
+class RequestTracer:
     """Tells of requests that have ended.
 
     Args:
@@ -58,7 +61,7 @@ class Trail:
     def __init__(self, share: float, tracer: Any = None, write: Callable[[Document], object] = write_event) -> None:
         self._share, self._tracer, self._write = share, tracer, write
 
-    def tell(self, model: str, tag: str, request: RequestTimes, outcome: str) -> None:
+    def record(self, model: str, tag: str, request: RequestTimes, outcome: str) -> None:
         """A request has ended so.
 
         Args:
@@ -110,15 +113,15 @@ class Trail:
         span.end(offset + int(now * _BILLION))
 
 
-def stages(request: RequestTimes, now: float) -> Iterator[Stage]:
+def stages(request: RequestTimes, now: float) -> Iterator[RequestStage]:
     """The stages a request has been through."""
     if request.queued:
-        yield Stage("encode", request.started, request.queued)
+        yield RequestStage("encode", request.started, request.queued)
     if request.begun:
-        yield Stage("queue", request.queued, request.begun)
+        yield RequestStage("queue", request.queued, request.begun)
     if request.ready:
-        yield Stage("infer", request.ready - request.inferring, request.ready)
-        yield Stage("decode", request.ready, now)
+        yield RequestStage("infer", request.ready - request.inferring, request.ready)
+        yield RequestStage("decode", request.ready, now)
 
 
 def _ms(seconds: float) -> float:
@@ -126,7 +129,7 @@ def _ms(seconds: float) -> float:
 
 
 @lru_cache(maxsize=1)
-def open_trail(settings: Settings) -> Trail | None:
+def open_tracer(settings: Settings) -> RequestTracer | None:
     """What tells of requests, by these settings; ``None`` when nobody wants to know.
 
     Raises:
@@ -134,7 +137,7 @@ def open_trail(settings: Settings) -> Trail | None:
     """
     if not settings.log_requests and not settings.traces:
         return None
-    return Trail(settings.log_requests, _tracer(settings.traces) if settings.traces else None)
+    return RequestTracer(settings.log_requests, _tracer(settings.traces) if settings.traces else None)
 
 
 def find_exporter(name: str) -> Any:

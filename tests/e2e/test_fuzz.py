@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chaos.fuzz.rest_requests import FAMILIES, Failure, Fuzz, check
+from chaos.fuzz.rest_requests import FAMILIES, Fuzz, FuzzFailure, check
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 CASES = 1000
@@ -42,5 +42,5 @@ def test_what_is_a_failure(status: int, headers: dict[str, str], body: bytes) ->
     """Control: what a broken service would say is seen as broken."""
     check(400, GOOD, PROBLEM)
     check(200, GOOD, b'{"predictions":[{"y":1}]}')
-    with pytest.raises(Failure):
+    with pytest.raises(FuzzFailure):
         check(status, headers, body)

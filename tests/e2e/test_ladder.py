@@ -24,12 +24,12 @@ from models.runtime.predictor import Predictor, open_predictor
 from models.runtime.session import open_artifact
 from models.train.__main__ import train
 from models.train.experiments import load_ladder
-from models.training.experiment import Rung
+from models.training.experiment import Experiment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
-def distinct_rungs() -> Iterator[Rung]:
+def distinct_rungs() -> Iterator[Experiment]:
     """One rung for each network of a task: rungs that differ in loss or optimiser export the same graph."""
     seen = set()
     for family in FAMILIES:

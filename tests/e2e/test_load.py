@@ -21,7 +21,7 @@ from loadtests import result
 from loadtests.limit import stub
 from loadtests.plan import Arrivals, schedule
 from loadtests.profiles import phases
-from loadtests.result import Result
+from loadtests.result import LoadResult
 from loadtests.start import LOCUSTFILE
 from models.paths import REPOSITORY
 
@@ -37,7 +37,7 @@ class Done(NamedTuple):
     code: int
     said: str
     page: Path
-    found: Result
+    found: LoadResult
 
 
 Load = Callable[..., Done]

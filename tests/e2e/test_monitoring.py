@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from models.paths import REPOSITORY
 from models.runtime.predictor import Predictor
 from monitoring.debian import find
-from monitoring.local_prometheus import Prometheus, Target, begin, free_port
+from monitoring.local_prometheus import Prometheus, ScrapeTarget, begin, free_port
 from tests.e2e.conftest import MODELS, Launch, Server
 from tests.monitoring.expressions import DASHBOARDS, MONITORING, queries
 
@@ -51,7 +51,7 @@ def prometheus(service: Server, tmp_path_factory: pytest.TempPathFactory) -> Ite
     programs = find()
     if programs is None:
         pytest.skip("no Prometheus: make prometheus fetches Debian's")
-    target = Target(address=f"127.0.0.1:{service.port}", seconds=1)
+    target = ScrapeTarget(address=f"127.0.0.1:{service.port}", seconds=1)
     running = begin(programs, target, tmp_path_factory.mktemp("prometheus"), free_port())
     try:
         until(lambda: running.number('count_over_time(up{job="lectern"}[1m])') >= 3)

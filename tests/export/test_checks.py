@@ -60,10 +60,10 @@ from models.runtime.predictor import Predictor, open_predictor
 from models.runtime.session import open_artifact
 from models.tagging import TAG
 from models.tagging.schema import Assets as TagAssets
-from models.tagging.train.attention import MASKED, AttentionConfig, Layout
+from models.tagging.train.attention import MASKED, SentenceLayout, WordAttentionConfig
 from models.tagging.train.net import TaggerConfig, TaggerNet
 from models.train.__main__ import recipes, train
-from models.training.datasets import ACCURACY, Metric, Provenance
+from models.training.datasets import ACCURACY, Provenance, ScoreMetric
 from models.viewcount import FORECAST
 from models.viewcount.schema import Assets as ViewAssets
 from models.viewcount.train.data import ERROR
@@ -77,7 +77,7 @@ class FakeData:
 
     provenance = Provenance(name="random", licence="none", attribution="nobody", sha256={})
 
-    def __init__(self, card: AnyCard, assets: Assets, metric: Metric = ERROR, count: int = 12) -> None:
+    def __init__(self, card: AnyCard, assets: Assets, metric: ScoreMetric = ERROR, count: int = 12) -> None:
         self.card, self.assets, self.metric, self.count = card, assets, metric, count
 
     def examples(self, split: str) -> Iterator[tuple[Any, Any]]:
@@ -327,13 +327,13 @@ def test_exported_in_training_mode() -> None:
 
 
 TAG_ASSETS = TagAssets(words=["a", "i", "saw"], clues=["4:w", "9:X"], tags=["DET", "NOUN"], layers=1, heads=2)
-TAGGER = TaggerConfig(embedding=4, width=8, layers=1, attention=AttentionConfig(heads=2, reach=2))
+TAGGER = TaggerConfig(embedding=4, width=8, layers=1, attention=WordAttentionConfig(heads=2, reach=2))
 
 
 class Maskless(TaggerNet):
     """A tagger that lets words look at the padding."""
 
-    def arrange(self, grid: Tensor, keep: Tensor, back: Tensor) -> Layout:
+    def arrange(self, grid: Tensor, keep: Tensor, back: Tensor) -> SentenceLayout:
         return super().arrange(grid, keep | True, back)
 
 

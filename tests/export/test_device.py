@@ -27,7 +27,7 @@ from export.device_checks import (
     numbers,
 )
 from export.reference import graph_float64, torch_float64
-from models.artifact.device_certificate import UNMEASURED, DeviceChoice, DeviceProof, Timing
+from models.artifact.device_certificate import UNMEASURED, DevicePlacement, DeviceProof, Timing
 from models.artifact.manifest import from_bytes, read_artifact, to_bytes
 from models.card import Array, Feeds
 from models.errors import CertificateError, DeviceError
@@ -250,8 +250,8 @@ def test_written_into_the_manifest(artifact: Path) -> None:
     assert msgspec.structs.replace(again, device=None, digest=before.digest) == before
 
 
-@pytest.mark.parametrize("choice", [UNMEASURED, DeviceChoice(chosen=None, reason="", proof=proof(CPU_PROVIDER))])
-def test_nothing_to_write(artifact: Path, choice: DeviceChoice) -> None:
+@pytest.mark.parametrize("choice", [UNMEASURED, DevicePlacement(chosen=None, reason="", proof=proof(CPU_PROVIDER))])
+def test_nothing_to_write(artifact: Path, choice: DevicePlacement) -> None:
     """A certificate that no GPU gave is not written."""
     with pytest.raises(CertificateError, match="nothing was proved on a GPU"):
         add_device(artifact, choice)

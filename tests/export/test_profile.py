@@ -16,12 +16,12 @@ from export.signing import make_key, read_private, sign
 from models.artifact.drift_profile import LEAST_SHARE, stability_index
 from models.artifact.manifest import MANIFEST_FILE, MODEL_FILE, from_bytes, read_artifact, to_bytes
 from models.artifact.signature import read_keys, trust_only
-from models.card import Trait
+from models.card import DriftFeature
 from models.errors import ArtifactMismatch, ArtifactUntrusted
 from models.graph.train.molecule_data import MUTAG
 
 Find = Callable[[str], Path]
-LENGTH = Trait(name="length", unit="m")
+LENGTH = DriftFeature(name="length", unit="m")
 
 
 def walk(count: int, memory: float) -> np.ndarray:
@@ -81,7 +81,11 @@ def test_feature() -> None:
     assert 0 < feature.expected[0] < LEAST_SHARE
     assert (feature.split, feature.instances, len(feature.expected)) == ("train", 5000, 12)
     kinds = make_feature(
-        Trait(name="label", unit="label", kinds=lambda assets: assets), np.eye(2)[[0, 0, 1]], np.eye(2), "train", "ab"
+        DriftFeature(name="label", unit="label", kinds=lambda assets: assets),
+        np.eye(2)[[0, 0, 1]],
+        np.eye(2),
+        "train",
+        "ab",
     )
     assert (kinds.kinds, kinds.edges, kinds.expected) == (["a", "b"], [], [0.625, 0.375])
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from loadtests.result import Moment, Part, Result, Used
+from loadtests.result import LoadResult, ModelResult, Moment, Used
 from loadtests.task import Objective
 
 
-def make_part(name: str = "counted", **figures: Any) -> Part:
+def make_part(name: str = "counted", **figures: Any) -> ModelResult:
     """A second in which 100 requests were due and all answered."""
     usual: dict[str, Any] = {
         "seconds": 1.0,
@@ -23,7 +23,7 @@ def make_part(name: str = "counted", **figures: Any) -> Part:
         "failed_share": 0.0,
         "outcomes": {"ok": 100},
     }
-    return Part(name=name, **{**usual, **figures})
+    return ModelResult(name=name, **{**usual, **figures})
 
 
 def make_used(**figures: Any) -> Used:
@@ -49,7 +49,7 @@ def make_moment(at: float, **figures: Any) -> Moment:
     return Moment(at=at, **{**usual, **figures})
 
 
-def make_result(**fields: Any) -> Result:
+def make_result(**fields: Any) -> LoadResult:
     """A run that passed."""
     usual: dict[str, Any] = {
         "profile": "smoke",
@@ -75,11 +75,11 @@ def make_result(**fields: Any) -> Result:
         "used": make_used(),
         "metrics": [],
     }
-    return Result(**{**usual, **fields})
+    return LoadResult(**{**usual, **fields})
 
 
 @pytest.fixture(scope="session")
-def part() -> Callable[..., Part]:
+def part() -> Callable[..., ModelResult]:
     """Makes parts."""
     return make_part
 
@@ -97,6 +97,6 @@ def moment() -> Callable[..., Moment]:
 
 
 @pytest.fixture(scope="session")
-def made() -> Callable[..., Result]:
+def made() -> Callable[..., LoadResult]:
     """Makes results."""
     return make_result

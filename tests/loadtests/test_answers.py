@@ -9,7 +9,7 @@ import pytest
 from loadtests.answers import BROKEN, WRONG, Checker
 from loadtests.records import OK
 from loadtests.targets import Unusable, read_instances, refusal
-from loadtests.wire import Answer
+from loadtests.wire import HttpAnswer
 from models.artifact.manifest import MANIFEST_FILE
 from models.paths import REPOSITORY
 from models.payload.json_payload import to_json
@@ -98,12 +98,12 @@ def test_words_among_numbers_are_broken(shipped: Predictors) -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (Answer(503, b'{"code": "overloaded"}'), "503 overloaded"),
-        (Answer(502, b"<html>Bad gateway</html>"), "502"),
-        (Answer(500, b"[]"), "500"),
+        (HttpAnswer(503, b'{"code": "overloaded"}'), "503 overloaded"),
+        (HttpAnswer(502, b"<html>Bad gateway</html>"), "502"),
+        (HttpAnswer(500, b"[]"), "500"),
     ],
 )
-def test_a_refusal_is_named_by_its_status_and_code(answer: Answer, reason: str) -> None:
+def test_a_refusal_is_named_by_its_status_and_code(answer: HttpAnswer, reason: str) -> None:
     assert refusal(answer) == reason
 
 

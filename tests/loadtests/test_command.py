@@ -101,12 +101,12 @@ def test_mlperf_without_a_service_cannot_be_measured() -> None:
     assert done.output == "lectern: nothing answers on 127.0.0.1:9 (Connection refused); does the service run there?\n"
 
 
-def found_capacity(made: Make, part: Make, used: Make, **finding: Any) -> result.Result:
+def found_capacity(made: Make, part: Make, used: Make, **finding: Any) -> result.LoadResult:
     """A search that ended at 100 requests per second."""
     usual = {"rate": 100.0, "failed_rate": 110.0, "upper_missed_share": 0.0, "knee": "", "limit": ""}
     busy = used(server_cores=0.5, server_processes=3, server_mb=412.4)
-    window = result.Window(rate=100.0, stage="confirm", part=part(), used=busy, is_held=True, is_void=False, why="")
-    found: result.Result = made(windows=[window], finding=result.Finding(**{**usual, **finding}))
+    window = result.TimeWindow(rate=100.0, stage="confirm", part=part(), used=busy, is_held=True, is_void=False, why="")
+    found: result.LoadResult = made(windows=[window], finding=result.Finding(**{**usual, **finding}))
     return found
 
 

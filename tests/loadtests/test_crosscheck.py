@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.loadgen.__main__ import FROM_DUE, Row, disagreements, markdown, questions, stub
+from benchmarks.loadgen.__main__ import FROM_DUE, CrosscheckRow, disagreements, markdown, questions, stub
 from benchmarks.loadgen.generators import GENERATORS, OURS
 
 
-def row(generator: str, ratio: float, failures: int = 0) -> Row:
-    return Row(
+def row(generator: str, ratio: float, failures: int = 0) -> CrosscheckRow:
+    return CrosscheckRow(
         service="stub",
         rate=100.0,
         generator=generator,
@@ -50,7 +50,7 @@ def test_a_generator_keeps_the_rate_and_finds_the_work(generator: str, tmp_path:
 
 def test_the_table_names_who_is_apart() -> None:
     rows = [
-        Row(
+        CrosscheckRow(
             service="stub",
             rate=100.0,
             generator="k6",

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from loadtests import figures, scrape
-from loadtests.plan import Phase
-from loadtests.records import OK, Records, Table, merge
+from loadtests.plan import LoadPhase
+from loadtests.records import OK, Records, RecordTable, merge
 from loadtests.task import Objective
 
 OBJECTIVE = Objective(p99_ms=50.0, error_share=0.0)
 
 
-def table() -> Table:
+def table() -> RecordTable:
     """A hundred answers of 1 to 100 ms, one each 10 ms; every tenth of another model, and two failures."""
     one, other = Records(), Records()
     for number in range(100):
@@ -39,8 +39,8 @@ def test_the_figures_of_a_known_table() -> None:
 
 def test_what_is_not_counted_is_left_out() -> None:
     phases = [
-        Phase(name="warm-up", seconds=0.25, rate=100, is_counted=False),
-        Phase(name="rest", seconds=0.75, rate=100),
+        LoadPhase(name="warm-up", seconds=0.25, rate=100, is_counted=False),
+        LoadPhase(name="rest", seconds=0.75, rate=100),
     ]
     assert len(figures.counted(phases, table())) == 75
     assert [part.offered for part in figures.by_phase(phases, table(), OBJECTIVE)] == [25, 75]

@@ -2,7 +2,7 @@ import pytest
 
 from loadtests.hosts import read_host
 from loadtests.mlperf.served import Address
-from loadtests.wire import Wire
+from loadtests.wire import HttpClient
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_what_is_no_address_is_refused_in_one_sentence(typed: str) -> None:
 
 def test_a_path_is_asked_below() -> None:
     """By the load tests and by MLPerf: a service behind a proxy has a prefix."""
-    assert Wire("127.0.0.1:3000/prefix/").request("/metrics").startswith(b"GET /prefix/metrics HTTP/1.1\r\n")
-    assert Wire("http://a/p").request("/v1", b"{}").startswith(b"POST /p/v1 HTTP/1.1\r\nhost: a:80\r\n")
+    assert HttpClient("127.0.0.1:3000/prefix/").request("/metrics").startswith(b"GET /prefix/metrics HTTP/1.1\r\n")
+    assert HttpClient("http://a/p").request("/v1", b"{}").startswith(b"POST /p/v1 HTTP/1.1\r\nhost: a:80\r\n")
     address = Address.of("127.0.0.1:3000/prefix/")
     assert (address.host, address.port, address.prefix) == ("127.0.0.1", 3000, "/prefix")
 
 
 def test_an_ipv6_address_is_named_in_brackets() -> None:
     """In the header ``Host``."""
-    assert b"\r\nhost: [::1]:3000\r\n" in Wire("[::1]:3000").request("/x")
+    assert b"\r\nhost: [::1]:3000\r\n" in HttpClient("[::1]:3000").request("/x")
     assert Address.of("[::1]:3000").headers["host"] == "[::1]:3000"

@@ -4,8 +4,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from loadtests import page, words
-from loadtests.result import Finding, Metric, Window
-from loadtests.verdict import Comparison, Exit
+from loadtests.result import Finding, MeasuredValue, TimeWindow
+from loadtests.verdict import Exit, ReportComparison
 
 Make = Callable[..., Any]
 
@@ -30,7 +30,9 @@ def test_the_page_says_what_was_tested_on_what_and_that_it_passed(made: Make) ->
 
 def test_the_page_needs_nothing_from_anywhere_else(made: Make, part: Make) -> None:
     failed = part(outcomes={"ok": 9, "reset": 1}, failed_share=0.1)
-    text = render(made(whole=failed, metrics=[Metric(name="lectern_x_seconds", labels={"a": "b"}, count=3, mean=0.1)]))
+    text = render(
+        made(whole=failed, metrics=[MeasuredValue(name="lectern_x_seconds", labels={"a": "b"}, count=3, mean=0.1)])
+    )
     found = set(re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?(\w+:)?//[^\s\"')]+", text))
     assert not found
     assert "<script" not in text
@@ -39,7 +41,9 @@ def test_the_page_needs_nothing_from_anywhere_else(made: Make, part: Make) -> No
 
 def test_every_picture_is_drawn_and_their_names_do_not_meet(made: Make, part: Make) -> None:
     failed = part(outcomes={"ok": 9, "reset": 1}, failed_share=0.1)
-    text = render(made(whole=failed, metrics=[Metric(name="lectern_x_seconds", labels={}, count=3, mean=0.1, p99=0.2)]))
+    text = render(
+        made(whole=failed, metrics=[MeasuredValue(name="lectern_x_seconds", labels={}, count=3, mean=0.1, p99=0.2)])
+    )
     drawn = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
     assert len(drawn) == 4
     names: list[str] = []
@@ -60,8 +64,8 @@ def test_what_broke_first_is_said_with_its_phase(made: Make, moment: Make) -> No
 def test_a_capacity_shows_every_window_and_its_curve(made: Make, part: Make, used: Make) -> None:
     tried: dict[str, Any] = {"stage": "climb", "part": part(), "used": used(), "is_void": False}
     windows = [
-        Window(rate=100.0, is_held=True, why="", **tried),
-        Window(rate=200.0, is_held=False, why="a queue grows", **tried),
+        TimeWindow(rate=100.0, is_held=True, why="", **tried),
+        TimeWindow(rate=200.0, is_held=False, why="a queue grows", **tried),
     ]
     finding = Finding(rate=100.0, failed_rate=200.0, upper_missed_share=0.003, knee="It holds.", limit="the CPU")
     text = render(made(profile="capacity", windows=windows, finding=finding))
@@ -72,7 +76,7 @@ def test_a_capacity_shows_every_window_and_its_curve(made: Make, part: Make, use
 
 
 def test_a_comparison_stands_in_the_page(made: Make) -> None:
-    one = Comparison(name="p99, ms", earlier=8.0, now=20.0, bound=12.0, is_worse=True)
+    one = ReportComparison(name="p99, ms", earlier=8.0, now=20.0, bound=12.0, is_worse=True)
     text = render(made(), Exit.FAILED, earlier=made(), comparisons=[one], unlike=["the processor: B then, A now"])
     assert ">Failed<" in text
     assert "worse" in text

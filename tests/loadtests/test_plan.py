@@ -5,17 +5,17 @@ import pytest
 from scipy.stats import kstest
 
 from loadtests import profiles
-from loadtests.plan import Arrivals, Offer, Phase, phase_of, schedule
+from loadtests.plan import ArrivalPlan, Arrivals, LoadPhase, phase_of, schedule
 
 
 def test_constant_arrivals_are_evenly_spaced() -> None:
-    times = schedule([Phase(name="a", seconds=2, rate=100)], Arrivals.CONSTANT, seed=1)
+    times = schedule([LoadPhase(name="a", seconds=2, rate=100)], Arrivals.CONSTANT, seed=1)
     assert len(times) == 200
     assert np.allclose(np.diff(times), 0.01)
 
 
 def test_poisson_gaps_are_exponential_and_repeat_with_the_seed() -> None:
-    phases = [Phase(name="a", seconds=100, rate=100)]
+    phases = [LoadPhase(name="a", seconds=100, rate=100)]
     times = schedule(phases, Arrivals.POISSON, seed=3)
     assert abs(len(times) - 10_000) < 400
     assert kstest(np.diff(times) * 100, "expon").pvalue > 0.01
@@ -27,10 +27,10 @@ def test_poisson_gaps_are_exponential_and_repeat_with_the_seed() -> None:
 @pytest.mark.parametrize("kind", list(Arrivals))
 def test_every_phase_gets_its_own_rate(kind: Arrivals) -> None:
     phases = [
-        Phase(name="quiet", seconds=10, rate=50),
-        Phase(name="up", seconds=10, rate=0, until=200),
-        Phase(name="none", seconds=5, rate=0),
-        Phase(name="spike", seconds=10, rate=400),
+        LoadPhase(name="quiet", seconds=10, rate=50),
+        LoadPhase(name="up", seconds=10, rate=0, until=200),
+        LoadPhase(name="none", seconds=5, rate=0),
+        LoadPhase(name="spike", seconds=10, rate=400),
     ]
     times = schedule(phases, kind, seed=5)
     counts = np.bincount(phase_of(phases, times), minlength=4)
@@ -42,13 +42,15 @@ def test_every_phase_gets_its_own_rate(kind: Arrivals) -> None:
 
 
 def test_workers_share_one_schedule_without_loss_or_repetition() -> None:
-    phases = [Phase(name="a", seconds=5, rate=100)]
-    parts = [Offer(phases=phases, index=index, workers=3).schedule() for index in range(3)]
-    assert np.array_equal(np.sort(np.concatenate(parts)), schedule(phases, Arrivals.POISSON, Offer(phases=phases).seed))
+    phases = [LoadPhase(name="a", seconds=5, rate=100)]
+    parts = [ArrivalPlan(phases=phases, index=index, workers=3).schedule() for index in range(3)]
+    assert np.array_equal(
+        np.sort(np.concatenate(parts)), schedule(phases, Arrivals.POISSON, ArrivalPlan(phases=phases).seed)
+    )
 
 
 def test_models_are_asked_by_their_weights() -> None:
-    chosen = Offer(phases=[]).choices([8, 2], 10_000)
+    chosen = ArrivalPlan(phases=[]).choices([8, 2], 10_000)
     assert np.mean(chosen) == pytest.approx(0.2, abs=0.02)
 
 
@@ -69,7 +71,7 @@ def test_a_replay_keeps_the_gaps_of_the_log(tmp_path: Path) -> None:
     log.write_text("1000.5 GET /\n1000.0,x\n\n1002.5\n")
     phases, times = profiles.replay(log, speed=2.0, warm_seconds=0)
     assert times == [0.0, 0.25, 1.25]
-    assert Offer(phases=phases, times=times).schedule().tolist() == times
+    assert ArrivalPlan(phases=phases, times=times).schedule().tolist() == times
     assert phase_of(phases, np.array(times)).tolist() == [0, 0, 0]
 
 

@@ -4,17 +4,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loadtests.result import Finding, Window
-from loadtests.search import Trial, interrupted, judge, search, upper_share
-from loadtests.task import Hunt, Objective, Patience
+from loadtests.result import Finding, TimeWindow
+from loadtests.search import SearchStep, interrupted, judge, search, upper_share
+from loadtests.task import CapacitySearch, Objective, Patience
 
 OBJECTIVE = Objective(p99_ms=100.0, error_share=0.001)
-Service = Callable[[Trial], Window]
+Service = Callable[[SearchStep], TimeWindow]
 
 
-def drive(service: Service, **hunt: Any) -> tuple[Finding, list[Window]]:
+def drive(service: Service, **hunt: Any) -> tuple[Finding, list[TimeWindow]]:
     """A whole search against a service that is a function."""
-    trials, windows = search(Hunt(**hunt), OBJECTIVE), list[Window]()
+    trials, windows = search(CapacitySearch(**hunt), OBJECTIVE), list[TimeWindow]()
     trial = next(trials)
     while True:
         windows.append(service(trial))
@@ -31,7 +31,7 @@ def service(part: Any, used: Any) -> Callable[..., Service]:
     def make(carries: float, hiccups: float = 0.0, client_carries: float = 1e9, seed: int = 0) -> Service:
         rng = np.random.default_rng(seed)
 
-        def answer(trial: Trial) -> Window:
+        def answer(trial: SearchStep) -> TimeWindow:
             offered = int(trial.rate * trial.seconds)
             missed = max(0.0, 1 - carries / trial.rate)
             if rng.random() < hiccups:
@@ -89,7 +89,7 @@ FULL = {"cores": 2, "machine_share": 0.98, "server_cores": 1.2, "client_cores": 
 def test_a_machine_that_service_and_generator_fill_is_what_carries_so_much(part: Any, used: Any) -> None:
     """The generator is late because the cores are taken, and more tries would find it so again."""
     late = part(missed_share=0.5, lag_p99_ms=80.0)
-    window = judge(Trial(100, 1, "climb"), late, late, used(**FULL), OBJECTIVE, Patience())
+    window = judge(SearchStep(100, 1, "climb"), late, late, used(**FULL), OBJECTIVE, Patience())
     assert (window.is_held, window.is_void) == (False, False)
     assert window.blame == "the machine, which service and load generator share"
 
@@ -98,7 +98,7 @@ def test_a_machine_that_service_and_generator_fill_is_what_carries_so_much(part:
 def test_a_machine_that_others_fill_says_nothing_about_the_service(part: Any, used: Any, lag_ms: float) -> None:
     """Whether or not the generator still got its turn in time."""
     missed, busy = part(missed_share=0.5, lag_p99_ms=lag_ms), {**FULL, "server_cores": 0.3, "client_cores": 0.2}
-    window = judge(Trial(100, 1, "climb"), missed, missed, used(**busy), OBJECTIVE, Patience())
+    window = judge(SearchStep(100, 1, "climb"), missed, missed, used(**busy), OBJECTIVE, Patience())
     assert window.is_void
     assert window.blame == "other processes on the machine"
     assert "the service took 0.30, the generator 0.20, others 1.46" in window.why
@@ -106,12 +106,12 @@ def test_a_machine_that_others_fill_says_nothing_about_the_service(part: Any, us
 
 def test_a_machine_with_room_leaves_the_generator_to_blame(part: Any, used: Any) -> None:
     late = part(missed_share=0.5, lag_p99_ms=80.0)
-    window = judge(Trial(100, 1, "climb"), late, late, used(cores=2, machine_share=0.6), OBJECTIVE, Patience())
+    window = judge(SearchStep(100, 1, "climb"), late, late, used(cores=2, machine_share=0.6), OBJECTIVE, Patience())
     assert (window.is_void, window.blame) == (True, "the load generator")
 
 
 def test_an_interrupted_search_says_what_held(service: Any) -> None:
-    trials, windows = search(Hunt(), OBJECTIVE), list[Window]()
+    trials, windows = search(CapacitySearch(), OBJECTIVE), list[TimeWindow]()
     trial = next(trials)
     for _ in range(4):
         windows.append(service(333.0)(trial))
@@ -123,18 +123,18 @@ def test_an_interrupted_search_says_what_held(service: Any) -> None:
 
 def test_a_late_client_does_not_matter_where_the_objective_held(part: Any, used: Any) -> None:
     late = part(lag_p99_ms=80.0)
-    assert judge(Trial(100, 1, "climb"), late, part(), used(), OBJECTIVE, Patience()).is_held
+    assert judge(SearchStep(100, 1, "climb"), late, part(), used(), OBJECTIVE, Patience()).is_held
 
 
 def test_a_busy_generator_is_a_bottleneck_even_when_it_leaves_on_time(part: Any, used: Any) -> None:
     missed = part(missed_share=0.5)
-    window = judge(Trial(100, 1, "climb"), missed, missed, used(client_share=0.95), OBJECTIVE, Patience())
+    window = judge(SearchStep(100, 1, "climb"), missed, missed, used(client_share=0.95), OBJECTIVE, Patience())
     assert window.is_void
     assert window.why == "a generator process used 95% of its core"
 
 
 def test_a_queue_that_grows_in_the_second_half_is_no_rate_that_holds(part: Any, used: Any) -> None:
-    window = judge(Trial(100, 1, "climb"), part(), part(missed_share=0.05), used(), OBJECTIVE, Patience())
+    window = judge(SearchStep(100, 1, "climb"), part(), part(missed_share=0.05), used(), OBJECTIVE, Patience())
     assert not window.is_held
     assert "a queue grows" in window.why
 
@@ -159,7 +159,7 @@ def test_the_bound_of_a_share_is_clopper_and_pearsons(missed: int, offered: int,
 def test_a_search_that_two_hiccups_misled_climbs_on(service: Any) -> None:
     steady, count = service(800.0), 0
 
-    def misleading(trial: Trial) -> Window:
+    def misleading(trial: SearchStep) -> TimeWindow:
         nonlocal count
         count += 1
         return (service(800.0, hiccups=1.0) if count in (2, 3) else steady)(trial)
@@ -181,7 +181,7 @@ def test_a_search_that_two_hiccups_misled_climbs_on(service: Any) -> None:
     ],
 )
 def test_what_limited_is_said(part: Any, used: Any, figures: dict[str, Any], said: str) -> None:
-    def answer(trial: Trial) -> Window:
+    def answer(trial: SearchStep) -> TimeWindow:
         found = part(missed_share=float(trial.rate > 100))
         return judge(trial, found, part(), used(**figures), OBJECTIVE, Patience())
 
@@ -189,14 +189,14 @@ def test_what_limited_is_said(part: Any, used: Any, figures: dict[str, Any], sai
 
 
 def test_failures_in_one_window_of_four_count_over_all_of_them(part: Any, used: Any) -> None:
-    def answer(trial: Trial) -> Window:
+    def answer(trial: SearchStep) -> TimeWindow:
         tried[trial] = tried.get(trial, 0) + 1
         # Above 700/s the second confirming window fails at 0.5 %, which is more than 0.1 % of four.
         share = 0.005 if trial.stage == "confirm" and trial.rate > 700 and tried[trial] == 2 else 0.0
         found = part(offered=10_000, missed_share=share, failed_share=share, outcomes={"ok": 9950, "503": 50})
         return judge(trial, found, part(), used(), OBJECTIVE, Patience())
 
-    tried: dict[Trial, int] = {}
+    tried: dict[SearchStep, int] = {}
     found, windows = drive(answer, most=1000.0)
     assert [window.is_held for window in windows if window.rate == 800.0] == [True, True, False, True, True]
     assert found.rate is not None

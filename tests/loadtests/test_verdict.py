@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from loadtests import result
-from loadtests.result import Finding, Result
+from loadtests.result import Finding, LoadResult
 from loadtests.verdict import (
     THRESHOLDS,
     Exit,
@@ -27,7 +27,7 @@ def thresholds() -> Thresholds:
     return read_thresholds()
 
 
-def concluded(found: Result, thresholds: Thresholds) -> Exit:
+def concluded(found: LoadResult, thresholds: Thresholds) -> Exit:
     found.verdict = judge(found, thresholds)
     return exit_code(found)
 
@@ -88,7 +88,7 @@ def test_an_interrupted_run_is_neither_passed_nor_failed(made: Make, part: Make,
 
 
 def test_a_capacity_that_shrank_is_worse(made: Make, thresholds: Thresholds) -> None:
-    def found(rate: float) -> Result:
+    def found(rate: float) -> LoadResult:
         finding = Finding(rate=rate, failed_rate=None, upper_missed_share=0.0, knee="", limit="")
         return made(profile="capacity", finding=finding)
 

@@ -9,15 +9,15 @@ import pytest
 from gevent.server import StreamServer
 from geventhttpclient.response import HTTPParseError
 
-from loadtests.alarm import Alarm
-from loadtests.wire import Wire
+from loadtests.alarm import Timer
+from loadtests.wire import HttpClient
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
 Serve = Callable[[Any], None]
 
 
 @contextmanager
-def serving(serve: Serve) -> Iterator[tuple[Wire, list[int]]]:
+def serving(serve: Serve) -> Iterator[tuple[HttpClient, list[int]]]:
     """A wire to a server, and the requests that each of its connections brought."""
     connections: list[int] = []
 
@@ -31,7 +31,7 @@ def serving(serve: Serve) -> Iterator[tuple[Wire, list[int]]]:
     server = StreamServer(("127.0.0.1", 0), connected)
     server.start()
     try:
-        yield Wire(f"http://127.0.0.1:{server.server_port}", timeout=0.2), connections
+        yield HttpClient(f"http://127.0.0.1:{server.server_port}", timeout=0.2), connections
     finally:
         server.stop(timeout=0)
 
@@ -122,7 +122,7 @@ def test_nobody_there_is_a_refused_connection() -> None:
 
 
 def test_a_request_says_who_asks_and_how_much_it_brings() -> None:
-    request = Wire("http://127.0.0.1:80", key="secret").request("/v1/models/a/predict", b"{}")
+    request = HttpClient("http://127.0.0.1:80", key="secret").request("/v1/models/a/predict", b"{}")
     head, _, body = request.partition(b"\r\n\r\n")
     assert body == b"{}"
     assert head.split(b"\r\n") == [
@@ -144,7 +144,7 @@ def test_an_alarm_rings_when_it_is_due_and_others_work_meanwhile() -> None:
             turns += 1
             gevent.sleep(0.001)
 
-    other, alarm, began = gevent.spawn(work), Alarm(), perf_counter()
+    other, alarm, began = gevent.spawn(work), Timer(), perf_counter()
     assert alarm.wait_until(began + 0.02)
     assert perf_counter() - began >= 0.02
     assert not alarm.wait_until(began)

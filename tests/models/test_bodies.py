@@ -11,7 +11,7 @@ import pytest
 
 from models.errors import InvalidRequest, MalformedRequest
 from models.image import CLASSIFY
-from models.payload.json_payload import JSON, Bodies, to_json
+from models.payload.json_payload import JSON, JsonPayloads, to_json
 from models.payload.npy import MEDIA_TYPE
 from models.registry import CARDS
 from models.runtime.predictor import open_predictor
@@ -32,7 +32,7 @@ def test_json_round_trip(name: str, shipped_session: Open) -> None:
     """A body of random requests is read as those requests, and their answers are written as JSON numbers."""
     session = shipped_session(name)
     predictor = open_predictor(session)
-    bodies = Bodies(session.card, session.manifest.tag, max_instances=8)
+    bodies = JsonPayloads(session.card, session.manifest.tag, max_instances=8)
     rng = np.random.default_rng(3)
     instances = [session.card.random_request(rng, session.assets) for _ in range(3)]
     question = bodies.read(msgspec.json.encode({"instances": instances, "explain": False}))
@@ -52,7 +52,7 @@ def test_arrays_are_answered_like_json(shipped_session: Open) -> None:
         ("image-vit", pixels, "pixels"),
     ):
         session = shipped_session(name)
-        predictor, bodies = open_predictor(session), Bodies(session.card, "tag", max_instances=8)
+        predictor, bodies = open_predictor(session), JsonPayloads(session.card, "tag", max_instances=8)
         plain = bodies.read(to_json({"instances": [{field: row.tolist()} for row in array]}))
         binary = bodies.read(saved(array), MEDIA_TYPE)
         ones, others = (bodies.write(predictor.predict(question.instances)) for question in (plain, binary))
@@ -66,7 +66,7 @@ def test_pictures_of_another_size(shipped_session: Open) -> None:
     """An array in another size than the model's is refused by what the model expects."""
     predictor = open_predictor(shipped_session("image"))
     (instance,) = (
-        Bodies(CLASSIFY, "tag", max_instances=8).read(saved(np.zeros((1, 27, 28), "u1")), MEDIA_TYPE).instances
+        JsonPayloads(CLASSIFY, "tag", max_instances=8).read(saved(np.zeros((1, 27, 28), "u1")), MEDIA_TYPE).instances
     )
     with pytest.raises(InvalidRequest) as caught:
         predictor.encode([instance])
@@ -77,14 +77,14 @@ def test_pictures_of_another_size(shipped_session: Open) -> None:
 def test_number_of_rows(rows: int) -> None:
     """Arrays hold at least one and at most as many instances as a JSON body."""
     with pytest.raises(InvalidRequest) as caught:
-        Bodies(FORECAST, "tag", max_instances=8).read(saved(np.zeros((rows, 56))), MEDIA_TYPE)
+        JsonPayloads(FORECAST, "tag", max_instances=8).read(saved(np.zeros((rows, 56))), MEDIA_TYPE)
     assert caught.value.faults[0].reason == f"expected 1 to 8 instances, found {rows}"
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.task)
 def test_broken_json(card: Any) -> None:
     """Broken syntax is malformed, a wrong type invalid, for every card."""
-    bodies = Bodies(card, "tag", max_instances=8)
+    bodies = JsonPayloads(card, "tag", max_instances=8)
     assert bodies.media_types[0] == JSON
     for body in (b"", b"{", b"\xff"):
         with pytest.raises(MalformedRequest):

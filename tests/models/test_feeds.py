@@ -14,7 +14,7 @@ from models.card import Feeds
 from models.errors import RunnerFailed
 from models.paths import REPOSITORY
 from models.runtime.device import Compute, Padding
-from models.runtime.padding import Fitting, axis_sizes, bucket, check_indices, dynamic_axes, list_buckets
+from models.runtime.padding import Bucketing, axis_sizes, bucket, check_indices, dynamic_axes, list_buckets
 from models.runtime.predictor import Predictor, open_predictor, warm_up
 from models.runtime.session import Session, open_artifact
 
@@ -107,7 +107,7 @@ def test_a_filler_that_belongs_to_somebody_is_seen(name: str, shipped_session: O
     plain, session = shipped_session(name), padded(name)
     predictor = open_predictor(plain)
     feeds, wanted = predictor.card.collate(draw(predictor, 5)), predictor.wanted(explain=False)
-    broken = Fitting(replace(predictor.card, connect=None), predictor.assets, is_padded=True)
+    broken = Bucketing(replace(predictor.card, connect=None), predictor.assets, is_padded=True)
     found = replace(session, fitting=broken).run(feeds, wanted)
     assert differing(plain.run(feeds, wanted), found) == wanted
 
@@ -125,7 +125,7 @@ def test_an_index_outside_its_table_is_refused(name: str, shipped_session: Open)
     """Each index input, one too large, or negative: refused by its name, before the engine sees it."""
     predictor = open_predictor(shipped_session(name))
     card, assets = predictor.card, predictor.assets
-    fitting = Fitting(card, assets, is_padded=False)
+    fitting = Bucketing(card, assets, is_padded=False)
     feeds = card.collate(draw(predictor, 3))
     fitting.fit(feeds)
     sizes = axis_sizes(feeds, card.inputs, assets.sizes)
@@ -182,7 +182,7 @@ def reaches(predictor: Predictor, document: Any) -> bool:
     if predictor.faults(instance):
         return False
     feeds = predictor.card.collate([predictor.card.encode(instance, predictor.assets)])
-    Fitting(predictor.card, predictor.assets, is_padded=True).fit(feeds)
+    Bucketing(predictor.card, predictor.assets, is_padded=True).fit(feeds)
     return True
 
 

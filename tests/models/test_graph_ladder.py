@@ -23,7 +23,7 @@ from models.graph.train.experiments import LADDER
 from models.graph.train.molecule_data import MUTAG
 from models.graph.train.net import AttentionConfig, GraphAttention, GraphAttentionNet, Hearing
 from models.graph.train.recipe import FoldLearner, MoleculeMethod
-from models.training.experiment import Outcome, Trial
+from models.training.experiment import ExperimentOutcome, ExperimentRun
 from models.training.loop import Recipe, fit, seed_everything
 
 WORDS = 12
@@ -338,7 +338,7 @@ def test_pictures(tmp_path: Path) -> None:
             {"cross_validation": {"folds": [70.0, 90.0], "mean": 80.0, "sd": 10.0}} if rung.section == "MUTAG" else {}
         )
         trials = [
-            Trial(
+            ExperimentRun(
                 seed=s,
                 scores=dict.fromkeys(("train", "validation", "test"), 80.0 + s),
                 seconds=1,
@@ -348,7 +348,7 @@ def test_pictures(tmp_path: Path) -> None:
             )
             for s in range(2)
         ]
-        results[rung.recipe.name] = Outcome(
+        results[rung.recipe.name] = ExperimentOutcome(
             section=rung.section, label=rung.label, metric="accuracy", unit="%", settings={"name": "x"},
             parameters=1, threads=1, trials=[] if rung.label == "features only" else trials,
         )  # fmt: skip

@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.errors import Fault, InvalidRequest
-from models.payload.duplicate_keys import REASON, Keys, keys_of
-from models.payload.json_payload import Bodies, request_type
+from models.payload.duplicate_keys import REASON, KnownKeys, keys_of
+from models.payload.json_payload import JsonPayloads, request_type
 from models.registry import FAMILIES
 
 CARDS = {card.task: card for family in FAMILIES for card in family.cards}
@@ -112,11 +112,11 @@ def test_keys_of_the_cards() -> None:
     found = {task: keys_of(request_type(card, 9)) for task, card in CARDS.items()}
     outer = (b'"instances"', b'"explain"', b'"outlier"')
     assert found == {
-        "forecast": Keys(outer, (b'"views"', b'"horizon"'), True),
-        "tag": Keys(outer, (b'"text"', b'"tokens"'), True),
-        "classify": Keys(outer, (b'"image"', b'"pixels"'), True),
-        "label_nodes": Keys(outer, (b'"words"', b'"edges"', b'"new"', b'"node_ids"', b'"cites"'), False),
-        "label_graph": Keys(outer, (b'"atoms"', b'"bonds"'), True),
+        "forecast": KnownKeys(outer, (b'"views"', b'"horizon"'), True),
+        "tag": KnownKeys(outer, (b'"text"', b'"tokens"'), True),
+        "classify": KnownKeys(outer, (b'"image"', b'"pixels"'), True),
+        "label_nodes": KnownKeys(outer, (b'"words"', b'"edges"', b'"new"', b'"node_ids"', b'"cites"'), False),
+        "label_graph": KnownKeys(outer, (b'"atoms"', b'"bonds"'), True),
     }
 
 
@@ -134,11 +134,11 @@ def test_keys_of_the_cards() -> None:
 def test_refusal(task: str, text: str, loc: tuple[Any, ...]) -> None:
     """A request with a key given twice is refused at its place."""
     with pytest.raises(InvalidRequest) as caught:
-        Bodies(CARDS[task], "x:1", max_instances=9).read(text.encode())
+        JsonPayloads(CARDS[task], "x:1", max_instances=9).read(text.encode())
     assert caught.value.faults == (Fault(loc, REASON),)
 
 
 def test_thousands_of_digits() -> None:
     """The slow look reads numbers that Python alone would refuse."""
     text = f'{{"instances":[{{"views":[{VIEWS},0.{"0" * 5000}],"\\u0068orizon":3}}]}}'
-    assert len(Bodies(CARDS["forecast"], "x:1", max_instances=9).read(text.encode()).instances) == 1
+    assert len(JsonPayloads(CARDS["forecast"], "x:1", max_instances=9).read(text.encode()).instances) == 1

@@ -20,24 +20,24 @@ from models.registry import FAMILIES
 from models.train import experiments as ladder_module
 from models.train.experiments import DOCS, climb, load_ladder, main, missing, plain, start
 from models.training import experiment_report, plots
-from models.training.datasets import ACCURACY, Metric, Provenance
-from models.training.ending import GO_ON, Ending
+from models.training.datasets import ACCURACY, Provenance, ScoreMetric
+from models.training.ending import GO_ON, TrainingEnd
 from models.training.experiment import (
-    Ladder,
-    Outcome,
-    Picture,
+    Experiment,
+    ExperimentOutcome,
+    ExperimentPlan,
+    ExperimentRun,
+    Plot,
     Reference,
     Results,
-    Rung,
     Speed,
-    Trial,
     read_results,
     write_results,
 )
-from models.training.loop import Plan, Recipe
+from models.training.loop import Recipe, TrainingPlan
 from models.viewcount import FORECAST
 
-ERROR = Metric(name="squared error", unit="apples", is_better_high=False)
+ERROR = ScoreMetric(name="squared error", unit="apples", is_better_high=False)
 every_family = pytest.mark.parametrize("family", [family.name for family in FAMILIES])
 
 
@@ -52,7 +52,7 @@ class Slope:
 class LineData:
     """What the loop wants to know of data."""
 
-    metric: Metric = ERROR
+    metric: ScoreMetric = ERROR
     provenance: Provenance = Provenance(name="a line", licence="none", attribution="nobody", sha256={})  # noqa: RUF009
 
 
@@ -81,7 +81,7 @@ class Line:
         with torch.inference_mode():
             return float(self.loss(self.x))
 
-    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: TrainingEnd = GO_ON) -> dict[str, Any]:
         return {"interval": {"width": 1}, "private": 2}
 
     def pooled(self) -> None:
@@ -91,19 +91,19 @@ class Line:
         return None
 
 
-def rung(name: str, *, seeds: int = 1, epochs: int = 3, section: str = "lines") -> Rung:
-    plan = Plan(epochs=epochs, patience=epochs, batch_size=8, learning_rate=0.1)
+def rung(name: str, *, seeds: int = 1, epochs: int = 3, section: str = "lines") -> Experiment:
+    plan = TrainingPlan(epochs=epochs, patience=epochs, batch_size=8, learning_rate=0.1)
     recipe = Recipe(name=name, card=FORECAST, summary="a line", plan=plan, network=Slope(), learner=Line)
-    return Rung(section=section, label=f"the {name} line", recipe=recipe, seeds=seeds)
+    return Experiment(section=section, label=f"the {name} line", recipe=recipe, seeds=seeds)
 
 
 def draw_scores(path: Path, results: Results) -> None:
     plots.lines(path, {"lines": {1: 2.0, 3: 4.0}}, x="place", y="score")
 
 
-PICTURE = Picture(file="lines.png", caption="Lines", draw=draw_scores)
+PICTURE = Plot(file="lines.png", caption="Lines", draw=draw_scores)
 REFERENCE = Reference(section="nothing learned", name="zero", label="zero", measure=lambda: {"test": 1234.56789})
-SMALL = Ladder(
+SMALL = ExperimentPlan(
     family="viewcount",
     metric=ERROR,
     rungs=(rung("straight", seeds=2), rung("steep")),
@@ -124,7 +124,9 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Climbs a ladder in a folder of its own; gives its results and the page."""
 
-    def climb_one(ladder: Ladder, *only: str, is_quick: bool = False) -> tuple[dict[str, Outcome], str]:
+    def climb_one(
+        ladder: ExperimentPlan, *only: str, is_quick: bool = False
+    ) -> tuple[dict[str, ExperimentOutcome], str]:
         monkeypatch.setattr(ladder_module, "load_ladder", lambda family: ladder)
         path = climb(ladder, docs=tmp_path, runs=tmp_path / "runs", jobs=1, only=only, is_quick=is_quick)
         return read_results(path), (tmp_path / "families.md").read_text()
@@ -217,7 +219,7 @@ def test_quick(run: Any) -> None:
 def test_folds_count_as_scores() -> None:
     """A cross-validated rung shows the mean and spread over folds on test, and of seeds elsewhere."""
     folds = [80.0, 90.0, 100.0]
-    trial = Trial(
+    trial = ExperimentRun(
         seed=0,
         scores={"train": 99.0, "validation": 95.0, "test": 70.0},
         seconds=1,
@@ -225,7 +227,7 @@ def test_folds_count_as_scores() -> None:
         best_epoch=1,
         more={"cross_validation": {"folds": folds}},
     )
-    outcome = Outcome(
+    outcome = ExperimentOutcome(
         section="s", label="l", metric="accuracy", unit="%", settings={}, parameters=7, threads=1, trials=[trial]
     )
     assert (outcome.mean("test"), outcome.spread("test")) == (90.0, 10.0)

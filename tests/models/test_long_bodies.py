@@ -9,7 +9,7 @@ import pytest
 
 from models.errors import InvalidRequest, MalformedRequest
 from models.payload import json_payload
-from models.payload.json_payload import Bodies
+from models.payload.json_payload import JsonPayloads
 from models.payload.long_json import LONG_BYTES, MAX_OBJECTS, MAX_VALUES
 from models.registry import FAMILIES
 
@@ -17,8 +17,8 @@ CARDS = {card.task: card for family in FAMILIES for card in family.cards}
 DAYS = b",".join([b"5"] * 56)
 
 
-def reader(task: str = "forecast") -> Bodies:
-    return Bodies(CARDS[task], "x:1", max_instances=1024)
+def reader(task: str = "forecast") -> JsonPayloads:
+    return JsonPayloads(CARDS[task], "x:1", max_instances=1024)
 
 
 def views(*instances: bytes, rest: bytes = b"") -> bytes:

@@ -15,7 +15,7 @@ from models.graph.train import recipe as graph_recipe
 from models.graph.train.label_names import read_names
 from models.graph.train.molecule_data import MoleculeOptions, load_molecules
 from models.graph.train.recipe import MOLECULE, MoleculeLearner
-from models.training.ending import Ending
+from models.training.ending import TrainingEnd
 from models.training.loop import fit, seed_everything
 
 NAMES = """=== Introduction ===
@@ -210,7 +210,7 @@ def test_folds_that_are_not_trained(tmp_path: Path) -> None:
     whole = (run / "result.json").read_bytes()
     (run / "folds" / "1" / "final.pt").unlink()
     again = learner(folder, folds="2")
-    report = fit(again, again.recipe, seed=0, directory=run, quiet=True, ending=Ending(is_finish=True))
+    report = fit(again, again.recipe, seed=0, directory=run, quiet=True, ending=TrainingEnd(is_finish=True))
     assert report["not_done"] == "cross-validation, of which 1 of 2 folds are trained"
     assert "cross_validation" not in report
     assert not (run / "folds" / "1" / "final.pt").exists()
@@ -219,5 +219,5 @@ def test_folds_that_are_not_trained(tmp_path: Path) -> None:
     report = fit(further, further.recipe, seed=0, directory=run, quiet=True)
     assert report["cross_validation"] == json.loads(whole)["cross_validation"]
     last = learner(folder, folds="2")
-    report = fit(last, last.recipe, seed=0, directory=run, quiet=True, ending=Ending(is_finish=True))
+    report = fit(last, last.recipe, seed=0, directory=run, quiet=True, ending=TrainingEnd(is_finish=True))
     assert "not_done" not in report

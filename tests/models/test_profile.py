@@ -17,7 +17,7 @@ from models.artifact.drift_profile import (
     shares,
     stability_index,
 )
-from models.card import Traits
+from models.card import DriftFeatures
 from models.errors import CardMismatch
 from models.runtime.predictor import Predictor
 from models.viewcount import FORECAST
@@ -161,7 +161,7 @@ def test_description() -> None:
 def test_every_card_measures_what_it_says(name: str, shipped: Any) -> None:
     """All features, no other, one row per instance; an instance's values do not depend on its batch-mates."""
     predictor: Predictor = shipped(name)
-    traits: Traits[Any, Any] = predictor.card.traits  # type: ignore[assignment]
+    traits: DriftFeatures[Any, Any] = predictor.card.traits  # type: ignore[assignment]
     rng = np.random.default_rng(3)
     samples = predictor.encode([predictor.card.random_request(rng, predictor.assets) for _ in range(9)])
     predictions = [predictor.infer([sample])[0] for sample in samples]

@@ -10,22 +10,29 @@ import torch
 
 from models.tagging.codec import collate, encode
 from models.tagging.schema import Assets, Instance
-from models.tagging.train.attention import AttentionConfig, Layout, LinearAttention, ScoreBias, WordAttention, sinusoids
+from models.tagging.train.attention import (
+    LinearAttention,
+    ScoreBias,
+    SentenceLayout,
+    WordAttention,
+    WordAttentionConfig,
+    sinusoids,
+)
 from models.tagging.train.experiments import LADDER
-from models.tagging.train.net import Recurrent, TaggerConfig, TaggerNet, Window
+from models.tagging.train.net import Recurrent, TaggerConfig, TaggerNet, WindowLayer
 from models.training.loop import seed_everything
 
 ASSETS = Assets(words=["a", "i", "saw"], clues=["4:w", "9:X"], tags=["DET", "NOUN", "PRON", "VERB"], layers=1, heads=2)
-PLAIN = AttentionConfig(heads=2, is_relative=False)
+PLAIN = WordAttentionConfig(heads=2, is_relative=False)
 WIDTH = 8
 
 
-def layout(*lengths: int) -> Layout:
+def layout(*lengths: int) -> SentenceLayout:
     """The layout of sentences of these lengths."""
     samples = [encode(Instance(tokens=["a"] * length), ASSETS) for length in lengths]
     feeds = {name: torch.from_numpy(feed) for name, feed in collate(samples).items()}
     columns = torch.arange(feeds["grid"].shape[1])
-    return Layout(feeds["grid"], feeds["keep"], feeds["back"], columns - columns[:, None])
+    return SentenceLayout(feeds["grid"], feeds["keep"], feeds["back"], columns - columns[:, None])
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -46,7 +53,7 @@ def merged(attention: WordAttention, mixed: np.ndarray) -> np.ndarray:
     return mixed.transpose(1, 0, 2).reshape(mixed.shape[1], -1) @ weight.T + bias
 
 
-def build(config: AttentionConfig) -> tuple[WordAttention, torch.Tensor]:
+def build(config: WordAttentionConfig) -> tuple[WordAttention, torch.Tensor]:
     seed_everything(0)
     kind = LinearAttention if config.score == "linear" else WordAttention
     return kind(config, WIDTH).eval(), torch.randn(5, WIDTH)
@@ -112,7 +119,7 @@ def test_span_cuts_and_keeps() -> None:
 
 def test_bias_by_heart() -> None:
     """A new relative bias favours the neighbours; distances beyond the reach share one; an empty cell is masked."""
-    bias = ScoreBias(AttentionConfig(heads=2, reach=2))
+    bias = ScoreBias(WordAttentionConfig(heads=2, reach=2))
     with torch.inference_mode():
         found = bias(layout(4, 1))
     assert found.shape == (2, 2, 4, 4)
@@ -128,7 +135,7 @@ def test_bias_by_heart() -> None:
 def test_window_is_one_matrix(size: int) -> None:
     """A word and its neighbours side by side, zeros beyond the ends, also of a sentence among longer ones."""
     seed_everything(0)
-    window, x = Window(TaggerConfig(width=WIDTH, window=size)).eval(), torch.randn(6, WIDTH)
+    window, x = WindowLayer(TaggerConfig(width=WIDTH, window=size)).eval(), torch.randn(6, WIDTH)
     zeros, side = np.zeros((size // 2, WIDTH)), size // 2
     wanted = []
     for part in (x[:4].numpy(), x[4:].numpy()):

@@ -13,14 +13,14 @@ from models.tagging import spelling
 from models.tagging.codec import Sample, collate, encode
 from models.tagging.schema import Assets, Instance
 from models.tagging.train import attention as tagging_attention
-from models.tagging.train.attention import AttentionConfig, WordAttention
+from models.tagging.train.attention import WordAttention, WordAttentionConfig
 from models.tagging.train.conllu import Sentence
 from models.tagging.train.data import load
 from models.tagging.train.net import TaggerConfig, TaggerNet
 from models.tagging.train.recipe import RECIPES, TaggingLearner, cut_by_words, hide, hiding_chances, prepare
 from models.training.loop import Recipe, fit, seed_everything
 
-ATTENTION = AttentionConfig(heads=4, reach=2)
+ATTENTION = WordAttentionConfig(heads=4, reach=2)
 CONFIG = TaggerConfig(embedding=8, width=16, layers=2, attention=ATTENTION)
 ASSETS = Assets(words=["a", "i", "saw"], clues=["4:w", "9:X"], tags=["DET", "NOUN", "PRON", "VERB"], layers=2, heads=4)
 # "saw" is a verb after "I" and a noun after "a": only the neighbours tell.

@@ -19,7 +19,7 @@ from models.tagging import TAG
 from models.tagging.schema import Assets, Instance, example, random_request, validate
 from models.tagging.tokeniser import split_words
 from models.tagging.train import data
-from models.tagging.train.attention import AttentionConfig
+from models.tagging.train.attention import WordAttentionConfig
 from models.tagging.train.conllu import read_conllu
 from models.tagging.train.data import TaggingData, load
 from models.tagging.train.net import TaggerConfig
@@ -208,7 +208,7 @@ def test_constants_survive_json(learned: TaggingData) -> None:
 SMALL = replace(
     RECIPES[0],
     plan=replace(RECIPES[0].plan, epochs=3, batch_size=200),
-    network=TaggerConfig(embedding=8, width=16, layers=1, attention=AttentionConfig(heads=2)),
+    network=TaggerConfig(embedding=8, width=16, layers=1, attention=WordAttentionConfig(heads=2)),
 )
 
 

@@ -17,22 +17,22 @@ from models.errors import DataError, LecternError
 from models.train import __main__ as train_module
 from models.train.__main__ import choose_recipe, main, read_run, recipes, start_run, train
 from models.training.checkpoint import BEST_WEIGHTS, CHECKPOINT, FINAL_WEIGHTS, REPORT
-from models.training.datasets import ACCURACY, Metric, Provenance
-from models.training.ending import GO_ON, Ending, time_left
-from models.training.loop import OPTIMIZERS, Learner, OptimizerName, Plan, Recipe, fit, seed_everything
+from models.training.datasets import ACCURACY, Provenance, ScoreMetric
+from models.training.ending import GO_ON, TrainingEnd, time_left
+from models.training.loop import OPTIMIZERS, Learner, OptimizerName, Recipe, TrainingPlan, fit, seed_everything
 from models.viewcount import FORECAST
 from models.viewcount.train.net import DenseConfig
 from models.viewcount.train.recipe import ViewCountLearner
 
-ERROR = Metric(name="squared error", unit="", is_better_high=False)
-PLAN = Plan(epochs=6, patience=6, batch_size=8, learning_rate=0.05)
+ERROR = ScoreMetric(name="squared error", unit="", is_better_high=False)
+PLAN = TrainingPlan(epochs=6, patience=6, batch_size=8, learning_rate=0.05)
 
 
 @dataclass
 class LineData:
     """What the loop wants to know of data."""
 
-    metric: Metric = ERROR
+    metric: ScoreMetric = ERROR
     provenance: Provenance = field(
         default_factory=lambda: Provenance(name="a line", licence="none", attribution="nobody", sha256={})
     )
@@ -41,7 +41,7 @@ class LineData:
 class Line:
     """Learns y = 2 x + 1 from 32 points; may be interrupted, and may be given its validation scores."""
 
-    def __init__(self, plan: Plan, net: nn.Module | None = None, scores: list[float] | None = None) -> None:
+    def __init__(self, plan: TrainingPlan, net: nn.Module | None = None, scores: list[float] | None = None) -> None:
         self.plan, self.data = plan, LineData()
         self.net = net or nn.Linear(1, 1)
         self.x = torch.linspace(-1, 1, 32)[:, None]
@@ -72,7 +72,7 @@ class Line:
         with torch.inference_mode():
             return float((self.net(self.x) - 2 * self.x - 1).square().mean())
 
-    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: TrainingEnd = GO_ON) -> dict[str, Any]:
         return {"interval": "as wide as it is long"}
 
     def pooled(self) -> "Line | None":
@@ -82,7 +82,7 @@ class Line:
         self.drawn.append(directory)
 
 
-def line_recipe(plan: Plan) -> Recipe:
+def line_recipe(plan: TrainingPlan) -> Recipe:
     def learner(recipe: Recipe, path: Path | None, seed: int) -> Learner:
         return Line(recipe.plan)  # type: ignore[return-value]
 
@@ -487,7 +487,7 @@ def test_nothing_to_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_minutes(tmp_path: Path) -> None:
     """A run whose minutes are over ends after the epoch it is in, and goes on to the same weights when asked again."""
-    for name, end in (("whole", GO_ON), ("short", Ending(deadline=0.0))):
+    for name, end in (("whole", GO_ON), ("short", TrainingEnd(deadline=0.0))):
         seed_everything(1)
         line = Line(PLAN, wavering_net())
         report = fit(line, line_recipe(PLAN), seed=0, directory=tmp_path / name, quiet=True, ending=end)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.training.datasets import Provenance
-from models.training.experiment import Outcome, Trial
+from models.training.experiment import ExperimentOutcome, ExperimentRun
 from models.training.loop import fit
 from models.viewcount.schema import Assets
 from models.viewcount.train import baselines, companions, rolling_origin
@@ -308,12 +308,12 @@ def test_pictures(tmp_path: Path) -> None:
     """Both pictures can be drawn from results alone."""
     rng = np.random.default_rng(0)
 
-    def outcome(number: int) -> Outcome:
+    def outcome(number: int) -> ExperimentOutcome:
         scores = {"train": 1000.0 - number, "validation": 1200.0 + number, "test": 1600.0 + number}
         year = {"real": rng.integers(9, 99, 365).tolist(), "estimated": rng.integers(9, 99, 365).tolist()}
-        trial = Trial(seed=0, scores=scores, seconds=1.0, epochs=1, best_epoch=1, more={"forecast": year})
+        trial = ExperimentRun(seed=0, scores=scores, seconds=1.0, epochs=1, best_epoch=1, more={"forecast": year})
         common = {"metric": "error", "unit": "views", "settings": {}, "parameters": 1, "threads": 1}
-        return Outcome(section="s", label=f"net {number}", trials=[trial], **common)
+        return ExperimentOutcome(section="s", label=f"net {number}", trials=[trial], **common)
 
     results = {rung.recipe.name: outcome(number) for number, rung in enumerate(LADDER.rungs)}
     for picture in LADDER.pictures:

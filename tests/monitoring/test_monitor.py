@@ -13,7 +13,7 @@ from models.paths import REPOSITORY
 from monitoring import debian
 from monitoring.__main__ import Unanswered, check, watch
 from monitoring.debian import NotToBeHad, find, obtain
-from monitoring.local_prometheus import Target, configuration, free_port
+from monitoring.local_prometheus import ScrapeTarget, configuration, free_port
 
 
 class Guarded(http.server.BaseHTTPRequestHandler):
@@ -42,7 +42,7 @@ def guarded() -> Iterator[str]:
 def test_configuration(tmp_path: Path) -> None:
     """The committed one, aimed at another target, with a key."""
     key = tmp_path / "key"
-    made = configuration(Target(address="127.0.0.1:1234", key_file=key, scheme="https", seconds=1))
+    made = configuration(ScrapeTarget(address="127.0.0.1:1234", key_file=key, scheme="https", seconds=1))
     (job,) = made["scrape_configs"]
     assert job["job_name"] == "lectern"
     assert job["static_configs"] == [{"targets": ["127.0.0.1:1234"]}]
@@ -54,7 +54,7 @@ def test_configuration(tmp_path: Path) -> None:
 
 def test_no_key_no_authorization() -> None:
     """A service without keys is not sent one."""
-    assert "authorization" not in configuration(Target(address="127.0.0.1:1"))["scrape_configs"][0]
+    assert "authorization" not in configuration(ScrapeTarget(address="127.0.0.1:1"))["scrape_configs"][0]
 
 
 def test_nobody_listens(tmp_path: Path) -> None:

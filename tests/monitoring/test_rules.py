@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from models.paths import REPOSITORY
-from monitoring.local_prometheus import DOCS_LABEL, Target, configuration
+from monitoring.local_prometheus import DOCS_LABEL, ScrapeTarget, configuration
 from tests.monitoring.conftest import Promtool
 
 MONITORING = REPOSITORY / "monitoring"
@@ -77,7 +77,7 @@ def test_links_to_the_runbook_are_absolute() -> None:
     shipped = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
     assert shipped["global"]["external_labels"][DOCS_LABEL].startswith("https://")
     assert {"action": "labeldrop", "regex": DOCS_LABEL} in shipped["alerting"]["alert_relabel_configs"]
-    here = configuration(Target(address="127.0.0.1:3000"))["global"]["external_labels"][DOCS_LABEL]
+    here = configuration(ScrapeTarget(address="127.0.0.1:3000"))["global"]["external_labels"][DOCS_LABEL]
     assert Path(f"{here.removeprefix('file://')}/runbook.md") == RUNBOOK
 
 

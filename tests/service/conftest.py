@@ -24,16 +24,17 @@ from uvicorn.server import ServerState
 
 from models.budget import Budget
 from models.card import Card, Feeds, TensorSpec, Tolerance
-from models.runtime.predictor import Pace
+from models.runtime.predictor import LatencyModel
 from models.runtime.session import Session
 from service.auth.access import open_access
 from service.inference.endpoint import Endpoint, make_endpoint
-from service.inference.gateway import Desk
-from service.inference.scheduler import Lanes
+from service.inference.gateway import InferenceGateway
+from service.inference.scheduler import FairScheduler
 from service.jobs.api import open_jobs
-from service.runners.backends import EmbeddedRunner
-from service.server.protocol_factory import Wires
-from service.server.routes import Front
+from service.runners.backends import InProcessRunner
+from service.server.context import ServerContext
+from service.server.protocol_factory import ProtocolFactory
+from service.server.routes import Application
 from service.settings import Settings
 from service.telemetry.metrics import REQUESTS
 
@@ -207,7 +208,7 @@ async def turns(count: int = 10) -> None:
 class Live:
     """A running server."""
 
-    def __init__(self, front: Front, model: Model, protocol: Wires, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, front: Application, model: Model, protocol: ProtocolFactory, pool: ThreadPoolExecutor) -> None:
         self.front, self.model, self.state, self.protocol, self.pool = front, model, ServerState(), protocol, pool
         self.state.default_headers = DEFAULT_HEADERS
         self.long_ways = 0
@@ -227,7 +228,7 @@ class Live:
 
     @property
     def endpoint(self) -> Endpoint:
-        return self.front.desk().endpoints["double"]
+        return self.front.gateway.endpoints["double"]
 
     async def leave(self) -> None:
         """Close every client and the server; nothing may be left then."""
@@ -235,7 +236,7 @@ class Live:
         self.model.gate.set()
         for client in self.clients:
             client.close()
-        await self.until(lambda: not self.state.connections and not self.endpoint.batcher.backlog)
+        await self.until(lambda: not self.state.connections and not self.endpoint.batcher.queue.backlog)
 
     async def stop(self) -> None:
         """What uvicorn does when it is told to stop."""
@@ -299,20 +300,20 @@ async def inner(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"inner"})
 
 
-def make_front(shipped: list[Session], settings: Settings, model: Model, pool: ThreadPoolExecutor) -> Front:
+def make_front(shipped: list[Session], settings: Settings, model: Model, pool: ThreadPoolExecutor) -> Application:
     """A front over shipped models and the one that doubles."""
     outputs = [replace(shipped[0].manifest.outputs[0], name="y")]
     manifest = replace(shipped[0].manifest, model="double", version="1.0.0", outputs=outputs)
     engine: Any = SimpleNamespace(run=lambda names, feeds: [2 * feeds["x"] + 1])
     twice = Session(manifest=manifest, card=DOUBLE, assets=Assets(), provider="none", engine=engine)
-    endpoints = {"double": make_endpoint(twice, "none", model, Lanes(1), settings)}
+    endpoints = {"double": make_endpoint(twice, "none", model, FairScheduler(1), settings)}
     for session in shipped:
-        runner = EmbeddedRunner(pool, session.run)
-        pace = Pace(0.0001, 0.000001)  # computed on the event loop
-        endpoints[session.manifest.model] = make_endpoint(session, "none", runner, Lanes(1), settings, pace)
-    desk = Desk(endpoints=endpoints, settings=settings, pool=pool, access=open_access(settings))
-    jobs = open_jobs(desk)
-    return Front(inner, lambda: desk, jobs=lambda: jobs)
+        runner = InProcessRunner(pool, session.run)
+        pace = LatencyModel(0.0001, 0.000001)  # computed on the event loop
+        endpoints[session.manifest.model] = make_endpoint(session, "none", runner, FairScheduler(1), settings, pace)
+    gateway, access = InferenceGateway(endpoints=endpoints, settings=settings, pool=pool), open_access(settings)
+    context, jobs = ServerContext(gateway=gateway, access=access), open_jobs(gateway, access)
+    return Application(inner, lambda: context, jobs=lambda: jobs)
 
 
 @pytest.fixture
@@ -338,7 +339,7 @@ def serve(
             if send_buffer is not None:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
             listener.bind(("127.0.0.1", 0))
-            here = Live(front, model, Wires(front, is_short=wire), pool)
+            here = Live(front, model, ProtocolFactory(front, has_fast_path=wire), pool)
             here.protocol.tls, here.address = tls, listener.getsockname()
             here.listening = await loop.create_server(here.make_protocol, sock=listener, backlog=1000)
             try:

@@ -1,4 +1,4 @@
-"""The micro-batcher over a model that computes 2x + 1: every caller gets its own answer, known by heart."""
+"""The micro-share over a model that computes 2x + 1: every caller gets its own answer, known by heart."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -14,10 +14,11 @@ import pytest
 from models.budget import Budget
 from models.card import Card, Feeds, TensorSpec, Tolerance
 from models.errors import DeadlineExceeded, HttpError, Overloaded, RunnerFailed
-from models.runtime.predictor import Pace, Predictor
+from models.runtime.predictor import LatencyModel, Predictor
 from service.inference.batcher import MicroBatcher
-from service.inference.request_queue import Pending
-from service.inference.scheduler import TICK_SECONDS, Lanes
+from service.inference.request_queue import ANSWERED, PendingRequest
+from service.inference.scheduler import TICK_SECONDS, FairScheduler, Share
+from service.telemetry.metrics import ABANDONED, BROKEN
 
 T = TypeVar("T")
 Samples = list[int]
@@ -87,20 +88,19 @@ class Model:
 ROWS = Budget(unit="rows", batch=8, explained=1)
 
 
-def make_batcher(
+def make_share(
     model: Any,
     budget: Budget = ROWS,
     queue_limit: int = 5000,
     cost: Any = None,
-    lanes: Lanes | None = None,
-    pace: Pace | None = None,
+    lanes: FairScheduler | None = None,
+    pace: LatencyModel | None = None,
     decimal: bool = False,
-) -> MicroBatcher:
+) -> Share:
     predictor = make_predictor(budget, cost or (lambda sample: 1), decimal)
     runner: Any = SimpleNamespace(run=model, run_now=model)
-    return MicroBatcher(
-        predictor, runner, lanes or Lanes(IN_FLIGHT), name="fake", version="1.0.0", queue_limit=queue_limit, pace=pace
-    )
+    batcher = MicroBatcher(predictor, runner, name="fake", version="1.0.0", queue_limit=queue_limit, latency=pace)
+    return (lanes or FairScheduler(IN_FLIGHT)).add(batcher)
 
 
 def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -119,37 +119,36 @@ async def turns(count: int = 10) -> None:
         await asyncio.sleep(0)
 
 
-class Asked(Pending):
+class Asked(PendingRequest):
     """A request whose answers somebody awaits."""
 
     def __init__(self, answered: "asyncio.Future[Any]") -> None:
+        super().__init__()
         self.answered = answered
 
     def finish(self, result: Any) -> None:
-        if not self.is_over:
-            self.is_over = True
+        if not self.ended:
+            self.ended = BROKEN if isinstance(result, Exception) else ANSWERED
             self.answered.set_result(result)
 
 
-async def submit(
-    batcher: MicroBatcher, samples: Sequence[int], *, explain: bool = False, seconds: float = 60
-) -> list[Any]:
+async def submit(share: Share, samples: Sequence[int], *, explain: bool = False, seconds: float = 60) -> list[Any]:
     """A request's answers; whoever cancels this abandons the request."""
     loop = asyncio.get_running_loop()
     pending = Asked(loop.create_future())
     pending.samples, pending.explain, pending.deadline = list(samples), explain, monotonic() + seconds
-    batcher.submit(pending)
+    share.submit(pending)
     try:
         result = await pending.answered
     finally:
-        pending.is_over = True
+        pending.ended = pending.ended or ABANDONED
     if isinstance(result, HttpError):
         raise result
     return list(result)
 
 
-async def ask(batcher: MicroBatcher, *samples: int, explain: bool = False) -> list[int]:
-    return [answer["y"] for answer in await submit(batcher, samples, explain=explain)]
+async def ask(share: Share, *samples: int, explain: bool = False) -> list[int]:
+    return [answer["y"] for answer in await submit(share, samples, explain=explain)]
 
 
 def test_own_answers() -> None:
@@ -157,15 +156,15 @@ def test_own_answers() -> None:
 
     async def work() -> None:
         model = Model()
-        batcher = make_batcher(model)
-        found = await asyncio.gather(*(ask(batcher, caller) for caller in range(1000)))
+        share = make_share(model)
+        found = await asyncio.gather(*(ask(share, caller) for caller in range(1000)))
         assert found == [[2 * caller + 1] for caller in range(1000)]
         assert sorted(sample for batch in model.batches for sample in batch) == list(range(1000))
         assert [len(batch) for batch in model.batches] == [8] * 125
-        assert not batcher.waiting
-        assert not batcher.round
-        assert not batcher.lanes.tasks
-        assert batcher.lanes.free == IN_FLIGHT
+        assert not share.batcher.queue.waiting
+        assert not share.batcher.queue.round
+        assert not share.scheduler.tasks
+        assert share.scheduler.free == IN_FLIGHT
 
     run(work)
 
@@ -174,10 +173,10 @@ def test_requests_of_many() -> None:
     """A request's answers keep its order, however its samples are cut and whoever asks at the same time."""
 
     async def work() -> None:
-        batcher = make_batcher(Model())
+        share = make_share(Model())
         rng = np.random.default_rng(0)
         requests = [rng.integers(0, 10**6, rng.integers(1, 40)).tolist() for _ in range(60)]
-        found = await asyncio.gather(*(ask(batcher, *request) for request in requests))
+        found = await asyncio.gather(*(ask(share, *request) for request in requests))
         assert found == [[2 * sample + 1 for sample in request] for request in requests]
 
     run(work)
@@ -190,9 +189,9 @@ def test_budget(is_padded: bool) -> None:
     async def work() -> None:
         model = Model()
         budget = Budget(unit="tokens", batch=20, explained=1, is_padded=is_padded)
-        batcher = make_batcher(model, budget, cost=lambda sample: sample)
+        share = make_share(model, budget, cost=lambda sample: sample)
         sizes = np.random.default_rng(1).integers(1, 26, 300).tolist()
-        assert await ask(batcher, *sizes) == [2 * size + 1 for size in sizes]
+        assert await ask(share, *sizes) == [2 * size + 1 for size in sizes]
         computed = [size for batch in model.batches for size in batch]
         assert computed == (sorted(sizes) if is_padded else sizes)
         filled = [max(batch) * len(batch) if is_padded else sum(batch) for batch in model.batches]
@@ -211,8 +210,8 @@ def test_poison() -> None:
 
     async def work() -> None:
         model = Model(poison=frozenset((13, 14, 40)))
-        batcher = make_batcher(model, Budget(unit="rows", batch=64, explained=1))
-        answers = await asyncio.gather(*(ask(batcher, n) for n in range(64)), return_exceptions=True)
+        share = make_share(model, Budget(unit="rows", batch=64, explained=1))
+        answers = await asyncio.gather(*(ask(share, n) for n in range(64)), return_exceptions=True)
         for number, answer in enumerate(answers):
             if number in model.poison:
                 assert isinstance(answer, RunnerFailed)
@@ -220,7 +219,7 @@ def test_poison() -> None:
             else:
                 assert answer == [2 * number + 1]
         assert len(model.batches) < 40
-        assert batcher.lanes.free == IN_FLIGHT
+        assert share.scheduler.free == IN_FLIGHT
 
     run(work)
 
@@ -235,8 +234,8 @@ def test_not_finite_alone() -> None:
             batches.append(feeds["x"].tolist())
             return {"y": np.where(feeds["x"] == 13, np.nan, 2.0 * feeds["x"] + 1)}
 
-        batcher = make_batcher(model, Budget(unit="rows", batch=64, explained=1), decimal=True)
-        answers = await asyncio.gather(*(ask(batcher, n) for n in range(64)), return_exceptions=True)
+        share = make_share(model, Budget(unit="rows", batch=64, explained=1), decimal=True)
+        answers = await asyncio.gather(*(ask(share, n) for n in range(64)), return_exceptions=True)
         for number, answer in enumerate(answers):
             assert isinstance(answer, RunnerFailed) if number == 13 else answer == [2 * number + 1]
         assert batches == [[*range(64)], [13]]
@@ -248,10 +247,10 @@ def test_poison_in_a_request() -> None:
     """A request with a poisonous sample fails as a whole; the next ones are answered."""
 
     async def work() -> None:
-        batcher = make_batcher(Model(poison=frozenset((13,))))
+        share = make_share(Model(poison=frozenset((13,))))
         with pytest.raises(RunnerFailed):
-            await ask(batcher, 12, 13, 14)
-        assert await ask(batcher, 12, 14) == [25, 29]
+            await ask(share, 12, 13, 14)
+        assert await ask(share, 12, 14) == [25, 29]
 
     run(work)
 
@@ -263,11 +262,11 @@ def test_nobody_hangs(error: Exception) -> None:
     """Whatever the runner raises, every caller hears of it."""
 
     async def work() -> None:
-        batcher = make_batcher(Model(poison=frozenset((1,)), error=error))
-        answers = await asyncio.gather(ask(batcher, 1), ask(batcher, 2), return_exceptions=True)
+        share = make_share(Model(poison=frozenset((1,)), error=error))
+        answers = await asyncio.gather(ask(share, 1), ask(share, 2), return_exceptions=True)
         assert isinstance(answers[0], HttpError)
         assert answers[1] == [5] or isinstance(answers[1], HttpError)
-        assert await ask(batcher, 3) == [7]
+        assert await ask(share, 3) == [7]
 
     run(work)
 
@@ -285,12 +284,12 @@ def test_spoilt_outputs(spoil: Callable[[Any], Any]) -> None:
             found: dict[str, Any] = spoil(2 * feeds["x"] + 1)
             return found
 
-        batcher = make_batcher(spoilt)
-        answers = await asyncio.gather(*(ask(batcher, n) for n in range(3)), return_exceptions=True)
+        share = make_share(spoilt)
+        answers = await asyncio.gather(*(ask(share, n) for n in range(3)), return_exceptions=True)
         for number, answer in enumerate(answers):
             assert isinstance(answer, RunnerFailed) or answer == [2 * number + 1]
         assert any(isinstance(answer, RunnerFailed) for answer in answers) or spoil([1, 2]) == {"y": [1]}
-        assert batcher.lanes.free == IN_FLIGHT
+        assert share.scheduler.free == IN_FLIGHT
 
     run(work)
 
@@ -301,14 +300,14 @@ def test_cancelled_callers() -> None:
     async def work() -> None:
         model = Model()
         model.gate = asyncio.Event()
-        batcher = make_batcher(model)
-        busy = [asyncio.create_task(ask(batcher, n)) for n in range(IN_FLIGHT)]
+        share = make_share(model)
+        busy = [asyncio.create_task(ask(share, n)) for n in range(IN_FLIGHT)]
         await turns()
         if len(model.batches) < IN_FLIGHT:  # both went into one batch: fill the second place too
-            busy.append(asyncio.create_task(ask(batcher, 50)))
+            busy.append(asyncio.create_task(ask(share, 50)))
             await turns()
         assert model.running == IN_FLIGHT
-        waiting = {n: asyncio.create_task(ask(batcher, n)) for n in range(100, 120)}
+        waiting = {n: asyncio.create_task(ask(share, n)) for n in range(100, 120)}
         await turns()
         for number in range(100, 120, 2):
             waiting[number].cancel()
@@ -320,8 +319,8 @@ def test_cancelled_callers() -> None:
         seen = {sample for batch in model.batches for sample in batch}
         assert not seen & set(range(100, 120, 2))
         assert all(waiting[number].cancelled() for number in range(100, 120, 2))
-        assert not batcher.waiting
-        assert not batcher.round
+        assert not share.batcher.queue.waiting
+        assert not share.batcher.queue.round
 
     run(work)
 
@@ -332,15 +331,15 @@ def test_cancelled_while_computed() -> None:
     async def work() -> None:
         model = Model()
         model.gate = asyncio.Event()
-        batcher = make_batcher(model)
-        first, second = (asyncio.create_task(ask(batcher, n)) for n in (1, 2))
+        share = make_share(model)
+        first, second = (asyncio.create_task(ask(share, n)) for n in (1, 2))
         await turns()
         assert model.batches == [[1, 2]]
         first.cancel()
         await turns()
         model.gate.set()
         assert await second == [5]
-        assert batcher.lanes.free == IN_FLIGHT
+        assert share.scheduler.free == IN_FLIGHT
 
     run(work)
 
@@ -351,9 +350,9 @@ def test_everybody_gave_up() -> None:
     async def work() -> None:
         model = Model()
         model.gate = asyncio.Event()
-        batcher = make_batcher(model, Budget(unit="rows", batch=1, explained=1))
-        busy = [asyncio.create_task(ask(batcher, n)) for n in range(IN_FLIGHT)]
-        waiting = [asyncio.create_task(ask(batcher, n)) for n in (7, 8)]
+        share = make_share(model, Budget(unit="rows", batch=1, explained=1))
+        busy = [asyncio.create_task(ask(share, n)) for n in range(IN_FLIGHT)]
+        waiting = [asyncio.create_task(ask(share, n)) for n in (7, 8)]
         await turns()
         for task in waiting:
             task.cancel()
@@ -361,10 +360,10 @@ def test_everybody_gave_up() -> None:
         model.gate.set()
         await asyncio.gather(*busy)
         await turns()
-        assert not batcher.waiting
-        assert not batcher.round
+        assert not share.batcher.queue.waiting
+        assert not share.batcher.queue.round
         assert model.batches == [[0], [1]]
-        assert await ask(batcher, 5) == [11]
+        assert await ask(share, 5) == [11]
 
     run(work)
 
@@ -375,26 +374,26 @@ def test_queue_limit() -> None:
     async def work() -> None:
         model = Model()
         model.gate = asyncio.Event()
-        batcher = make_batcher(model, Budget(unit="rows", batch=1, explained=1), queue_limit=3)
-        busy = [asyncio.create_task(ask(batcher, n)) for n in range(IN_FLIGHT)]
+        share = make_share(model, Budget(unit="rows", batch=1, explained=1), queue_limit=3)
+        busy = [asyncio.create_task(ask(share, n)) for n in range(IN_FLIGHT)]
         await turns()
-        assert not batcher.waiting
-        assert not batcher.round
-        last = asyncio.create_task(ask(batcher, 10, 11))
+        assert not share.batcher.queue.waiting
+        assert not share.batcher.queue.round
+        last = asyncio.create_task(ask(share, 10, 11))
         await turns()
         with pytest.raises(Overloaded, match=r"^the queue is full, try again$"):
-            await ask(batcher, 20, 21)
-        queued = [*batcher.waiting, *chain(*batcher.held)]
+            await ask(share, 20, 21)
+        queued = [*share.batcher.queue.waiting, *chain(*share.batcher.queue.held)]
         assert [pending.samples[place] for pending, place, _ in queued] == [10, 11]
-        fits = asyncio.create_task(ask(batcher, 30))
+        fits = asyncio.create_task(ask(share, 30))
         await turns()
         with pytest.raises(Overloaded):
-            await ask(batcher, 31)
+            await ask(share, 31)
         model.gate.set()
         assert await asyncio.gather(last, fits, *busy) == [[21, 23], [61], [1], [3]]
         assert not {20, 21, 31} & {sample for batch in model.batches for sample in batch}
         with pytest.raises(Overloaded):
-            await ask(batcher, 1, 2, 3, 4)
+            await ask(share, 1, 2, 3, 4)
 
     run(work)
 
@@ -404,11 +403,11 @@ def test_greedy() -> None:
 
     async def work() -> None:
         model, loop = Model(), asyncio.get_running_loop()
-        batcher = make_batcher(model)
+        share = make_share(model)
         timers: list[Any] = []
         later = loop.call_later
         loop.call_later = lambda *args, **kwargs: timers.append(args) or later(*args, **kwargs)  # type: ignore[method-assign, func-returns-value]
-        task = asyncio.create_task(ask(batcher, 5))
+        task = asyncio.create_task(ask(share, 5))
         await turns(4)
         assert model.batches == [[5]]
         assert await task == [11]
@@ -423,13 +422,13 @@ def test_together() -> None:
     async def work() -> None:
         model = Model()
         model.gate = asyncio.Event()
-        batcher = make_batcher(model)
+        share = make_share(model)
         busy = []
         for number in range(IN_FLIGHT):
-            busy.append(asyncio.create_task(ask(batcher, number)))
+            busy.append(asyncio.create_task(ask(share, number)))
             await turns()
         assert model.batches == [[number] for number in range(IN_FLIGHT)]
-        late = [asyncio.create_task(ask(batcher, number)) for number in range(10, 20)]
+        late = [asyncio.create_task(ask(share, number)) for number in range(10, 20)]
         await turns()
         assert len(model.batches) == model.most_running == IN_FLIGHT
         model.gate.set()
@@ -445,9 +444,9 @@ def test_explained_apart() -> None:
 
     async def work() -> None:
         model = Model()
-        batcher = make_batcher(model)
+        share = make_share(model)
         asked = [n % 3 == 0 for n in range(30)]
-        calls: list[Awaitable[Any]] = [submit(batcher, [n], explain=explain) for n, explain in enumerate(asked)]
+        calls: list[Awaitable[Any]] = [submit(share, [n], explain=explain) for n, explain in enumerate(asked)]
         answers = await asyncio.gather(*calls)
         for number, ((answer,), explain) in enumerate(zip(answers, asked, strict=True)):
             assert answer["y"] == 2 * number + 1
@@ -463,8 +462,8 @@ def test_order_of_arrival() -> None:
 
     async def work() -> None:
         model = Model()
-        batcher = make_batcher(model, Budget(unit="rows", batch=3, explained=1))
-        await asyncio.gather(*(ask(batcher, n, explain=n >= 20) for n in range(40)))
+        share = make_share(model, Budget(unit="rows", batch=3, explained=1))
+        await asyncio.gather(*(ask(share, n, explain=n >= 20) for n in range(40)))
         assert [sample for batch in model.batches for sample in batch] == list(range(40))
 
     run(work)

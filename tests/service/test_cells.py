@@ -11,21 +11,22 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from models.paths import REPOSITORY
-from service.telemetry.fast_values import Cell, Spread, Tally
+from service.telemetry.fast_values import MmapCounters, MmapGauge, MmapHistogram
 
 # What one process writes, through the files and, in a test, without them.
 SCRIPT = """
 import json, sys
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from service.telemetry.fast_values import Cell, Spread, Tally
+from service.telemetry.fast_values import MmapCounters, MmapGauge, MmapHistogram
 
 own = CollectorRegistry()
 counter = Counter("x_total", "X.", ["model", "outcome"], registry=own)
 level = Gauge("x_level", "X.", multiprocess_mode="livesum", registry=own)
 spread = Histogram("x_seconds", "X.", ["model"], buckets=(1, 2, 5), registry=own)
-tally, cell, seconds = Tally(counter, ["ok", "bad"], model="m"), Cell(level), Spread(spread, model="m")
+tally, cell = MmapCounters(counter, ["ok", "bad"], model="m"), MmapGauge(level)
+seconds = MmapHistogram(spread, model="m")
 wide = Counter("wide_total", "W" * 500, ["number"], registry=own)
-many = [Cell(wide, number=str(number)) for number in range(int(sys.argv[1]))]
+many = [MmapGauge(wide, number=str(number)) for number in range(int(sys.argv[1]))]
 for one in many:
     one.add(2)
 tally.add("ok"); tally.add("ok", 3); cell.set(7); cell.add(2)
@@ -33,7 +34,7 @@ for amount in (0.5, 1, 1.5, 9):
     seconds.add(amount)
 seconds.add(2, times=10)
 seconds.add_all([3, 4])
-late = Tally(counter, ["ok"], model="m")
+late = MmapCounters(counter, ["ok"], model="m")
 late.add("ok")
 if sys.argv[2] == "stay":
     print("written", flush=True)
@@ -98,10 +99,10 @@ def test_alone() -> None:
     counter = Counter("x_total", "X.", ["model", "outcome"], registry=registry)
     spread = Histogram("x_seconds", "X.", ["model"], buckets=(1, 2), registry=registry)
     level = Gauge("x_level", "X.", registry=registry)
-    tally = Tally(counter, ["ok", "bad"], model="m")
+    tally = MmapCounters(counter, ["ok", "bad"], model="m")
     tally.add("ok", 2)
-    Spread(spread, model="m").add_all([0.5, 1.5, 1.5, 3])
-    Cell(level).set(4)
+    MmapHistogram(spread, model="m").add_all([0.5, 1.5, 1.5, 3])
+    MmapGauge(level).set(4)
     found = samples(registry)
     assert found['x_total{"model": "m", "outcome": "ok"}'] == 2
     assert found['x_seconds_bucket{"le": "2.0", "model": "m"}'] == 3
@@ -114,4 +115,4 @@ def test_no_series_is_made_by_counting(key: Any) -> None:
     """What is not in the closed set is an error, not a new series."""
     counter = Counter("x_total", "X.", ["model", "outcome"], registry=CollectorRegistry())
     with pytest.raises(KeyError):
-        Tally(counter, ["ok"], model="m").add(key)
+        MmapCounters(counter, ["ok"], model="m").add(key)

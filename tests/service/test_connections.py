@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trustme
 
-from service.server.protocol_factory import SPARE_DESCRIPTORS, count_places
+from service.server.protocol_factory import SPARE_DESCRIPTORS, max_connections
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -128,12 +128,12 @@ def test_as_many_as_there_are_descriptors(monkeypatch: pytest.MonkeyPatch) -> No
     limits = {"soft": 300}
     monkeypatch.setattr("resource.getrlimit", lambda _: (limits["soft"], 4096))
     monkeypatch.setattr("os.listdir", lambda _: ["0"] * 40)
-    assert count_places(4096) == 300 - 40 - SPARE_DESCRIPTORS
-    assert count_places(7) == 7
+    assert max_connections(4096) == 300 - 40 - SPARE_DESCRIPTORS
+    assert max_connections(7) == 7
     limits["soft"] = 10
-    assert count_places(4096) == 1
+    assert max_connections(4096) == 1
     limits["soft"] = resource.RLIM_INFINITY
-    assert count_places(4096) == 4096
+    assert max_connections(4096) == 4096
 
 
 # TLS

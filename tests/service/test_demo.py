@@ -14,10 +14,10 @@ from models.paths import REPOSITORY
 from service.auth.access import Access
 from service.auth.api_keys import line_of
 from service.demo.__main__ import address
-from service.demo.pages import STATIC, Demo
-from service.server.routes import Front
+from service.demo.pages import STATIC, DemoPages
+from service.server.context import ServerContext
+from service.server.routes import Application
 from service.settings import Settings
-from service.telemetry.http_metrics import Responses
 
 FILES = sorted(path for path in STATIC.iterdir() if path.suffix != ".LICENSE")
 OURS = [path for path in FILES if not path.name.startswith("d3.")]
@@ -40,8 +40,9 @@ async def inner(scope: Any, receive: Any, send: Any) -> None:
 def make_get(**wanted: Any) -> Get:
     """Asks a front without models; ``demo=None`` is one without the page."""
     access = Access(Settings(**wanted["settings"])) if "settings" in wanted else None
-    desk: Any = SimpleNamespace(access=access, endpoints={}, is_draining=False, responses=Responses())
-    front = Front(inner, lambda: desk, demo=wanted.get("demo", Demo()))
+    gateway: Any = SimpleNamespace(endpoints={}, is_draining=False)
+    context = ServerContext(gateway=gateway, access=access)
+    front = Application(inner, lambda: context, demo=wanted.get("demo", DemoPages()))
 
     def get(path: str, method: str = "GET", **headers: str) -> Answer:
         told = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
@@ -94,7 +95,7 @@ def test_tags_follow_the_bytes(get: Get, tmp_path: Path) -> None:
     assert len({get(path_of(file)).headers["etag"] for file in FILES}) == len(FILES)
     for file in FILES:
         (tmp_path / file.name).write_bytes(file.read_bytes() + b" ")
-    changed = make_get(demo=Demo(tmp_path))
+    changed = make_get(demo=DemoPages(tmp_path))
     assert [
         file.name for file in FILES if changed(path_of(file)).headers["etag"] == get(path_of(file)).headers["etag"]
     ] == []

@@ -8,14 +8,14 @@ import msgspec
 import pytest
 from _bentoml_impl.server.allocator import ResourceAllocator
 
-from models.artifact.device_certificate import UNMEASURED, DeviceChoice
+from models.artifact.device_certificate import UNMEASURED, DevicePlacement
 from models.artifact.manifest import Manifest
 from models.errors import DeviceError, RunnerFailed, SettingsError
 from models.registry import FAMILIES
 from models.runtime.device import Compute, ConvolutionSearch, Device, Padding
 from models.runtime.session import Session
 from service.inference.endpoint import make_endpoint
-from service.inference.scheduler import Lanes
+from service.inference.scheduler import FairScheduler
 from service.process.process_metrics import count_devices
 from service.runners.backends import try_out
 from service.runners.services import (
@@ -27,7 +27,7 @@ from service.runners.services import (
     runner_service,
 )
 from service.settings import Settings, parse
-from service.store.catalog import Served
+from service.store.catalog import ServedModel
 
 
 @pytest.fixture
@@ -49,14 +49,14 @@ def manifest(shipped_session: Any) -> Any:
 
     def make(name: str, chosen: str | None = None) -> Manifest:
         session: Session = shipped_session(name)
-        choice = UNMEASURED if chosen is None else DeviceChoice(chosen=chosen, reason="measured")  # type: ignore[arg-type]
+        choice = UNMEASURED if chosen is None else DevicePlacement(chosen=chosen, reason="measured")  # type: ignore[arg-type]
         return msgspec.structs.replace(session.manifest, device=choice)
 
     return make
 
 
-def served(*manifests: Manifest) -> list[Served]:
-    return [Served(manifest=manifest, folder=None) for manifest in manifests]  # type: ignore[arg-type]
+def served(*manifests: Manifest) -> list[ServedModel]:
+    return [ServedModel(manifest=manifest, folder=None) for manifest in manifests]  # type: ignore[arg-type]
 
 
 def settings(**variables: str) -> Settings:
@@ -218,7 +218,7 @@ def test_named_gpus_are_taken_in_turn(
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr("service.runners.services.open_artifact", open_there)
-    model = Served(manifest=manifest("image"), folder=shipped_folder("image"))
+    model = ServedModel(manifest=manifest("image"), folder=shipped_folder("image"))
     runner = type(
         "Runner", (FamilyRunner,), {"served": (model,), "settings": settings(device="cuda"), "number": number}
     )
@@ -253,8 +253,8 @@ def test_tried_out_before_users_come(name: str, shipped_session: Any) -> None:
 
         run_now = run
 
-    endpoint = make_endpoint(session, "none", Counting(), Lanes(1), Settings())
-    endpoint.ledger = endpoint.batcher.meter = Untouchable()  # type: ignore[assignment]
+    endpoint = make_endpoint(session, "none", Counting(), FairScheduler(1), Settings())
+    endpoint.counters = endpoint.batcher.meter = Untouchable()  # type: ignore[assignment]
     asyncio.run(try_out(endpoint))
     assert asked == [endpoint.predictor.wanted(explain=False)]
     with pytest.raises(RunnerFailed, match=r"^no more$"):

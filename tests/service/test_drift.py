@@ -20,13 +20,14 @@ from models.payload.long_json import LONG_BYTES
 from models.runtime.predictor import Predictor, open_predictor
 from models.runtime.session import Session
 from service.inference.endpoint import Endpoint, make_endpoint
-from service.inference.gateway import Desk
-from service.inference.request import AwaitedExchange
-from service.inference.scheduler import Lanes
-from service.runners.backends import EmbeddedRunner
+from service.inference.gateway import InferenceGateway
+from service.inference.json_codec import JSON_CODEC
+from service.inference.request import InferenceRequest
+from service.inference.scheduler import FairScheduler
+from service.runners.backends import InProcessRunner
 from service.server.openapi import openapi
 from service.settings import Settings
-from service.telemetry.drift import INSTANCES, MOST_AT_ONCE, OUT_OF_RANGE, Watch, watch
+from service.telemetry.drift import INSTANCES, MOST_AT_ONCE, OUT_OF_RANGE, DriftCounters, drift_counters
 
 Open = Callable[[str], Session]
 MODELS = ["viewcount", "tagging", "image", "image-vit", "citation", "molecule"]
@@ -73,31 +74,31 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-def open_desk(session: Session, pool: ThreadPoolExecutor) -> Desk:
+def open_desk(session: Session, pool: ThreadPoolExecutor) -> InferenceGateway:
     settings = Settings()
-    runner = EmbeddedRunner(pool, session.run)
-    endpoint = make_endpoint(session, "none", runner, Lanes(1), settings)
-    return Desk(endpoints={session.manifest.model: endpoint}, settings=settings, pool=pool)
+    runner = InProcessRunner(pool, session.run)
+    endpoint = make_endpoint(session, "none", runner, FairScheduler(1), settings)
+    return InferenceGateway(endpoints={session.manifest.model: endpoint}, settings=settings, pool=pool)
 
 
-async def answer(desk: Desk, body: bytes, media_type: str = JSON) -> bytes:
+async def answer(desk: InferenceGateway, body: bytes, media_type: str = JSON) -> bytes:
     (endpoint,) = desk.endpoints.values()
-    exchange = AwaitedExchange(endpoint, b"id")
-    desk.submit(exchange, body, media_type, 30)
-    found = await exchange.answered
+    answered: asyncio.Future[bytes | HttpError] = asyncio.get_running_loop().create_future()
+    desk.submit(InferenceRequest(endpoint, JSON_CODEC, b"id", answered.set_result), body, media_type, 30)
+    found = await answered
     if isinstance(found, HttpError):
         raise found
     return found
 
 
-def ask(desk: Desk, *instances: Any, **more: Any) -> bytes:
+def ask(desk: InferenceGateway, *instances: Any, **more: Any) -> bytes:
     return asyncio.run(answer(desk, msgspec.json.encode({"instances": instances, **more})))
 
 
-def watch_of(desk: Desk) -> Watch:
+def watch_of(desk: InferenceGateway) -> DriftCounters:
     (endpoint,) = desk.endpoints.values()
-    assert endpoint.batcher.watch is not None
-    return endpoint.batcher.watch
+    assert endpoint.batcher.drift is not None
+    return endpoint.batcher.drift
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -129,7 +130,7 @@ def test_two_workers_are_one(shipped_session: Open) -> None:
     async def count(*parts: tuple[list[Any], list[Any]]) -> dict[tuple[str, str], float]:
         before = counted("viewcount")
         for part in parts:
-            one = watch(session.manifest, predictor)
+            one = drift_counters(session.manifest, predictor)
             assert one is not None
             one.see(*part)
             one.count()
@@ -152,7 +153,7 @@ def test_strays_are_counted(shipped_session: Open) -> None:
     levels = OUT_OF_RANGE.labels("viewcount", "level")._value
 
     async def strays(instance: Any) -> float:
-        one, before = watch(session.manifest, predictor), levels.get()
+        one, before = drift_counters(session.manifest, predictor), levels.get()
         assert one is not None
         one.see(predictor.encode([instance]), predictor.predict([instance]))
         one.count()
@@ -169,7 +170,7 @@ def test_flood_is_sampled(shipped_session: Open) -> None:
     predictions = predictor.infer(samples)
 
     async def flood() -> float:
-        one, before = watch(session.manifest, predictor), counted("viewcount")
+        one, before = drift_counters(session.manifest, predictor), counted("viewcount")
         assert one is not None
         for _ in range(20):
             one.see(samples, predictions)
@@ -251,7 +252,7 @@ def test_model_without_a_profile(shipped_session: Open, pool: ThreadPoolExecutor
     example = open_predictor(bare).card.example(bare.assets)
     assert orjson.loads(ask(desk, example))["predictions"]
     endpoint: Endpoint = desk.endpoints["bare"]
-    assert (endpoint.batcher.watch, counted("bare")) == (None, {})
+    assert (endpoint.batcher.drift, counted("bare")) == (None, {})
     with pytest.raises(InvalidRequest) as caught:
         ask(desk, example, outlier=True)
     (fault,) = caught.value.faults
@@ -260,7 +261,7 @@ def test_model_without_a_profile(shipped_session: Open, pool: ThreadPoolExecutor
 
 def test_documented(shipped_session: Open, pool: ThreadPoolExecutor) -> None:
     """The OpenAPI document has the wish and the answer."""
-    document = openapi(open_desk(shipped_session("image"), pool))
+    document = openapi(open_desk(shipped_session("image"), pool), None)
     told = document["paths"]["/v1/models/image/predict"]["post"]["responses"]["200"]["content"]["application/json"]
     assert told["schema"]["properties"]["outliers"]["items"]["required"] == ["score", "feature"]
     (request,) = [schema for name, schema in document["components"]["schemas"].items() if name.endswith("request")]

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from models.artifact.drift_profile import Feature, Profile, stability_index
 from models.artifact.manifest import Manifest
 from models.runtime.session import Session
-from service.telemetry.drift_window import COUNTS, FILE, STRAYS, Windows
+from service.telemetry.drift_window import COUNTS, FILE, STRAYS, DriftWindows
 
 LEVEL = Feature(
     name="level",
@@ -59,7 +59,9 @@ def manifest(shipped_session: object) -> Manifest:
     return replace(session.manifest, model="m", digest="first", profile=PROFILE)
 
 
-def look(windows: Windows, counted: Counted, name: str = "lectern_feature_stability_index", **labels: str) -> float:
+def look(
+    windows: DriftWindows, counted: Counted, name: str = "lectern_feature_stability_index", **labels: str
+) -> float:
     """One gauge of a scrape."""
     text = windows.add_to(counted.text)
     assert text.startswith(counted.text)
@@ -73,14 +75,14 @@ def look(windows: Windows, counted: Counted, name: str = "lectern_feature_stabil
     return found
 
 
-def size(windows: Windows, counted: Counted) -> float:
+def size(windows: DriftWindows, counted: Counted) -> float:
     text = windows.add_to(counted.text)
     return float(text.split('lectern_feature_window_instances{model="m"} ')[1].split("\n")[0])
 
 
 def test_index_of_the_window(manifest: Manifest) -> None:
     """0 until there are enough; then the index of the counts: of a planted shift, by heart, above the limit."""
-    windows, counted = Windows(None, lambda: [manifest]), Counted()
+    windows, counted = DriftWindows(None, lambda: [manifest]), Counted()
     assert look(windows, counted.add(0, 0, 900, 0)) == 0.0
     assert (size(windows, counted), look(windows, counted, "lectern_feature_out_of_range_ratio")) == (900, 0)
     index = look(windows, counted.add(0, 0, 100, 0))
@@ -91,13 +93,13 @@ def test_index_of_the_window(manifest: Manifest) -> None:
 
 def test_usual_requests_are_quiet(manifest: Manifest) -> None:
     """Control: the expected shares give no index worth the name; permuted bins do."""
-    assert look(Windows(None, lambda: [manifest]), Counted().add(1, 499, 499, 1)) < 0.001
-    assert look(Windows(None, lambda: [manifest]), Counted().add(499, 1, 499, 1)) > 1
+    assert look(DriftWindows(None, lambda: [manifest]), Counted().add(1, 499, 499, 1)) < 0.001
+    assert look(DriftWindows(None, lambda: [manifest]), Counted().add(499, 1, 499, 1)) > 1
 
 
 def test_it_forgets(manifest: Manifest) -> None:
     """After a shift has passed, a window of usual requests is quiet again; a scrape in between does not matter."""
-    windows, counted = Windows(None, lambda: [manifest]), Counted().add(0, 0, 5000, 0)
+    windows, counted = DriftWindows(None, lambda: [manifest]), Counted().add(0, 0, 5000, 0)
     assert look(windows, counted) > 1
     for _ in range(12):
         look(windows, counted.add(0, 50, 50, 0))
@@ -107,7 +109,7 @@ def test_it_forgets(manifest: Manifest) -> None:
 
 def test_new_shift_within_two_windows(manifest: Manifest) -> None:
     """After a day of usual requests, a shift is seen before 1,000 of it have come, scraped every 50."""
-    windows, counted = Windows(None, lambda: [manifest]), Counted().add(0, 50_000, 50_000, 0)
+    windows, counted = DriftWindows(None, lambda: [manifest]), Counted().add(0, 50_000, 50_000, 0)
     look(windows, counted)
     seen = 50
     while look(windows, counted.add(0, 0, 0, 50)) <= 0.1 and seen < 2000:
@@ -118,21 +120,23 @@ def test_new_shift_within_two_windows(manifest: Manifest) -> None:
 
 def test_any_worker_may_be_asked(manifest: Manifest, tmp_path: Path) -> None:
     """Two workers that are scraped in turn say what one says that is scraped alone: the marks are theirs together."""
-    one, counted = Windows(None, lambda: [manifest]), Counted()
-    two = [Windows(tmp_path, lambda: [manifest]) for _ in range(2)]
+    one, counted = DriftWindows(None, lambda: [manifest]), Counted()
+    two = [DriftWindows(tmp_path, lambda: [manifest]) for _ in range(2)]
     for turn in range(40):
         counted.add(0, 60, 40 + turn, 0)
         assert look(two[turn % 2], counted) == look(one, counted)
     assert (tmp_path / FILE).exists()
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
-    alone = Windows(None, lambda: [manifest])  # a worker that has never been asked takes everything since the start
+    alone = DriftWindows(
+        None, lambda: [manifest]
+    )  # a worker that has never been asked takes everything since the start
     assert look(alone, counted) != look(one, counted)
 
 
 def test_merged_counts_are_one_workers(manifest: Manifest) -> None:
     """The index of merged counts is that of all requests together, and not the mean of the workers' own."""
     first, second = np.array([0.0, 900, 100, 0]), np.array([0.0, 100, 900, 0])
-    together = look(Windows(None, lambda: [manifest]), Counted().add(*first).add(*second))
+    together = look(DriftWindows(None, lambda: [manifest]), Counted().add(*first).add(*second))
     assert together == pytest.approx(float(stability_index(LEVEL.shares, first + second)))
     assert together < 0.01 < stability_index(LEVEL.shares, first)
 
@@ -140,7 +144,7 @@ def test_merged_counts_are_one_workers(manifest: Manifest) -> None:
 def test_another_version(manifest: Manifest) -> None:
     """A new digest begins the window anew: not one instance of the old version's bins is in it."""
     served = [manifest]
-    windows, counted = Windows(None, lambda: served), Counted().add(0, 0, 5000, 0)
+    windows, counted = DriftWindows(None, lambda: served), Counted().add(0, 0, 5000, 0)
     assert look(windows, counted) > 1
     served[0] = replace(manifest, digest="second", profile=replace(PROFILE, features=[LEVEL]))
     assert (look(windows, counted), size(windows, counted)) == (0.0, 0.0)
@@ -150,7 +154,7 @@ def test_another_version(manifest: Manifest) -> None:
 
 def test_restart_and_broken_file(manifest: Manifest, tmp_path: Path) -> None:
     """Counters that have fallen, and a file that is not what was written, begin the window anew."""
-    windows = Windows(tmp_path, lambda: [manifest])
+    windows = DriftWindows(tmp_path, lambda: [manifest])
     assert look(windows, Counted().add(0, 0, 5000, 0)) > 1
     assert size(windows, Counted().add(0, 10, 10, 0)) == 0
     (tmp_path / FILE).write_bytes(b"{")
@@ -160,12 +164,12 @@ def test_restart_and_broken_file(manifest: Manifest, tmp_path: Path) -> None:
 def test_models_without_a_profile(manifest: Manifest) -> None:
     """Nothing is added for them, and a scrape of theirs stays as it is, byte for byte."""
     counted = Counted().add(0, 0, 5000, 0)
-    assert Windows(None, lambda: [replace(manifest, profile=None)]).add_to(counted.text) == counted.text
+    assert DriftWindows(None, lambda: [replace(manifest, profile=None)]).add_to(counted.text) == counted.text
 
 
 def test_bounds_of_bins(manifest: Manifest) -> None:
     """What a bin ends at, and what was expected in it."""
-    windows, counted = Windows(None, lambda: [manifest]), Counted().add(0, 1, 1, 0)
+    windows, counted = DriftWindows(None, lambda: [manifest]), Counted().add(0, 1, 1, 0)
     bounds = [look(windows, counted, "lectern_feature_bin_upper_bound", bin=place) for place in LEVEL.bins]
     assert bounds == [0.0, 1.0, 2.0, math.inf]
     shares = [look(windows, counted, "lectern_feature_expected_ratio", bin=place) for place in LEVEL.bins]

@@ -18,11 +18,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from models.paths import REPOSITORY
-from service.messages.headers import REQUEST_ID
+from service.messages.request_id import REQUEST_ID
 from service.server.scrape import scrape
-from service.telemetry.dead_processes import Remains
+from service.telemetry.dead_processes import DeadProcessMetrics
 from service.telemetry.exemplars import Exemplar, Exemplars
-from service.telemetry.exposition import MEDIA_TYPE, OPEN_MEDIA_TYPE, Page
+from service.telemetry.exposition import MEDIA_TYPE, OPEN_MEDIA_TYPE, MetricsPage
 
 TRACED = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -85,7 +85,7 @@ def clients(folder: Path) -> dict[str, float]:
 
 def test_the_page_is_the_clients(tmp_path: Path, writers: list[Writer]) -> None:
     """Names, kinds, texts, escapes, sums, largest and smallest, buckets: as the client writes them."""
-    page = Page(tmp_path)
+    page = MetricsPage(tmp_path)
     found = read(page.render())
     assert found == clients(tmp_path)
     assert found["depth[('model', 'm')]"] == 7
@@ -96,7 +96,7 @@ def test_the_page_is_the_clients(tmp_path: Path, writers: list[Writer]) -> None:
 
 def test_the_dead(tmp_path: Path, writers: list[Writer]) -> None:
     """Counters and histograms go on; gauges are of the living; no series is lost or new."""
-    page = Page(tmp_path)
+    page = MetricsPage(tmp_path)
     before = read(page.render())
     writers[2].kill()
     after = read(page.render())
@@ -112,17 +112,17 @@ def test_the_dead(tmp_path: Path, writers: list[Writer]) -> None:
 
 def test_the_dead_are_gathered(tmp_path: Path, writers: list[Writer]) -> None:
     """Their files become one of a kind, again and again, and the page stays the same."""
-    page, number = Page(tmp_path), 7
+    page, number = MetricsPage(tmp_path), 7
     for one in writers[:2]:
         one.kill()
     before = read(page.render())
     for _ in range(3):
-        Remains(tmp_path).gather()
-        assert read(page.render()) == before == read(Page(tmp_path).render())
+        DeadProcessMetrics(tmp_path).gather()
+        assert read(page.render()) == before == read(MetricsPage(tmp_path).render())
     assert len([*tmp_path.glob("*.db")]) == 2 + 5  # of the dead, and of the one that lives
     for more in (8,):
         Writer(tmp_path, more).kill()
-        Remains(tmp_path).gather()
+        DeadProcessMetrics(tmp_path).gather()
         number += more
         assert read(page.render())["plain_total[]"] == number
     assert len([*tmp_path.glob("*.db")]) == 7
@@ -138,7 +138,7 @@ def test_totals_are_over_all_versions(tmp_path: Path) -> None:
     """
     environment = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PATH": "/bin"}
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
-    assert Page(tmp_path).totals() == {"m": {("asked_total", "ok"): 6.0}}
+    assert MetricsPage(tmp_path).totals() == {"m": {("asked_total", "ok"): 6.0}}
 
 
 STEPS = ("replace", "unlink")
@@ -157,7 +157,7 @@ def dead(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_while_gathering(tmp_path: Path, dead: Path, last: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever step is the last of a process that gathers, the page says the same, and the next one finishes."""
     shutil.copytree(dead, tmp_path, dirs_exist_ok=True)
-    before, left = read(Page(tmp_path).render()), last
+    before, left = read(MetricsPage(tmp_path).render()), last
 
     def dying(name: str) -> Any:
         real = getattr(Path, name)
@@ -175,21 +175,21 @@ def test_killed_while_gathering(tmp_path: Path, dead: Path, last: int, monkeypat
         for name in STEPS:
             killing.setattr(Path, name, dying(name))
         try:
-            Remains(tmp_path).gather()
+            DeadProcessMetrics(tmp_path).gather()
         except KeyboardInterrupt:
             pass
         else:
             assert last > 15
-    assert read(Page(tmp_path).render()) == before
-    Remains(tmp_path).gather()
-    assert read(Page(tmp_path).render()) == before
+    assert read(MetricsPage(tmp_path).render()) == before
+    DeadProcessMetrics(tmp_path).gather()
+    assert read(MetricsPage(tmp_path).render()) == before
     assert sorted(path.name for path in tmp_path.glob("*.db")) == ["counter_0.db", "histogram_0.db"]
     assert not [*tmp_path.glob("*.json*")]
 
 
 def test_a_scrape_is_quick(tmp_path: Path, writers: list[Writer]) -> None:
     """What was read once is not read again: the second page parses no key."""
-    page = Page(tmp_path)
+    page = MetricsPage(tmp_path)
     page.render()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("service.telemetry.exposition.json.loads", lambda text: pytest.fail("a key was parsed again"))
@@ -224,7 +224,7 @@ def drift(text: str) -> str:
 
 def test_openmetrics_says_the_same(tmp_path: Path, writers: list[Writer]) -> None:
     """Whoever accepts OpenMetrics gets it, well-formed, with the same names, kinds, texts and numbers."""
-    page = Page(tmp_path, [Looked()])
+    page = MetricsPage(tmp_path, [Looked()])
     plain = read(page.render(drift))
     assert opened(page.render(drift, is_open=True)) == plain
     assert {"looked_total[]", "more[]", "plain_total[]"} <= plain.keys()
@@ -238,7 +238,7 @@ def test_exemplars(tmp_path: Path, writers: list[Writer], monkeypatch: pytest.Mo
     kept = Exemplars("took_seconds", (0.1, 1.0, 10.0, inf), model="m", stage="a")
     for request_id, parent, seconds in ((b"first", b"", 0.5), (b"la.st-1", TRACED, 1.0), (b"slow", b"", 99.0)):
         kept.note(request_id, parent, seconds, 1700000000.1234)
-    page = Page(tmp_path)
+    page = MetricsPage(tmp_path)
     found = {name: one for name, one in opened(page.render(is_open=True)).items() if name.endswith(" exemplar")}
     bucket = "took_seconds_bucket[('le', '{}'), ('model', 'm'), ('stage', 'a')] exemplar"
     traced = {"request_id": "la.st-1", "trace_id": "0af7651916cd43dd8448eb211c80319c"}
@@ -275,7 +275,7 @@ ACCEPTED: dict[bytes | None, bytes] = {
 
 def test_what_a_scraper_accepts(tmp_path: Path, writers: list[Writer]) -> None:
     """The form and the encoding are what the request's headers ask for; without them all is as ever."""
-    page, wanted = Page(tmp_path), clients(tmp_path)
+    page, wanted = MetricsPage(tmp_path), clients(tmp_path)
     for accept, encoding in product(ACCEPTED, (None, b"identity", b"gzip", b"deflate, gzip;q=0.5")):
         asked = {b"accept": accept, b"accept-encoding": encoding}
         answer = scrape(page, None, [(name, value) for name, value in asked.items() if value is not None], b"id")

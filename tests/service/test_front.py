@@ -18,10 +18,11 @@ import pytest
 
 from models.runtime.session import Session
 from service.inference.endpoint import Endpoint, make_endpoint
-from service.inference.gateway import Desk
-from service.inference.scheduler import Lanes
-from service.runners.backends import EmbeddedRunner
-from service.server.routes import Front
+from service.inference.gateway import InferenceGateway
+from service.inference.scheduler import FairScheduler
+from service.runners.backends import InProcessRunner
+from service.server.context import ServerContext
+from service.server.routes import Application
 from service.settings import Settings
 from service.telemetry.metrics import REQUESTS
 
@@ -30,7 +31,7 @@ PROBLEM_KEYS = {"status", "code", "error", "request_id", "retryable", "errors"}
 ROUTE = "/v1/models/viewcount/predict"
 VIEWS = orjson.dumps({"instances": [{"views": [100.0] * 56}]})
 Open = Callable[[str], Session]
-MakeFront = Callable[..., Front]
+MakeFront = Callable[..., Application]
 
 
 @dataclass
@@ -66,32 +67,33 @@ def make_front(shipped_session: Open) -> Iterator[MakeFront]:
     """A front over shipped models, with these settings, and this in place of a model's own ``run``."""
     pool = ThreadPoolExecutor(2)
 
-    def make(*names: str, run: Any = None, **settings: Any) -> Front:
+    def make(*names: str, run: Any = None, **settings: Any) -> Application:
         current = Settings(**settings)
-        endpoints, lanes = {}, Lanes(2)
+        endpoints, lanes = {}, FairScheduler(2)
         for name in names or ("viewcount",):
             session = shipped_session(name)
-            runner: Any = SimpleNamespace(run=run) if run else EmbeddedRunner(pool, session.run)
+            runner: Any = SimpleNamespace(run=run) if run else InProcessRunner(pool, session.run)
             endpoints[name] = make_endpoint(session, session.provider, runner, lanes, current)
-        desk = Desk(endpoints=endpoints, settings=current, pool=pool)
-        return Front(Inner(), lambda: desk)
+        context = ServerContext(gateway=InferenceGateway(endpoints=endpoints, settings=current, pool=pool))
+        return Application(Inner(), lambda: context)
 
     yield make
     pool.shutdown()
 
 
-def with_endpoint(front: Front, name: str = "viewcount", **changes: Any) -> Front:
+def with_endpoint(front: Application, name: str = "viewcount", **changes: Any) -> Application:
     """The same front with parts of one endpoint exchanged."""
-    desk = front.desk()
-    endpoints = {**desk.endpoints, name: replace(desk.endpoints[name], **changes)}
-    return Front(front.app, lambda: replace(desk, endpoints=endpoints))
+    gateway = front.gateway
+    endpoints = {**gateway.endpoints, name: replace(gateway.endpoints[name], **changes)}
+    context = ServerContext(gateway=replace(gateway, endpoints=endpoints))
+    return Application(front.app, lambda: context)
 
 
 JSON_TYPE = (b"content-type", b"application/json")
 
 
 async def call(
-    front: Front,
+    front: Application,
     path: str = ROUTE,
     *parts: bytes,
     method: str = "POST",
@@ -131,7 +133,7 @@ async def call(
     return Answer(start["status"], found, body, reads, body == b"inner")
 
 
-def ask(front: Front, *arguments: Any, **options: Any) -> Answer:
+def ask(front: Application, *arguments: Any, **options: Any) -> Answer:
     answer = asyncio.run(call(front, *arguments, **options))
     assert answer is not None
     return answer
@@ -160,7 +162,7 @@ def outcome(name: str, model: str = "viewcount") -> float:
 def test_every_model_answers(name: str, make_front: MakeFront) -> None:
     """The documented example gets the documented answer, and the predictor's, from every shipped model."""
     front = make_front(name)
-    endpoint = front.desk().endpoints[name]
+    endpoint = front.gateway.endpoints[name]
     predictor = endpoint.predictor
     rng = np.random.default_rng(0)
     instances = [predictor.card.example(predictor.assets)]
@@ -207,7 +209,7 @@ def test_body_in_parts(make_front: MakeFront) -> None:
 def test_picture_as_body(make_front: MakeFront) -> None:
     """A PNG as the body, with its content type, is answered as its base64 in JSON; a damaged one is located."""
     front, path = make_front("image"), "/v1/models/image/predict"
-    endpoint = front.desk().endpoints["image"]
+    endpoint = front.gateway.endpoints["image"]
     png = endpoint.predictor.card.example(endpoint.predictor.assets).image
     body = orjson.dumps({"instances": [{"image": base64.b64encode(png).decode()}]})
     by_json = ask(front, path, body)
@@ -470,7 +472,7 @@ def test_internal_error_never_leaks(make_front: MakeFront, caplog: pytest.LogCap
 
     before = outcome("internal")
     with caplog.at_level(logging.ERROR):
-        answer = ask(with_endpoint(make_front(), bodies=Broken()), ROUTE, VIEWS)
+        answer = ask(with_endpoint(make_front(), payloads=Broken()), ROUTE, VIEWS)
     found = check_problem(answer, 500, "internal")
     assert (found["error"], found["errors"], found["retryable"]) == ("internal error", [], False)
     assert SECRET.encode() not in answer.body
@@ -523,7 +525,7 @@ def test_overload(make_front: MakeFront) -> None:
 def test_answers_without_loss(make_front: MakeFront) -> None:
     """Numbers on the wire are the model's float32 values, not rounded."""
     front = make_front("tagging")
-    endpoint: Endpoint = front.desk().endpoints["tagging"]
+    endpoint: Endpoint = front.gateway.endpoints["tagging"]
     sent = ask(front, "/v1/models/tagging/predict", b'{"instances": [{"text": "I saw a saw"}]}').json
     instance = endpoint.predictor.card.example(endpoint.predictor.assets)
     (made,) = endpoint.predictor.predict([instance])

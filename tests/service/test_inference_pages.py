@@ -95,12 +95,12 @@ def test_ready_is_what_readyz_is(run: Any, serve: Any) -> None:
         async with serve() as live:
             client = await live.connect()
             assert (await client.ask(get("/v2/health/ready"))).body == b"inner"
-            live.front.desk().is_draining = True
+            live.front.gateway.is_draining = True
             assert (await client.ask(get("/v2/health/ready"))).json["code"] == "draining"
             client = await live.connect()
             answer = await client.ask(infer())
             assert (answer.status, answer.json["code"], answer["connection"]) == (503, "draining", "close")
-            live.front.desk().is_draining = False
+            live.front.gateway.is_draining = False
 
     run(work)
 
@@ -150,7 +150,7 @@ def test_refused_for_want_of_room_as_in_v1(run: Any, serve: Any) -> None:
             await live.plug()
             first, second = await live.connect(), await live.connect()
             await first.send(infer())
-            await live.until(lambda: live.endpoint.batcher.backlog == 1)
+            await live.until(lambda: live.endpoint.batcher.queue.backlog == 1)
             refusal = await second.ask(infer())
             assert (refusal.status, refusal.json["code"]) == (503, "overloaded")
             live.model.gate.set()
@@ -170,7 +170,7 @@ def test_both_protocols_share_a_micro_batch(run: Any, serve: Any, post: Any) -> 
             old, new = await live.connect(), await live.connect()
             await old.send(post(7))
             await new.send(infer())
-            await live.until(lambda: live.endpoint.batcher.backlog == 2)
+            await live.until(lambda: live.endpoint.batcher.queue.backlog == 2)
             live.model.gate.set()
             assert (await old.read()).y == 15
             answer = await new.read()
@@ -208,7 +208,7 @@ def test_the_repository_is_the_store(run: Any, serve: Any) -> None:
 
     async def work() -> None:
         async with serve(keys=line_of(ADMIN, "admin", ["admin"])) as live:
-            repository = Repository(live.front.desk())
+            repository = Repository(live.front.gateway)
             live.front.versions = lambda: repository
             where = f"http://{live.address[0]}:{live.address[1]}"
             async with httpx.AsyncClient(base_url=where, headers={"x-api-key": ADMIN}, trust_env=False) as client:
@@ -243,7 +243,7 @@ def test_an_unloaded_model_is_not_there(run: Any, serve: Any) -> None:
     async def work() -> None:
         for is_wire in (True, False):
             async with serve(wire=is_wire) as live:
-                desk = live.front.desk()
+                desk = live.front.gateway
                 client = await live.connect()
                 assert (await client.ask(infer(VIEWS, "viewcount"))).status == 200
                 del desk.endpoints["viewcount"]

@@ -16,7 +16,7 @@ from service.auth.__main__ import main
 from service.auth.access import Access, open_access
 from service.auth.api_keys import ADMIN, METRICS, PREDICT, Key, line_of, new_key, parse_keys
 from service.auth.callers import Caller
-from service.auth.rate_limit import Bucket
+from service.auth.rate_limit import TokenBucket
 from service.settings import Settings
 
 ALICE, BOB = "lectern_" + "a" * 43, "lectern_" + "b" * 43
@@ -431,7 +431,7 @@ def test_a_new_file_forgives_nothing(file: Path) -> None:
     replace(file, slow)
     access = Access(Settings(keys_file=str(file)))
 
-    def bucket() -> Bucket:
+    def bucket() -> TokenBucket:
         headers = [(b"x-api-key", ALICE.encode())]
         found = access.check(PREDICT, headers, dict(headers), None)
         assert isinstance(found, Caller)

@@ -332,7 +332,7 @@ def test_reloaded(run: Any, serve: Any, tmp_path: Any) -> None:
     async def work(is_wire: bool) -> None:
         file.write_text(LINES.replace(";", "\n"))
         async with serve(wire=is_wire, keys_file=str(file)) as live:
-            client, access = await live.connect(), live.front.desk().access
+            client, access = await live.connect(), live.front.context().access
             assert (await client.ask(request(DOUBLE, BEARER))).y == 11
             file.write_text("\n".join(LINES.split(";")[1:]))
             access.reload()
@@ -437,8 +437,8 @@ def test_a_limited_body_is_not_kept(run: Any, serve: Any) -> None:
             whole = request(DOUBLE, body=b"x" * 500_000)
             await client.send(whole[:400_000])
             (connection,) = live.state.connections
-            await live.until(lambda: connection.call is not None)
-            assert sum(map(len, connection.call.parts)) == 0
+            await live.until(lambda: connection.arriving is not None)
+            assert sum(map(len, connection.arriving.parts)) == 0
             await client.send(whole[400_000:])
             assert (await client.read()).status == 429
             assert (await client.ask(request("/livez", method="GET", body=b""))).status == 299
@@ -458,7 +458,7 @@ def test_each_address(run: Any, serve: Any) -> None:
                     headers = [b"x-forwarded-for: 10.0.0.%d" % number, b"x-api-key: %d" % number, b"expect: x"]
                     statuses.append((await client.ask(request(route, *headers))).status)
             assert statuses == [200, 429, 429, 429, 429, 429]
-            assert len(live.front.desk().access._addresses) == 1
+            assert len(live.front.context().access._addresses) == 1
 
     both(run, work)
 

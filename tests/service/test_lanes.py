@@ -13,10 +13,10 @@ from prometheus_client import REGISTRY
 from models.budget import Budget
 from models.card import Feeds
 from models.errors import DeadlineExceeded, RunnerFailed
-from models.runtime.predictor import Pace, Predictor, warm_up
+from models.runtime.predictor import LatencyModel, Predictor, warm_up
 from service.inference.batcher import MicroBatcher
-from service.inference.scheduler import QUICK_SECONDS, Lanes
-from tests.service.test_batching import Model, ask, make_batcher, make_predictor, run, submit, turns
+from service.inference.scheduler import QUICK_SECONDS, FairScheduler
+from tests.service.test_batching import Model, ask, make_predictor, make_share, run, submit, turns
 
 ONE_ROW = Budget(unit="rows", batch=1, explained=1)
 
@@ -38,9 +38,9 @@ def test_fair_between_models() -> None:
 
     async def work() -> None:
         order: list[str] = []
-        lanes = Lanes(1)
-        flood = make_batcher(Timed("flood", 0.01, order), ONE_ROW, lanes=lanes)
-        other = make_batcher(Timed("other", 0.005, order), ONE_ROW, lanes=lanes)
+        lanes = FairScheduler(1)
+        flood = make_share(Timed("flood", 0.01, order), ONE_ROW, lanes=lanes)
+        other = make_share(Timed("other", 0.005, order), ONE_ROW, lanes=lanes)
         tasks = [asyncio.create_task(ask(flood, n)) for n in range(30)]
         await asyncio.sleep(0.05)
         await asyncio.gather(*(ask(other, n) for n in range(10)))
@@ -56,9 +56,9 @@ def test_idle_time_is_not_saved_up() -> None:
 
     async def work() -> None:
         order: list[str] = []
-        lanes = Lanes(1)
-        busy = make_batcher(Timed("busy", 0.005, order), ONE_ROW, lanes=lanes)
-        late = make_batcher(Timed("late", 0.005, order), ONE_ROW, lanes=lanes)
+        lanes = FairScheduler(1)
+        busy = make_share(Timed("busy", 0.005, order), ONE_ROW, lanes=lanes)
+        late = make_share(Timed("late", 0.005, order), ONE_ROW, lanes=lanes)
         await asyncio.gather(*(ask(busy, n) for n in range(20)))
         order.clear()
         await asyncio.gather(*(ask(model, n) for n in range(8) for model in (busy, late)))
@@ -71,14 +71,14 @@ def test_quick_batches_need_no_lane() -> None:
     """A model whose batches are quick is answered at once, though all lanes are taken; a slow one waits."""
 
     async def work() -> None:
-        lanes, slow_model = Lanes(1), Model()
+        lanes, slow_model = FairScheduler(1), Model()
         slow_model.gate = asyncio.Event()
-        slow = make_batcher(slow_model, lanes=lanes)
+        slow = make_share(slow_model, lanes=lanes)
 
         async def quick_model(feeds: Feeds, names: list[str]) -> dict[str, Any]:
             return {"y": 2 * feeds["x"] + 1}
 
-        quick = make_batcher(quick_model, lanes=lanes, pace=Pace(0.0, QUICK_SECONDS / 100))
+        quick = make_share(quick_model, lanes=lanes, pace=LatencyModel(0.0, QUICK_SECONDS / 100))
         held = asyncio.create_task(ask(slow, 1))
         await turns()
         assert lanes.free == 0
@@ -91,8 +91,10 @@ def test_quick_batches_need_no_lane() -> None:
     run(work)
 
 
-@pytest.mark.parametrize(("pace", "is_now"), [(None, False), (Pace(0.0, QUICK_SECONDS), True), (Pace(1.0, 0.0), False)])
-def test_where_a_batch_is_computed(pace: Pace | None, is_now: bool) -> None:
+@pytest.mark.parametrize(
+    ("pace", "is_now"), [(None, False), (LatencyModel(0.0, QUICK_SECONDS), True), (LatencyModel(1.0, 0.0), False)]
+)
+def test_where_a_batch_is_computed(pace: LatencyModel | None, is_now: bool) -> None:
     """Only what is measured to be quick is computed on the event loop."""
 
     async def work() -> None:
@@ -108,8 +110,10 @@ def test_where_a_batch_is_computed(pace: Pace | None, is_now: bool) -> None:
             run=lambda feeds, names: compute("thread", feeds), run_now=lambda feeds, names: compute("here", feeds)
         )
         predictor = make_predictor(Budget(unit="rows", batch=8, explained=1))
-        batcher = MicroBatcher(predictor, runner, Lanes(1), name="fake", version="1.0.0", queue_limit=9, pace=pace)
-        assert await ask(batcher, 3) == [7]
+        share = FairScheduler(1).add(
+            MicroBatcher(predictor, runner, name="fake", version="1.0.0", queue_limit=9, latency=pace)
+        )
+        assert await ask(share, 3) == [7]
         assert where == ["here" if is_now else "thread"]
         # The event loop is no slot.
         assert ((REGISTRY.get_sample_value("lectern_slot_busy_seconds_total", pool) or 0.0) > busy) is not is_now
@@ -126,8 +130,8 @@ def test_poison_among_the_quick() -> None:
                 raise ValueError("private")
             return {"y": 2 * feeds["x"] + 1}
 
-        batcher = make_batcher(model, Budget(unit="rows", batch=64, explained=1), pace=Pace(0.0, 1e-9))
-        answers = await asyncio.gather(*(ask(batcher, n) for n in range(64)), return_exceptions=True)
+        share = make_share(model, Budget(unit="rows", batch=64, explained=1), pace=LatencyModel(0.0, 1e-9))
+        answers = await asyncio.gather(*(ask(share, n) for n in range(64)), return_exceptions=True)
         for number, answer in enumerate(answers):
             assert isinstance(answer, RunnerFailed) if number == 13 else answer == [2 * number + 1]
 
@@ -140,12 +144,12 @@ def test_too_late() -> None:
     async def work() -> None:
         model = Model()
         model.gate = asyncio.Event()
-        batcher = make_batcher(model, ONE_ROW, lanes=Lanes(1))
+        share = make_share(model, ONE_ROW, lanes=FairScheduler(1))
         started = time.monotonic()
-        running = asyncio.create_task(submit(batcher, [1], seconds=0.05))
+        running = asyncio.create_task(submit(share, [1], seconds=0.05))
         await turns()
-        waiting = [asyncio.create_task(submit(batcher, [n], seconds=0.05)) for n in (2, 3)]
-        patient = asyncio.create_task(submit(batcher, [4], seconds=60))
+        waiting = [asyncio.create_task(submit(share, [n], seconds=0.05)) for n in (2, 3)]
+        patient = asyncio.create_task(submit(share, [4], seconds=60))
         for task in (running, *waiting):
             with pytest.raises(DeadlineExceeded):
                 await task
@@ -163,15 +167,15 @@ def test_a_queue_of_the_dead_takes_newcomers() -> None:
     async def work() -> None:
         model = Model()
         model.gate = asyncio.Event()
-        batcher = make_batcher(model, ONE_ROW, queue_limit=3, lanes=Lanes(1))
-        held = asyncio.create_task(ask(batcher, 0))
+        share = make_share(model, ONE_ROW, queue_limit=3, lanes=FairScheduler(1))
+        held = asyncio.create_task(ask(share, 0))
         await turns()
-        dead = [asyncio.create_task(ask(batcher, n)) for n in (1, 2, 3)]
+        dead = [asyncio.create_task(ask(share, n)) for n in (1, 2, 3)]
         await turns()
         for task in dead:
             task.cancel()
         await asyncio.sleep(0.05)
-        newcomer = asyncio.create_task(ask(batcher, 4))
+        newcomer = asyncio.create_task(ask(share, 4))
         await turns()
         model.gate.set()
         assert await newcomer == [9]
@@ -185,9 +189,9 @@ def test_an_idle_service_does_not_wake_up() -> None:
     """When nothing waits, no timer runs."""
 
     async def work() -> None:
-        lanes = Lanes(1)
-        batcher = make_batcher(Model(), lanes=lanes)
-        await ask(batcher, 1)
+        lanes = FairScheduler(1)
+        share = make_share(Model(), lanes=lanes)
+        await ask(share, 1)
         await asyncio.sleep(0.05)
         assert not lanes._is_ticking
         assert not lanes.tasks
@@ -202,15 +206,15 @@ def test_sorted_by_length_and_nobody_starves() -> None:
         model = Model()
         model.gate = asyncio.Event()
         budget = Budget(unit="tokens", batch=20, explained=1, is_padded=True)
-        batcher = make_batcher(model, budget, cost=lambda sample: sample, lanes=Lanes(1))
-        held = asyncio.create_task(ask(batcher, 1))
+        share = make_share(model, budget, cost=lambda sample: sample, lanes=FairScheduler(1))
+        held = asyncio.create_task(ask(share, 1))
         await turns()
-        first = [asyncio.create_task(ask(batcher, n)) for n in (20, 3, 19, 2, 4)]
+        first = [asyncio.create_task(ask(share, n)) for n in (20, 3, 19, 2, 4)]
         await turns()
         model.gate.set()
         model.gate = None
         await turns(3)
-        second = [asyncio.create_task(ask(batcher, n)) for n in (1, 1, 1)]
+        second = [asyncio.create_task(ask(share, n)) for n in (1, 1, 1)]
         await asyncio.gather(held, *first, *second)
         assert model.batches == [[1], [2, 3, 4], [19], [20], [1, 1, 1]]
 

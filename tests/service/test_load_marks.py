@@ -81,12 +81,12 @@ def test_marked_load_is_answered_alike_and_not_compared(is_wire: bool, role: str
     async def work() -> None:
         async with serve(wire=is_wire, keys=LINES if role else "") as live:
             client = await live.connect()
-            endpoint = live.front.desk().endpoints["viewcount"]
+            endpoint = live.front.gateway.endpoints["viewcount"]
             found = []
             for mark in ([], [MARK]):
                 before = compared()
                 answer = await client.ask(request(b"x-request-id: r", *key, *mark))
-                endpoint.batcher.watch.count()
+                endpoint.batcher.drift.count()
                 found.append((answer, compared() - before))
             (plain, plain_compared), (marked_answer, marked_compared) = found
             assert plain == marked_answer
@@ -100,7 +100,7 @@ def test_marked_load_is_nothing_to_try_a_new_version_on(run: Any, serve: Any) ->
 
     async def work() -> None:
         async with serve() as live:
-            desk = live.front.desk()
+            desk = live.front.gateway
             desk.keeps_requests = True
             client = await live.connect()
             kept = desk.endpoints["viewcount"].recent

@@ -21,7 +21,7 @@ from models.errors import RunnerFailed
 from models.paths import REPOSITORY
 from models.runtime.session import Session
 from service.settings import LogForm
-from service.telemetry.logs import BURST, MOST_BYTES, LineHandler, last_words
+from service.telemetry.logs import BURST, MOST_BYTES, LineHandler, format_fatal
 from tests.service.conftest import Serve, double
 
 FORGED = "2026-11-21T00:00:00.000Z CRITICAL lectern.app forged"
@@ -368,7 +368,7 @@ def test_last_words(value: str | None, is_json: bool, monkeypatch: pytest.Monkey
     monkeypatch.delenv("LECTERN_LOG", raising=False)
     if value:
         monkeypatch.setenv("LECTERN_LOG", value)
-    words = last_words(ValueError("no\nfile \x1b[1m"))
+    words = format_fatal(ValueError("no\nfile \x1b[1m"))
     assert len(words.splitlines()) == 1
     if is_json:
         event = msgspec.json.decode(words)

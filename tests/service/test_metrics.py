@@ -13,11 +13,12 @@ from models.budget import Budget
 from models.errors import DeadlineExceeded, Draining, Overloaded, RateLimited, RunnerFailed
 from models.runtime.device import Device
 from models.runtime.session import Session
-from service.inference.measurements import Answered, Ledger, Meter, Ran
-from service.inference.request_queue import Entry, Pending
-from service.messages.body_memory import crowded
+from service.inference.measurements import AnsweredTimes, BatchMeter, RequestCounters, RunTimes
+from service.inference.request_queue import PendingRequest, QueuedSample
+from service.messages.body_memory import too_many_bodies_in_flight
 from service.telemetry.metrics import ABANDONED, BROKEN, EXPIRED, LATE, OUTCOMES, REFUSALS, STAGES
 from service.telemetry.state_metrics import initialise, show_model
+from service.telemetry.tracing import RequestTimes
 
 MODEL, VERSION = "metered", "1.2.3"
 
@@ -31,19 +32,19 @@ def value(name: str, **labels: str) -> float:
 
 
 @pytest.fixture
-def meter() -> Meter:
-    return Meter(MODEL, VERSION, Budget(unit="tokens", batch=100, explained=1, is_padded=True), 64)
+def meter() -> BatchMeter:
+    return BatchMeter(MODEL, VERSION, Budget(unit="tokens", batch=100, explained=1, is_padded=True), 64)
 
 
-def entries(*costs: int, queued: float = 0.0) -> list[Entry]:
-    pending = Pending()
-    pending.queued = queued
+def entries(*costs: int, queued: float = 0.0) -> list[QueuedSample]:
+    pending = PendingRequest()
+    pending.times.queued = queued
     return [(pending, place, cost) for place, cost in enumerate(costs)]
 
 
-def test_every_series_is_there_from_the_start(meter: Meter) -> None:
+def test_every_series_is_there_from_the_start(meter: BatchMeter) -> None:
     """Before the first request each outcome, reason, stage and bucket exists, at 0."""
-    Ledger(MODEL, VERSION, meter.answered)
+    RequestCounters(MODEL, VERSION, meter.answered)
     for name, key, values in (
         ("lectern_requests_total", "outcome", OUTCOMES),
         ("lectern_refusals_total", "reason", REFUSALS),
@@ -66,7 +67,7 @@ def test_initialise() -> None:
     assert REGISTRY.get_sample_value("lectern_device_info", labels) == 0
 
 
-def test_a_batch(meter: Meter) -> None:
+def test_a_batch(meter: BatchMeter) -> None:
     """Size, part of the budget, padding, and how long each request in it waited, once per request."""
     names = ("instances", "fill_ratio", "padding_ratio")
     before = {name: value(f"lectern_batch_{name}_sum") for name in names}
@@ -79,29 +80,29 @@ def test_a_batch(meter: Meter) -> None:
     assert value("lectern_stage_seconds_count", stage="queue") - count == 2
 
 
-def test_answered(meter: Meter) -> None:
+def test_answered(meter: BatchMeter) -> None:
     """An answer is counted at once, and its time when its micro-batch ends."""
-    ledger = Ledger(MODEL, VERSION, meter.answered)
+    ledger = RequestCounters(MODEL, VERSION, meter.answered)
     ok, count, total = (
         value("lectern_requests_total", outcome="ok"),
         value("lectern_request_seconds_count"),
         value("lectern_request_seconds_sum"),
     )
-    ledger.answer(Pending(), 0.5, 100)
-    ledger.answer(Pending(), 0.25, 11)
+    ledger.answer(RequestTimes(), 0.5, 100)
+    ledger.answer(RequestTimes(), 0.25, 11)
     assert value("lectern_requests_total", outcome="ok") == ok + 2
-    meter.end(entries(1), Ran(1.0, 2.0))
-    meter.end(entries(1), Ran(1.0, 2.0))
+    meter.end(entries(1), RunTimes(1.0, 2.0))
+    meter.end(entries(1), RunTimes(1.0, 2.0))
     assert value("lectern_request_seconds_count") == count + 2
     assert value("lectern_request_seconds_sum") == pytest.approx(total + 0.75)
 
 
-def test_the_end_of_a_batch(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_batch(meter: BatchMeter, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every request in it waited for the whole run; decoding is shared."""
     monkeypatch.setattr("service.inference.measurements.monotonic", lambda: 13.0)
     before = {(stage, part): value(f"lectern_stage_seconds_{part}", stage=stage)
               for stage in ("infer", "decode") for part in ("sum", "count")}  # fmt: skip
-    meter.end([*entries(1, 1), *entries(1)], Ran(10.0, 12.0))
+    meter.end([*entries(1, 1), *entries(1)], RunTimes(10.0, 12.0))
     found = {(stage, part): value(f"lectern_stage_seconds_{part}", stage=stage) - old
              for (stage, part), old in before.items()}  # fmt: skip
     assert found == {("infer", "sum"): 4.0, ("infer", "count"): 2, ("decode", "sum"): 1.0, ("decode", "count"): 2}
@@ -111,7 +112,7 @@ def test_the_end_of_a_batch(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> No
     ("error", "reason"),
     [
         (Overloaded("full"), "queue_full"),
-        (crowded(), "body_memory"),
+        (too_many_bodies_in_flight(), "body_memory"),
         (RateLimited("often", 1.0), "rate_limited"),
         (Draining("end"), "draining"),
         (DeadlineExceeded("late"), None),
@@ -121,7 +122,7 @@ def test_the_end_of_a_batch(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_refusals(error: Any, reason: str | None) -> None:
     """A refusal is one outcome and one reason; an error that is none has no reason."""
-    ledger = Ledger(MODEL, VERSION, Answered())
+    ledger = RequestCounters(MODEL, VERSION, AnsweredTimes())
     outcome = value("lectern_requests_total", outcome=error.code)
     reasons = {one: value("lectern_refusals_total", reason=one) for one in REFUSALS}
     ledger.refuse(error)
@@ -131,11 +132,11 @@ def test_refusals(error: Any, reason: str | None) -> None:
 
 
 @pytest.mark.parametrize("reason", [LATE, ABANDONED, BROKEN])
-def test_expired(meter: Meter, reason: str) -> None:
+def test_expired(meter: BatchMeter, reason: str) -> None:
     """Each instance that never ran is counted by what became of its request."""
     before = {one: value("lectern_expired_instances_total", reason=one) for one in EXPIRED}
     dropped = entries(1, 1, 1)
-    dropped[0][0].dropped = reason
+    dropped[0][0].ended = reason
     meter.drop(dropped)
     for one in EXPIRED:
         assert value("lectern_expired_instances_total", reason=one) == before[one] + 3 * (one == reason)

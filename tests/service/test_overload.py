@@ -9,23 +9,25 @@ import pytest
 
 from models.budget import Budget
 from models.errors import DeadlineExceeded
-from models.runtime.predictor import Pace, Predictor
+from models.runtime.predictor import LatencyModel, Predictor
 from service.inference import request_queue
 from service.inference.batcher import MicroBatcher
-from service.inference.request_queue import STREAK, STREAKS, Pending
-from service.inference.scheduler import Lanes
+from service.inference.request_queue import ANSWERED, STREAK, STREAKS, PendingRequest
+from service.inference.scheduler import FairScheduler, Share
+from service.telemetry.metrics import BROKEN
 
 
-class Asked(Pending):
+class Asked(PendingRequest):
     """A request of so many samples."""
 
     def __init__(self, count: int = 1, deadline: float = 1e9) -> None:
+        super().__init__()
         self.samples, self.deadline, self.result = [1] * count, deadline, None
 
     result: Any
 
     def finish(self, result: Any) -> None:
-        self.is_over, self.result = True, result
+        self.ended, self.result = BROKEN if isinstance(result, Exception) else ANSWERED, result
 
 
 class Clock:
@@ -45,82 +47,83 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def batcher(monkeypatch: pytest.MonkeyPatch, double_card: Any) -> MicroBatcher:
+def share(monkeypatch: pytest.MonkeyPatch, double_card: Any) -> Share:
     """Eight rows a batch, two seconds each by its first guess; it computes when the test says."""
-    monkeypatch.setattr(Lanes, "call", lambda lanes, batcher: None)
+    monkeypatch.setattr(FairScheduler, "call", lambda lanes, share: None)
     runner: Any = None
     assets: Any = None
     card = replace(double_card, budget=Budget(unit="rows", batch=8, explained=1))
     predictor = Predictor(card=card, assets=assets, outputs=frozenset("y"), run=lambda feeds, names: {})
-    return MicroBatcher(
-        predictor, runner, Lanes(1), name="fake", version="1.0.0", queue_limit=10_000, pace=Pace(1.0, 0.125)
+    batcher = MicroBatcher(
+        predictor, runner, name="fake", version="1.0.0", queue_limit=10_000, latency=LatencyModel(1.0, 0.125)
     )
+    return FairScheduler(1).add(batcher)
 
 
-def test_the_first_guess(batcher: MicroBatcher, clock: Clock) -> None:
+def test_the_first_guess(share: Share, clock: Clock) -> None:
     """Before anything was computed, a turn takes what warm-up said: eight rows in two seconds."""
-    assert batcher.wait_seconds == 0
+    assert share.batcher.queue.wait_seconds == 0
     for count in (8, 8, 4):
-        batcher.submit(Asked(count))
-    assert (batcher.units, batcher.wait_seconds) == (20, 5.0)
-    assert len(batcher.next_batch()) == 8
-    assert (batcher.units, batcher.wait_seconds) == (12, 3.0)
+        share.submit(Asked(count))
+    assert (share.batcher.queue.units, share.batcher.queue.wait_seconds) == (20, 5.0)
+    assert len(share.batcher.queue.next_batch()) == 8
+    assert (share.batcher.queue.units, share.batcher.queue.wait_seconds) == (12, 3.0)
 
 
-def test_a_pace_is_learned(batcher: MicroBatcher, clock: Clock) -> None:
+def test_a_pace_is_learned(share: Share, clock: Clock) -> None:
     """Full batches in a row tell; of the last streaks the shortest counts, so one that was held up says nothing."""
-    batcher.submit(Asked(5000))
+    share.submit(Asked(5000))
 
     def compute(batches: int, seconds: float) -> None:
         for _ in range(batches):
-            batcher.next_batch()
+            share.batcher.queue.next_batch()
             clock.now += seconds
 
     compute(STREAKS * STREAK, 0.5)
     compute((STREAKS - 1) * STREAK, 4.0)
-    assert batcher.unit_seconds == pytest.approx(0.5 / 8)
+    assert share.batcher.queue.unit_seconds == pytest.approx(0.5 / 8)
     compute(STREAK, 0.8)
-    batcher.next_batch()
-    assert batcher.unit_seconds == pytest.approx(0.8 / 8)
+    share.batcher.queue.next_batch()
+    assert share.batcher.queue.unit_seconds == pytest.approx(0.8 / 8)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-def test_small_batches_tell_nothing(batcher: MicroBatcher, clock: Clock, rows: int) -> None:
+def test_small_batches_tell_nothing(share: Share, clock: Clock, rows: int) -> None:
     """Where little waits batches are small, and a row takes longer than it would in a full one."""
-    guess = batcher.unit_seconds
+    guess = share.batcher.queue.unit_seconds
     for _ in range(STREAKS * STREAK * 3):
-        batcher.submit(Asked(rows))
-        batcher.next_batch()
+        share.submit(Asked(rows))
+        share.batcher.queue.next_batch()
         clock.now += 5.0
-    assert batcher.unit_seconds == guess
+    assert share.batcher.queue.unit_seconds == guess
 
 
-def test_idle_time_tells_nothing(batcher: MicroBatcher, clock: Clock) -> None:
+def test_idle_time_tells_nothing(share: Share, clock: Clock) -> None:
     """Between two bursts nothing waits, so that is no pace."""
-    guess = batcher.unit_seconds
+    guess = share.batcher.queue.unit_seconds
     for _ in range(STREAKS * STREAK * 3):
-        batcher.submit(Asked(8))
-        batcher.next_batch()
-        assert batcher.next_batch() == []
+        share.submit(Asked(8))
+        share.batcher.queue.next_batch()
+        assert share.batcher.queue.next_batch() == []
         clock.now += 100.0
-    assert batcher.unit_seconds == guess
+    assert share.batcher.queue.unit_seconds == guess
 
 
-def test_too_late_to_begin(batcher: MicroBatcher, clock: Clock) -> None:
+def test_too_late_to_begin(share: Share, clock: Clock) -> None:
     """What could not be ready in time is refused instead of computed; a batch of eight takes two seconds."""
     late, early = Asked(4, clock.now + 1.9), Asked(4, clock.now + 2.1)
-    batcher.submit(late)
-    batcher.submit(early)
-    assert {entry[0] for entry in batcher.next_batch()} == {early}
+    share.submit(late)
+    share.submit(early)
+    assert {entry[0] for entry in share.batcher.queue.next_batch()} == {early}
     assert isinstance(late.result, DeadlineExceeded)
     assert early.result is None
 
 
-def test_nobody_left(batcher: MicroBatcher, clock: Clock) -> None:
+def test_nobody_left(share: Share, clock: Clock) -> None:
     """When all are too late the queue is empty, and counts as such."""
-    batcher.submit(Asked(8, clock.now + 0.1))
-    assert batcher.next_batch() == []
-    assert (batcher.units, batcher.backlog) == (0, 0)
+    share.submit(Asked(8, clock.now + 0.1))
+    assert share.batcher.queue.next_batch() == []
+    assert (share.batcher.queue.units, share.batcher.queue.backlog) == (0, 0)
 
 
 def test_refused_at_arrival(run_on_both: Any, serve: Any, post: Any) -> None:
@@ -129,20 +132,20 @@ def test_refused_at_arrival(run_on_both: Any, serve: Any, post: Any) -> None:
     async def work() -> None:
         async with serve(queue_seconds=1.0) as live:
             first, waiting, client = await live.plug(), await live.connect(), await live.connect()
-            live.endpoint.batcher.unit_seconds = 0.4
+            live.endpoint.share.batcher.queue.unit_seconds = 0.4
             await waiting.send(post(1))
-            await live.until(lambda: live.endpoint.batcher.units == 1)
+            await live.until(lambda: live.endpoint.share.batcher.queue.units == 1)
             refused = await client.ask(post(2, headers=b"x-request-timeout-ms: 799\r\n", body=b"{"))
             assert (refused.status, refused.json["code"]) == (503, "overloaded")
             assert int(refused["retry-after"]) >= 1
             await client.send(post(3, headers=b"x-request-timeout-ms: 1700\r\n"))
-            await live.until(lambda: live.endpoint.batcher.units == 2)
+            await live.until(lambda: live.endpoint.share.batcher.queue.units == 2)
             other = await live.connect()
             await other.send(post(4))
-            await live.until(lambda: live.endpoint.batcher.units == 3)
+            await live.until(lambda: live.endpoint.share.batcher.queue.units == 3)
             last = await live.connect()
             assert (await last.ask(post(5))).status == 503
-            live.endpoint.batcher.unit_seconds = 0.0
+            live.endpoint.share.batcher.queue.unit_seconds = 0.0
             live.model.gate.set()
             assert [(await one.read()).y for one in (first, waiting, client, other)] == [1, 3, 7, 9]
             assert await live.counted() == {"ok": 4, "overloaded": 2}
@@ -156,7 +159,7 @@ def test_a_lone_request_is_never_refused(run: Any, serve: Any, post: Any) -> Non
     async def work() -> None:
         async with serve(queue_seconds=0.001) as live:
             client = await live.connect()
-            live.endpoint.batcher.unit_seconds = 1e-6
+            live.endpoint.share.batcher.queue.unit_seconds = 1e-6
             for _ in range(3):
                 assert (await client.ask(post(4))).y == 9
                 await asyncio.sleep(0)
@@ -177,24 +180,24 @@ def test_long_bodies_share_their_room(chunked: bool, run_on_both: Any, serve: An
     async def work() -> None:
         limits = {"max_arriving_bytes": 300_000, "max_instances": 20_000, "queue_limit": 10**6, "queue_seconds": 1e6}
         async with serve(**limits) as live:
-            desk = live.front.desk()
+            desk = live.front.gateway
             first, second, third = [await live.connect() for _ in range(3)]
             await second.send(head)
             await first.send(head + part(content[:150_000]))
-            await live.until(lambda: desk.body_room.held == 150_000)
+            await live.until(lambda: desk.body_memory.held == 150_000)
             await second.send(part(content[:140_000]))
-            await live.until(lambda: desk.body_room.held == 290_000)
+            await live.until(lambda: desk.body_memory.held == 290_000)
             assert (await third.ask(post(4))).y == 9  # a short one needs no room
             await second.send(part(content[140_000:155_000]))
             refused = await second.read()
             assert (refused.status, refused.json["code"], refused["connection"]) == (503, "overloaded", "close")
-            await live.until(lambda: desk.body_room.held == 150_000)
+            await live.until(lambda: desk.body_memory.held == 150_000)
             await first.send(part(content[150_000:]) + (b"0\r\n\r\n" if chunked else b""))
             assert (await first.read()).status == 200
             await third.send(head + part(content[:150_000]))
-            await live.until(lambda: desk.body_room.held == 150_000)
+            await live.until(lambda: desk.body_memory.held == 150_000)
             third.reset()
-            await live.until(lambda: desk.body_room.held == 0)
+            await live.until(lambda: desk.body_memory.held == 0)
 
     run_on_both(work)
 
@@ -211,7 +214,7 @@ def test_whole_bodies_have_their_room(run_on_both: Any, serve: Any, post: Any, p
 
     async def work() -> None:
         async with serve(wire=is_wired, max_arriving_bytes=310_000, max_body_bytes=310_000) as live:
-            held, busy = live.front.desk().body_room, threading.Event()
+            held, busy = live.front.gateway.body_memory, threading.Event()
             thread = live.pool.submit(busy.wait, 10)
             clients = [await live.connect() for _ in range(4)]
             await clients[0].send(long)
@@ -253,45 +256,46 @@ def test_nothing_counts_after_a_storm(run_on_both: Any, serve: Any, post: Any, i
     async def work() -> None:
         limits = {"max_arriving_bytes": 400_000, "max_body_bytes": 400_000, "body_timeout_seconds": 0.3}
         async with serve(wire=is_wired, **limits) as live:
-            held = live.front.desk().body_room
+            held = live.front.gateway.body_memory
             for _ in range(3):
                 await storm(live, [whole, late, broken, half, many] * 4)
             await live.until(lambda: held.held == 0)
-            live.front.desk().is_draining = True
+            live.front.gateway.is_draining = True
             await storm(live, [whole, many] * 4)
             await live.until(lambda: held.held == 0)
 
     run_on_both(work)
 
 
-def test_a_large_request_lets_others_by(batcher: MicroBatcher, clock: Clock) -> None:
+def test_a_large_request_lets_others_by(share: Share, clock: Clock) -> None:
     """A request of a hundred samples has one batch in each round; who comes later has his turn in the next."""
     large, small = Asked(100), Asked(2)
-    batcher.submit(large)
-    assert (batcher.units, batcher.backlog) == (8, 100)  # what a newcomer waits for, and what there is room for
-    assert [entry[0] for entry in batcher.next_batch()] == [large] * 8
-    batcher.submit(small)
-    assert [entry[0] for entry in batcher.next_batch()] == [large] * 8
-    assert [entry[0] for entry in batcher.next_batch()] == [small] * 2
+    share.submit(large)
+    queue = share.batcher.queue
+    assert (queue.units, queue.backlog) == (8, 100)  # what a newcomer waits for, and what there is room for
+    assert [entry[0] for entry in share.batcher.queue.next_batch()] == [large] * 8
+    share.submit(small)
+    assert [entry[0] for entry in share.batcher.queue.next_batch()] == [large] * 8
+    assert [entry[0] for entry in share.batcher.queue.next_batch()] == [small] * 2
     places = []
-    while batcher.has_work:
-        places += [entry[1] for entry in batcher.next_batch()]
+    while share.batcher.queue.has_work:
+        places += [entry[1] for entry in share.batcher.queue.next_batch()]
     assert places == [*range(16, 100)]
-    assert (batcher.units, batcher.backlog) == (0, 0)
+    assert (share.batcher.queue.units, share.batcher.queue.backlog) == (0, 0)
 
 
-def test_a_large_request_that_is_too_late(batcher: MicroBatcher, clock: Clock) -> None:
+def test_a_large_request_that_is_too_late(share: Share, clock: Clock) -> None:
     """What could not be computed in time is refused at arrival; a large one that is late later leaves nothing."""
     with pytest.raises(DeadlineExceeded):
-        batcher.submit(Asked(100, clock.now + 24))
+        share.submit(Asked(100, clock.now + 24))
     late = Asked(100, clock.now + 26)
-    batcher.submit(late)
-    batcher.next_batch()
+    share.submit(late)
+    share.batcher.queue.next_batch()
     clock.now += 30
-    batcher.expire(clock.now)
+    share.batcher.queue.expire(clock.now)
     assert isinstance(late.result, DeadlineExceeded)
-    assert not batcher.has_work
-    assert (batcher.units, batcher.backlog) == (0, 0)
+    assert not share.batcher.queue.has_work
+    assert (share.batcher.queue.units, share.batcher.queue.backlog) == (0, 0)
 
 
 def test_refusing_has_its_share_of_time(
@@ -305,17 +309,17 @@ def test_refusing_has_its_share_of_time(
         async with serve(queue_limit=1) as live:
             first, waiting = await live.plug(), await live.connect()
             await waiting.send(post(1))
-            await live.until(lambda: live.endpoint.batcher.backlog == 1)
+            await live.until(lambda: live.endpoint.share.batcher.queue.backlog == 1)
             refused = [await live.connect() for _ in range(5)]
             for client in refused:
                 assert (await client.ask(post(2))).status == 503
-            cooling = live.protocol.limits.cooling
+            cooling = live.front.context().backoff
             assert len(cooling.waiting) == 5
             live.model.gate.set()
             assert [(await client.read()).y for client in (first, waiting)] == [1, 3]
             assert (await first.ask(post(3))).y == 7  # answered at once: it was never refused
             assert len(cooling.waiting) == 5
-            live.endpoint.batcher.room = live.endpoint.batcher.queue_limit = 9
+            live.endpoint.share.batcher.queue.room = live.endpoint.share.batcher.queue.limit = 9
             for client in refused:
                 await client.send(post(4))
             await live.until(lambda: len(cooling.waiting) == 3)

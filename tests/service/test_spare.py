@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.server.connection import MOST_UNANSWERED, SLICE_BYTES
-from service.server.flow_control import PIECE_BYTES, TICK_SECONDS, Spare, Valve
+from service.server.flow_control import PIECE_BYTES, TICK_SECONDS, LowPriorityQueue, ReadGate
 
 HEAD = b"POST /v1/models/double/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 PAGE = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -37,7 +37,7 @@ def test_a_valve_has_many_hands(run: Any) -> None:
 
     async def work() -> None:
         pipe, poured = Pipe(), []
-        valve = Valve(pipe, lambda: poured.append(1))  # type: ignore[arg-type]
+        valve = ReadGate(pipe, lambda: poured.append(1))  # type: ignore[arg-type]
         valve.pause_reading()
         valve.hold()
         valve.resume_reading()
@@ -60,7 +60,7 @@ def test_the_oldest_first(run: Any) -> None:
     """What has an earlier turn is done before what waits longer, one thing per tick."""
 
     async def work() -> None:
-        spare, done = Spare(), []
+        spare, done = LowPriorityQueue(), []
         old, young = spare.new_turn(), spare.new_turn()
         for name, turn in (("young", young), ("old", old), ("young again", young)):
             spare.add(turn, lambda name=name: done.append(name))
@@ -83,12 +83,12 @@ def test_long_bodies_come_whole_one_after_another(chunked: bool, run_on_both: An
 
     async def work() -> None:
         async with serve(max_arriving_bytes=10**9) as live:
-            desk = live.front.desk()
+            desk = live.front.gateway
             clients = [await live.connect() for _ in range(8)]
             sending = [asyncio.ensure_future(one.send(HEAD + kind + b"\r\n\r\n" + body)) for one in clients]
             most = 0
             while not all(task.done() for task in sending):
-                most = max(most, desk.body_room.held)
+                most = max(most, desk.body_memory.held)
                 await asyncio.sleep(0)
             for client in clients:
                 assert (await client.read()).y == 9
@@ -149,7 +149,7 @@ def test_nothing_is_kept_of_who_has_left(run_on_both: Any, serve: Any, monkeypat
             wire.cycle.body += b"more"
             wire.transport.abort()
             await live.until(lambda: not live.state.connections)
-            await live.until(lambda: live.front.desk().body_room.held == 0)
+            await live.until(lambda: live.front.gateway.body_memory.held == 0)
             assert (wire.flow.rest, wire.cycle.body) == (b"", bytearray())
 
     run_on_both(work)

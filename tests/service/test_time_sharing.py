@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from service.inference.time_sharing import TimeSharing
+from service.inference.time_sharing import TimeSharingPool
 
 Post = Callable[..., bytes]
 MANY = b'{"instances": [%s]}' % b",".join([b"1"] * 100)
 
 
 @pytest.fixture
-def one_thread() -> Iterator[TimeSharing]:
+def one_thread() -> Iterator[TimeSharingPool]:
     """A single thread to share."""
     pool = ThreadPoolExecutor(1)
-    yield TimeSharing(pool)
+    yield TimeSharingPool(pool)
     pool.shutdown()
 
 
@@ -31,7 +31,7 @@ def single_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.inference.time_sharing.SLICE_SECONDS", -1.0)
 
 
-def test_whoever_had_least_goes_first(one_thread: TimeSharing) -> None:
+def test_whoever_had_least_goes_first(one_thread: TimeSharingPool) -> None:
     """What comes in the middle of something long is done before the rest of it, and what came first before that."""
     order: list[str] = []
     has_begun, may_go_on = threading.Event(), threading.Event()
@@ -58,7 +58,7 @@ def test_whoever_had_least_goes_first(one_thread: TimeSharing) -> None:
     assert order == ["long", "first", "second", *["long"] * 49]
 
 
-def test_an_error_is_told(one_thread: TimeSharing) -> None:
+def test_an_error_is_told(one_thread: TimeSharingPool) -> None:
     """Who waits hears what went wrong, and the thread lives on."""
 
     def broken() -> Iterator[None]:
@@ -132,7 +132,7 @@ def test_long_bodies_take_turns(run: Any, serve: Any, post: Post) -> None:
             await endless.send(post(0, body=MANY))
             await live.until(lambda: gated.seen == 1)
             await other.send(post(0, body=b'{"instances": [1]}'.ljust(2**17)))
-            await live.until(lambda: len(live.front.desk().preparation.waiting) == 1)
+            await live.until(lambda: len(live.front.gateway.preparation.waiting) == 1)
             gated.permits.release(30)
             answer = await other.read()
             assert answer is not None
@@ -158,7 +158,7 @@ def test_a_refused_body_is_let_go(run: Any, serve: Any, post: Post, path: bytes,
             gc.disable()
             try:
                 assert (await client.ask(request)).status in (400, 404, 422)
-                await live.until(lambda: live.front.desk().body_room.held == 0)
+                await live.until(lambda: live.front.gateway.body_memory.held == 0)
                 await asyncio.sleep(0.01)
                 gc.set_debug(gc.DEBUG_SAVEALL)
                 gc.collect()

@@ -11,10 +11,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from models.errors import SettingsError
-from service.inference.request_queue import Pending
 from service.settings import Settings
 from service.telemetry.logs import to_json
-from service.telemetry.tracing import Trail, find_exporter, open_trail
+from service.telemetry.tracing import RequestTimes, RequestTracer, find_exporter, open_tracer
 
 STAGES = ("encode_ms", "queue_ms", "infer_ms", "decode_ms", "total_ms")
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -61,12 +60,12 @@ def test_one_line_each(is_wire: bool, serve: Any, run: Run, capfd: Any) -> None:
 
 def test_none_unless_asked(serve: Any, run: Run, capfd: Any) -> None:
     """By default nothing is told, and no request notes its times."""
-    assert open_trail(Settings()) is None
+    assert open_tracer(Settings()) is None
 
     async def work() -> None:
         async with serve() as live:
             await (await live.connect()).ask(request(b'{"instances": [3]}'))
-            assert not any(one.batcher.is_told for one in live.front.desk().endpoints.values())
+            assert not any(one.batcher.is_traced for one in live.front.gateway.endpoints.values())
 
     run(work)
     assert events(capfd.readouterr().err) == []
@@ -75,19 +74,19 @@ def test_none_unless_asked(serve: Any, run: Run, capfd: Any) -> None:
 def test_some(monkeypatch: pytest.MonkeyPatch) -> None:
     """A share is a share."""
     told: list[Any] = []
-    trail, draws = Trail(0.25, write=told.append), iter([0.0, 0.24, 0.25, 0.9])
+    trail, draws = RequestTracer(0.25, write=told.append), iter([0.0, 0.24, 0.25, 0.9])
     monkeypatch.setattr("service.telemetry.tracing.random.random", lambda: next(draws))
     for _ in range(4):
-        trail.tell("m", "m:1", Pending(), "ok")
+        trail.record("m", "m:1", RequestTimes(), "ok")
     assert len(told) == 2
 
 
 def test_nothing_is_forged() -> None:
     """Whatever stood in a request's id would stay on its line."""
     told: list[Any] = []
-    pending = Pending()
+    pending = RequestTimes()
     pending.request_id = b'x"}\n{"event": "request"}\r\x1b[31m'
-    Trail(1.0, write=told.append).tell("m", "m:1", pending, "ok")
+    RequestTracer(1.0, write=told.append).record("m", "m:1", pending, "ok")
     line = to_json(told[0])
     assert line.count(b"\n") == 1
     assert b"\x1b" not in line
@@ -99,8 +98,8 @@ def exporter(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     """What a collector would get."""
     kept, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(kept))
-    trail = Trail(0.0, provider.get_tracer("test"))
-    monkeypatch.setattr("service.inference.endpoint.open_trail", lambda settings: trail)
+    trail = RequestTracer(0.0, provider.get_tracer("test"))
+    monkeypatch.setattr("service.inference.endpoint.open_tracer", lambda settings: trail)
     return kept
 
 

@@ -20,16 +20,16 @@ from models.errors import ActivationRefused, ArtifactMissing, HttpError, Setting
 from models.registry import FAMILIES
 from models.runtime.predictor import open_predictor
 from models.runtime.session import Session
-from service.inference.gateway import Desk
-from service.inference.scheduler import Lanes
+from service.inference.gateway import InferenceGateway
+from service.inference.scheduler import FairScheduler
 from service.rollout import rollout
-from service.rollout.comparison import compare, differ, judge
-from service.rollout.rollout import Versions
-from service.runners.backends import EmbeddedPlace
+from service.rollout.comparison import check_change_rate, compare, differ
+from service.rollout.rollout import Rollout
+from service.runners.backends import InProcessBackend
 from service.runners.services import FamilyRunner, runner_class
 from service.settings import Settings
 from service.store import active_versions
-from service.store.catalog import Served
+from service.store.catalog import ServedModel
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 SHIPPED = Path(__file__).parents[2] / "models/viewcount/trained/viewcount"
@@ -41,13 +41,13 @@ def run(work: Work) -> None:
     asyncio.run(asyncio.wait_for(work(), 20))
 
 
-def version(folder: Path, number: str, **changes: Any) -> Served:
+def version(folder: Path, number: str, **changes: Any) -> ServedModel:
     """The shipped view-count model under another version, with these changes to its manifest."""
     target = folder / number
     shutil.copytree(SHIPPED, target)
     manifest = replace(from_bytes((target / MANIFEST_FILE).read_bytes(), ""), version=number, **changes)
     (target / MANIFEST_FILE).write_bytes(to_bytes(manifest))
-    return Served(manifest=from_bytes((target / MANIFEST_FILE).read_bytes(), ""), folder=target)
+    return ServedModel(manifest=from_bytes((target / MANIFEST_FILE).read_bytes(), ""), folder=target)
 
 
 class Deployment:
@@ -56,15 +56,15 @@ class Deployment:
     def __init__(self, folder: Path, pinned: tuple[str, ...] = ()) -> None:
         self.store = {FIRST: version(folder, FIRST)}
         settings = Settings()
-        self.pool, self.lanes = ThreadPoolExecutor(1), Lanes(1)
-        self.desk = Desk(endpoints={}, settings=settings, pool=self.pool)
+        self.pool, self.lanes = ThreadPoolExecutor(1), FairScheduler(1)
+        self.desk = InferenceGateway(endpoints={}, settings=settings, pool=self.pool)
         (family,) = (one for one in FAMILIES if one.name == "viewcount")
         runner: FamilyRunner = runner_class(family, [self.store[FIRST]], settings)()
-        self.place = EmbeddedPlace(runner, self.pool, self.lanes, settings)
-        self.desk.endpoints["viewcount"] = self.place.first(self.store[FIRST])
-        self.versions = Versions(self.desk, {"viewcount": self.place}, frozenset(pinned))
+        self.place = InProcessBackend(runner, self.pool, self.lanes, settings)
+        self.desk.endpoints["viewcount"] = self.place.load_initial(self.store[FIRST])
+        self.versions = Rollout(self.desk, {"viewcount": self.place}, frozenset(pinned))
 
-    def find(self, tag: str) -> Served:
+    def find(self, tag: str) -> ServedModel:
         try:
             return self.store[tag.split(":")[1]]
         except KeyError:
@@ -95,7 +95,7 @@ def test_goes_live_and_back(deployment: Deployment, tmp_path: Path) -> None:
         assert done.comparison is not None
         assert (done.comparison.compared, done.comparison.changed, done.comparison.largest_difference) == (16, 0, 0.0)
         assert (await deployment.ask())["model"] == "viewcount:9.0.0"
-        assert active_versions.read_live() == {"viewcount": active_versions.Live("9.0.0", FIRST)}
+        assert active_versions.read_active() == {"viewcount": active_versions.ActiveVersion("9.0.0", FIRST)}
         assert (
             deployment.desk.find("viewcount").digest.decode()
             == done.digest
@@ -128,7 +128,7 @@ def test_requests_under_way_are_the_old_versions(deployment: Deployment, tmp_pat
         await asyncio.sleep(0.01)
         gc.collect()
         assert gone() is None
-        assert deployment.lanes.batchers == [deployment.desk.find("viewcount").batcher]
+        assert deployment.lanes.shares == [deployment.desk.find("viewcount").share]
 
     run(work)
 
@@ -153,31 +153,31 @@ def test_the_old_one_goes_on(
         deployment.store["9.0.0"] = made = version(tmp_path, "9.0.0", **changes)
         damage(made, flaw)
     if flaw == "read-only":
-        monkeypatch.setattr(rollout, "write_live", full)
+        monkeypatch.setattr(rollout, "write_active", full)
 
     async def work() -> None:
         if flaw == "fails":
-            bring = deployment.place.bring
+            bring = deployment.place.load
 
-            async def broken(model: Served) -> Any:
+            async def broken(model: ServedModel) -> Any:
                 endpoint = await bring(model)
                 endpoint.predictor = spoilt(endpoint.predictor)
                 return endpoint
 
-            monkeypatch.setattr(deployment.place, "bring", broken)
+            monkeypatch.setattr(deployment.place, "load", broken)
         before = deployment.desk.find("viewcount")
         with pytest.raises(HttpError) as refused:
             await deployment.versions.activate("viewcount", "9.0.0")
         assert str(refused.value) == message
         assert isinstance(refused.value, UnknownVersion if flaw == "missing" else ActivationRefused)
         assert deployment.desk.find("viewcount") is before
-        assert active_versions.read_live() == {}
+        assert active_versions.read_active() == {}
         assert (await deployment.ask())["model"] == f"viewcount:{FIRST}"
 
     run(work)
 
 
-def damage(made: Served, flaw: str) -> None:
+def damage(made: ServedModel, flaw: str) -> None:
     if flaw == "damaged":
         content = bytearray((made.folder / MODEL_FILE).read_bytes())
         content[len(content) // 2] ^= 1
@@ -222,12 +222,15 @@ def test_other_workers_follow(deployment: Deployment, tmp_path: Path, monkeypatc
 
     async def work() -> None:
         following = asyncio.create_task(deployment.versions.follow())
-        active_versions.write_live(
-            {"viewcount": active_versions.Live("8.0.0", FIRST), "unserved": active_versions.Live("1", "2")}
+        active_versions.write_active(
+            {
+                "viewcount": active_versions.ActiveVersion("8.0.0", FIRST),
+                "unserved": active_versions.ActiveVersion("1", "2"),
+            }
         )
         await asyncio.sleep(0.1)
         assert (await deployment.ask())["model"] == f"viewcount:{FIRST}"
-        active_versions.write_live({"viewcount": active_versions.Live("9.0.0", FIRST)})
+        active_versions.write_active({"viewcount": active_versions.ActiveVersion("9.0.0", FIRST)})
         while (await deployment.ask())["model"] != "viewcount:9.0.0":
             await asyncio.sleep(0.01)
         following.cancel()
@@ -253,12 +256,14 @@ def test_unloaded_and_loaded(deployment: Deployment, tmp_path: Path) -> None:
         await asyncio.sleep(0.01)
         gc.collect()
         assert gone() is None
-        assert active_versions.read_live() == {"viewcount": active_versions.Live(FIRST, FIRST, is_unloaded=True)}
+        assert active_versions.read_active() == {
+            "viewcount": active_versions.ActiveVersion(FIRST, FIRST, is_unloaded=True)
+        }
         with pytest.raises(UnknownVersion):
             await deployment.versions.load("viewcount", "8.0.0")
         await deployment.versions.load("viewcount", "9.0.0")
         assert (await deployment.ask())["model"] == "viewcount:9.0.0"
-        assert active_versions.read_live() == {"viewcount": active_versions.Live("9.0.0", FIRST)}
+        assert active_versions.read_active() == {"viewcount": active_versions.ActiveVersion("9.0.0", FIRST)}
         await deployment.versions.load("viewcount", FIRST)  # of one that serves
         assert (await deployment.ask())["model"] == f"viewcount:{FIRST}"
 
@@ -269,15 +274,15 @@ def test_other_workers_unload(deployment: Deployment) -> None:
     """What another worker unloaded, or this one before it was started again, is not served here; then it is again."""
 
     async def work() -> None:
-        active_versions.write_live({"viewcount": active_versions.Live(FIRST, FIRST, is_unloaded=True)})
+        active_versions.write_active({"viewcount": active_versions.ActiveVersion(FIRST, FIRST, is_unloaded=True)})
         await deployment.versions.catch_up()
         with pytest.raises(UnknownModel):
             await deployment.ask()
-        active_versions.write_live({"viewcount": active_versions.Live(FIRST, FIRST)})
+        active_versions.write_active({"viewcount": active_versions.ActiveVersion(FIRST, FIRST)})
         await deployment.versions.catch_up()
         assert (await deployment.ask())["model"] == f"viewcount:{FIRST}"
         deployment.versions.pinned = frozenset(("viewcount",))
-        active_versions.write_live({"viewcount": active_versions.Live(FIRST, FIRST, is_unloaded=True)})
+        active_versions.write_active({"viewcount": active_versions.ActiveVersion(FIRST, FIRST, is_unloaded=True)})
         await deployment.versions.catch_up()
         assert (await deployment.ask())["model"] == f"viewcount:{FIRST}"
 
@@ -311,19 +316,19 @@ def test_what_changed(shipped_session: Callable[[str], Session]) -> None:
     assert differ({"a": np.zeros(2)}, {"a": np.zeros(3)}) == (True, 0.0)
     assert differ({"a": 1}, {"b": 1}) == (True, 0.0)
     changed = replace(same, changed=4)
-    judge(changed, 0.25)
+    check_change_rate(changed, 0.25)
     with pytest.raises(ActivationRefused) as refused:
-        judge(changed, 0.24)
+        check_change_rate(changed, 0.24)
     assert refused.value.faults[0].reason == "expected at most 3 changed answers of 16, found 4"
 
 
 def test_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was written is read; what was not is refused in words, and nothing half-written is ever there."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
-    assert active_versions.read_live() == {}
-    active_versions.write_live({"image": active_versions.Live("2.0.0", "1.0.0")})
-    assert active_versions.read_live()["image"].version == "2.0.0"
+    assert active_versions.read_active() == {}
+    active_versions.write_active({"image": active_versions.ActiveVersion("2.0.0", "1.0.0")})
+    assert active_versions.read_active()["image"].version == "2.0.0"
     assert [file.name for file in tmp_path.iterdir()] == [active_versions.FILE]
     active_versions.path().write_text("{")
     with pytest.raises(SettingsError, match=r"lectern-live\.json: .*; mend it, or delete it"):
-        active_versions.read_live()
+        active_versions.read_active()

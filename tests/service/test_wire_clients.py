@@ -59,7 +59,7 @@ def test_leaving_while_waiting(
             leaver, other = await live.connect(), await live.connect()
             await leaver.send(post(1) + behind(post))
             await other.send(post(50))
-            await live.until(lambda: live.endpoint.batcher.backlog >= 2)
+            await live.until(lambda: live.endpoint.batcher.queue.backlog >= 2)
             await asyncio.sleep(0.005)
             LEAVE[leave](leaver)
             await live.until(lambda: len(live.state.connections) == 2)
@@ -99,13 +99,13 @@ def test_leaving_the_long_way(run_on_both: Any, serve: Any, post: Post) -> None:
             await live.plug()
             client = await live.connect()
             await client.send(in_chunks(10) + post(2) + PAGE)
-            await live.until(lambda: live.endpoint.batcher.backlog == 1)
+            await live.until(lambda: live.endpoint.batcher.queue.backlog == 1)
             await asyncio.sleep(0.005)
             client.reset()
             await live.until(lambda: len(live.state.connections) == 1)
             await asyncio.sleep(0.005)
             live.model.gate.set()
-            await live.until(lambda: not live.endpoint.batcher.backlog)
+            await live.until(lambda: not live.endpoint.batcher.queue.backlog)
             assert live.model.seen == [0]
             assert (await live.counted())["disconnected"] == 1
 
@@ -193,7 +193,7 @@ def test_slow_requests(run_on_both: Any, serve: Any, post: Post) -> None:
             slow = asyncio.gather(*(late(*cut) for cut in cuts))
             while not slow.done():
                 assert (await other.ask(post(5))).y == 11
-                assert not live.endpoint.batcher.backlog
+                assert not live.endpoint.batcher.queue.backlog
                 await asyncio.sleep(0.01)
             await slow
             assert 1 not in live.model.seen

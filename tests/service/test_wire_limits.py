@@ -353,7 +353,7 @@ def test_full_queue(body: bytes | None, run: Any, serve: Any, post: Post) -> Non
         async with serve(queue_limit=2) as live:
             first, waiting, client = await live.plug(), await live.connect(), await live.connect()
             await waiting.send(post(1) + post(2))
-            await live.until(lambda: live.endpoint.batcher.backlog == 2)
+            await live.until(lambda: live.endpoint.batcher.queue.backlog == 2)
             for _ in range(3):
                 answer = await client.ask(post(3, body=body))
                 assert (answer.status, answer.json["code"]) == (503, "overloaded")
@@ -374,9 +374,9 @@ def test_abandoned_make_room(run: Any, serve: Any, post: Post) -> None:
         async with serve(queue_limit=2) as live:
             first, leaver, client = await live.plug(), await live.connect(), await live.connect()
             await leaver.send(post(1) + post(2))
-            await live.until(lambda: live.endpoint.batcher.backlog == 2)
+            await live.until(lambda: live.endpoint.batcher.queue.backlog == 2)
             leaver.reset()
-            await live.until(lambda: not live.endpoint.batcher.backlog)
+            await live.until(lambda: not live.endpoint.batcher.queue.backlog)
             await client.send(post(3))
             await asyncio.sleep(0.005)
             live.model.gate.set()

@@ -88,7 +88,7 @@ class Caller:
     async def leave_waiting(self, number: int) -> None:
         """Ask while the gate is shut, and leave."""
         await self.client.send(self.post(number) * 3)
-        await self.live.until(lambda: self.live.endpoint.batcher.backlog >= 3)
+        await self.live.until(lambda: self.live.endpoint.batcher.queue.backlog >= 3)
         await asyncio.sleep(0.005)
         self.client.reset()
         self.told["disconnected"] += 3

@@ -1,4 +1,4 @@
-"""What graph models have to beat: the most frequent class, and ridge regression on words. numpy only."""
+"""Compute graph baselines: the most frequent class, and ridge regression on words. numpy only."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -14,7 +14,16 @@ from models.graph.citation_schema import Assets, Instance
 from models.graph.edges import Ints
 from models.graph.train.planetoid_pickle import SparseRows, read_pickle
 from models.graph.train.user_graph import read_plain
-from models.training.datasets import ACCURACY, Dataset, Metric, Provenance, RemoteFile, own_provenance, provenance, read
+from models.training.datasets import (
+    ACCURACY,
+    Dataset,
+    Provenance,
+    RemoteFile,
+    ScoreMetric,
+    own_provenance,
+    provenance,
+    read,
+)
 
 PARTS = ("tx", "ty", "allx", "ally", "y", "graph", "test.index")
 CLASSES = {
@@ -75,7 +84,7 @@ class CitationData:
     splits: dict[str, Ints]
 
     @property
-    def metric(self) -> Metric:
+    def metric(self) -> ScoreMetric:
         """Share of nodes with the right class."""
         return ACCURACY
 

@@ -9,7 +9,7 @@ from models.graph.train import baselines, plots
 from models.graph.train.citation_data import CITESEER, CORA
 from models.graph.train.recipe import CITATION, MOLECULE, CitationMethod, MoleculeMethod
 from models.training.datasets import ACCURACY
-from models.training.experiment import Ladder, Picture, Reference, Rung
+from models.training.experiment import Experiment, ExperimentPlan, Plot, Reference
 from models.training.loop import Recipe
 
 # What differs from the shipped nets. One head is as wide as their eight, or four, together.
@@ -25,11 +25,11 @@ def _vary(recipe: Recipe, name: str, summary: str, **network: Any) -> Recipe:
     return replace(recipe, name=name, summary=summary, network=replace(recipe.network, **network))
 
 
-def _citation_rungs(section: str, first: Recipe) -> tuple[Rung, ...]:
+def _citation_rungs(section: str, first: Recipe) -> tuple[Experiment, ...]:
     """From words alone to attention by distance, on one graph; ``first`` is eight heads of attention."""
     name = first.name
     vary = partial(_vary, first)
-    rung = partial(Rung, section=section)
+    rung = partial(Experiment, section=section)
     return (
         rung(
             label="features only",
@@ -64,7 +64,7 @@ CITESEER_RECIPE = replace(
     method=CitationMethod(dataset="citeseer"),
 )
 _molecule = partial(_vary, MOLECULE)
-_molecule_rung = partial(Rung, section="MUTAG", seeds=2)  # of ten folds, each time drawn anew
+_molecule_rung = partial(Experiment, section="MUTAG", seeds=2)  # of ten folds, each time drawn anew
 MOLECULE_RUNGS = (
     _molecule_rung(
         label="atoms only",
@@ -118,18 +118,18 @@ def _references() -> tuple[Reference, ...]:
     )
 
 
-LADDER = Ladder(
+LADDER = ExperimentPlan(
     family="graph",
     metric=ACCURACY,
     rungs=(*_citation_rungs("Cora", CITATION), *_citation_rungs("Citeseer", CITESEER_RECIPE), *MOLECULE_RUNGS),
     references=_references(),
     pictures=(
-        Picture(
+        Plot(
             file="ladder-graph-citations.png",
             caption="Test accuracy on Cora and Citeseer: citations are worth far more than how they are weighed",
             draw=plots.citations,
         ),
-        Picture(
+        Plot(
             file="ladder-graph-folds.png",
             caption="MUTAG: each dot a fold of ten, tested by a net that has not seen it; its height jittered",
             draw=plots.folds,

@@ -16,7 +16,16 @@ from models.graph.molecule_schema import MAX_ATOMS, MAX_BONDS, SYMBOLS, Assets, 
 from models.graph.train.label_names import NO_NAMES, Names, find_names
 from models.graph.tu import PARTS, Graphs, files_of, read_graphs, with_test
 from models.reading import HeldOut, beside
-from models.training.datasets import ACCURACY, Dataset, Metric, Provenance, RemoteFile, own_provenance, provenance, read
+from models.training.datasets import (
+    ACCURACY,
+    Dataset,
+    Provenance,
+    RemoteFile,
+    ScoreMetric,
+    own_provenance,
+    provenance,
+    read,
+)
 
 MUTAG = Dataset(
     name="MUTAG (TUDataset)",
@@ -81,7 +90,7 @@ class MoleculeData:
     splits: dict[str, Ints]
 
     @property
-    def metric(self) -> Metric:
+    def metric(self) -> ScoreMetric:
         """Share of molecules with the right class."""
         return ACCURACY
 

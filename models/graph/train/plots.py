@@ -11,12 +11,12 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.patches import Patch
 
-from models.training.experiment import Outcome, Results
+from models.training.experiment import ExperimentOutcome, Results
 
 REFERENCE, RUNG = "0.65", "tab:blue"
 
 
-def _section(results: Results, section: str) -> list[Outcome]:
+def _section(results: Results, section: str) -> list[ExperimentOutcome]:
     """Outcomes of a section in the table's order, the first one last: axes count upwards."""
     return [outcome for outcome in results.values() if outcome.section == section][::-1]
 

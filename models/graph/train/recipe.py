@@ -1,4 +1,4 @@
-"""How the graph models are trained."""
+"""Train the graph models."""
 
 import time
 from collections.abc import Iterator
@@ -23,8 +23,8 @@ from models.graph.train.molecule_data import FOLDS, MOST_UNASKED, MoleculeOption
 from models.graph.train.net import AttentionConfig, GraphAttentionNet
 from models.training import plots
 from models.training.checkpoint import FINAL_WEIGHTS
-from models.training.ending import GO_ON, Ending
-from models.training.loop import Plan, Recipe, fit, seed_everything
+from models.training.ending import GO_ON, TrainingEnd
+from models.training.loop import Recipe, TrainingPlan, fit, seed_everything
 
 # A thousandth of the loss, in %: among epochs with the same accuracy the more certain one is the better.
 TIE = 1e-3
@@ -103,7 +103,7 @@ class CitationLearner:
         """Accuracy in %; on validation less ``TIE`` times the loss."""
         return _score(*self._logits(split), split)
 
-    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: TrainingEnd = GO_ON) -> dict[str, Any]:
         """Nothing to calibrate."""
         return {}
 
@@ -159,7 +159,7 @@ class FoldLearner:
         with torch.inference_mode():
             return _score(*self.logits(self.splits[split]), split)
 
-    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: TrainingEnd = GO_ON) -> dict[str, Any]:
         """Nothing to calibrate."""
         return {}
 
@@ -191,7 +191,7 @@ class MoleculeLearner(FoldLearner):
         is_much = len(self.data.labels) > MOST_UNASKED and self.path is not None
         return 0 if is_much or self.options.test else FOLDS
 
-    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: TrainingEnd = GO_ON) -> dict[str, Any]:
         """Cross-validation: the training repeated, each time tested on a fold that it has not seen.
 
         No epoch is chosen by a test fold, as is usual on MUTAG: a fold's net is the last of a schedule whose length is
@@ -227,7 +227,7 @@ CITATION = Recipe(
     name="citation",
     card=LABEL_NODES,
     summary="graph attention, eight heads of eight units and one of the classes",
-    plan=Plan(
+    plan=TrainingPlan(
         epochs=400,
         patience=200,
         batch_size=1,
@@ -245,7 +245,7 @@ MOLECULE = Recipe(
     name="molecule",
     card=LABEL_GRAPH,
     summary="graph attention, three layers of four heads, read out over all atoms",
-    plan=Plan(epochs=100, patience=100, batch_size=32, learning_rate=1e-2, weight_decay=1e-3),
+    plan=TrainingPlan(epochs=100, patience=100, batch_size=32, learning_rate=1e-2, weight_decay=1e-3),
     network=AttentionConfig(heads=(4, 4, 4), units=(16, 16, 16), dropout=0.2, is_label_graph=True, readout=64),
     learner=MoleculeLearner,
     method=MoleculeMethod(),

@@ -16,7 +16,7 @@ SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlainGraph:
+class UserGraph:
     """What the file holds.
 
     Attributes:
@@ -36,7 +36,7 @@ class PlainGraph:
     splits: dict[str, Ints] | None
 
 
-def read_plain(path: Path) -> PlainGraph:
+def read_plain(path: Path) -> UserGraph:
     """Read a graph and its labels.
 
     The file has ``indptr``, ``indices`` and ``shape`` (binary words, CSR), ``labels`` (-1 unknown) and
@@ -56,7 +56,7 @@ def read_plain(path: Path) -> PlainGraph:
     labels = _within(_whole(arrays, "labels", file, length=nodes), -1, None, f"{file}: labels")
     edges = _within(_whole(arrays, "edges", file, columns=2), 0, nodes, f"{file}: edges")
     ends = np.unique(np.sort(edges, axis=1), axis=0).tolist()
-    return PlainGraph(
+    return UserGraph(
         classes=_classes(arrays, labels, file),
         words=words,
         papers=[sorted(set(part.tolist())) for part in np.split(indices, starts[1:-1])],

@@ -19,9 +19,9 @@ from models.reading import beside
 from models.training.datasets import (
     ACCURACY,
     Dataset,
-    Metric,
     Provenance,
     RemoteFile,
+    ScoreMetric,
     own_provenance,
     provenance,
     read,
@@ -61,7 +61,7 @@ class ImageData:
     splits: dict[str, Split]
 
     @property
-    def metric(self) -> Metric:
+    def metric(self) -> ScoreMetric:
         """Share of pictures with the right class."""
         return ACCURACY
 

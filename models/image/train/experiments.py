@@ -10,13 +10,13 @@ from models.image.train.patch_net import PatchAttentionConfig, Position
 from models.image.train.recipe import RECIPES, ImageLearner, ImageMethod
 from models.training import plots
 from models.training.datasets import ACCURACY
-from models.training.experiment import Ladder, Picture, Results, Rung
-from models.training.loop import Plan, Recipe
+from models.training.experiment import Experiment, ExperimentPlan, Plot, Results
+from models.training.loop import Recipe, TrainingPlan
 
 IMAGE, IMAGE_VIT = RECIPES
 MOVED = ImageMethod()
-CNN_PLAN = Plan(epochs=8, patience=8, batch_size=128, learning_rate=4e-3, weight_decay=0.01)
-ATTENTION_PLAN = Plan(epochs=8, patience=8, batch_size=128, learning_rate=2e-3, weight_decay=0.05)
+CNN_PLAN = TrainingPlan(epochs=8, patience=8, batch_size=128, learning_rate=4e-3, weight_decay=0.01)
+ATTENTION_PLAN = TrainingPlan(epochs=8, patience=8, batch_size=128, learning_rate=2e-3, weight_decay=0.05)
 CNN = ConvolutionConfig(widths=(16, 32, 64))
 # Narrow, since without pools every layer works on all 784 pixels.
 NARROW = ConvolutionConfig(widths=(8, 16, 32))
@@ -30,7 +30,9 @@ ALL_PICTURES = 55_000
 OVER = {1: "pixels", 2: "patches of 2 × 2", 4: "patches of 4 × 4", 7: "patches of 7 × 7"}
 
 
-def _rung(section: str, label: str, name: str, network: Any, plan: Plan, method: ImageMethod = MOVED) -> Rung:
+def _rung(
+    section: str, label: str, name: str, network: Any, plan: TrainingPlan, method: ImageMethod = MOVED
+) -> Experiment:
     recipe = Recipe(
         name=f"image-{name}",
         card=CLASSIFY,
@@ -40,10 +42,10 @@ def _rung(section: str, label: str, name: str, network: Any, plan: Plan, method:
         method=method,
         learner=ImageLearner,
     )
-    return Rung(section=section, label=label, recipe=recipe)
+    return Experiment(section=section, label=label, recipe=recipe)
 
 
-def _pools() -> list[Rung]:
+def _pools() -> list[Experiment]:
     cases = (
         (False, False, "neither", "cnn-plain"),
         (True, False, "pooling", "cnn-pool"),
@@ -62,7 +64,7 @@ def _pools() -> list[Rung]:
     ]
 
 
-def _positions() -> list[Rung]:
+def _positions() -> list[Experiment]:
     cases: tuple[tuple[Position, bool, str, str], ...] = (
         ("none", False, "none", "none"),
         ("patch", False, "a vector per patch", "patch"),
@@ -82,7 +84,7 @@ def _positions() -> list[Rung]:
     ]
 
 
-def _sizes(label: str, name: str, network: Any, plan: Plan) -> list[Rung]:
+def _sizes(label: str, name: str, network: Any, plan: TrainingPlan) -> list[Experiment]:
     return [
         _rung(
             "training pictures",
@@ -96,7 +98,7 @@ def _sizes(label: str, name: str, network: Any, plan: Plan) -> list[Rung]:
     ]
 
 
-def _augmentations() -> list[Rung]:
+def _augmentations() -> list[Experiment]:
     cases = (
         (ImageMethod(is_moved=False), "none", "still"),
         (MOVED, "shifted and mirrored", "moved"),
@@ -119,7 +121,7 @@ def shorten(recipe: Recipe) -> Recipe:
     return replace(recipe, method=replace(recipe.method, pictures=256, judged=200))
 
 
-LADDER = Ladder(
+LADDER = ExperimentPlan(
     family="image",
     metric=ACCURACY,
     rungs=(
@@ -147,11 +149,11 @@ LADDER = Ladder(
         ),
         *_sizes("CNN", "cnn", CNN, CNN_PLAN),
         *_sizes("self-attention", "vit", PATCHES, ATTENTION_PLAN),
-        Rung(section="shipped", label="`image`", recipe=IMAGE, is_shipped=True),
-        Rung(section="shipped", label="`image-vit`", recipe=IMAGE_VIT, is_shipped=True),
+        Experiment(section="shipped", label="`image`", recipe=IMAGE, is_shipped=True),
+        Experiment(section="shipped", label="`image-vit`", recipe=IMAGE_VIT, is_shipped=True),
     ),
     pictures=(
-        Picture(
+        Plot(
             file="ladder-image-sizes.png",
             caption="Test accuracy of a CNN and of self-attention by the number of training pictures",
             draw=draw_sizes,

@@ -1,4 +1,4 @@
-"""What the image networks share."""
+"""Define the layers that image networks share."""
 
 import torch
 from torch import Tensor, nn

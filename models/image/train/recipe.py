@@ -1,4 +1,4 @@
-"""How the image models are trained."""
+"""Train the image models."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from models.image.train.net import NETS, ConvolutionConfig, ImageNet
 from models.image.train.patch_net import PatchAttentionConfig
 from models.reading import HeldOut
 from models.training import plots
-from models.training.ending import GO_ON, Ending
-from models.training.loop import Plan, Recipe
+from models.training.ending import GO_ON, TrainingEnd
+from models.training.loop import Recipe, TrainingPlan
 
 MAX_SHIFT = 2
 LABEL_SMOOTHING = 0.05
@@ -92,7 +92,7 @@ class ImageLearner:
         """Accuracy in %."""
         return 100 * float(np.mean(self._classes(split) == self.data.splits[split][1]))
 
-    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: TrainingEnd = GO_ON) -> dict[str, Any]:
         """Nothing to calibrate."""
         return {}
 
@@ -158,7 +158,7 @@ RECIPES = (
         name="image",
         card=CLASSIFY,
         summary="CNN with batch normalisation, three stages of two convolutions",
-        plan=Plan(epochs=20, patience=8, batch_size=128, learning_rate=4e-3, weight_decay=0.01),
+        plan=TrainingPlan(epochs=20, patience=8, batch_size=128, learning_rate=4e-3, weight_decay=0.01),
         network=ConvolutionConfig(),
         method=ImageMethod(),
         learner=ImageLearner,
@@ -167,7 +167,7 @@ RECIPES = (
         name="image-vit",
         card=CLASSIFY,
         summary="self-attention over 4 x 4 patches made by two convolutions, four layers of four heads",
-        plan=Plan(epochs=50, patience=50, batch_size=128, learning_rate=2e-3, weight_decay=0.05),
+        plan=TrainingPlan(epochs=50, patience=50, batch_size=128, learning_rate=2e-3, weight_decay=0.05),
         network=PatchAttentionConfig(stem="convolution", dropout=0.0, skip_rate=0.1),
         method=ImageMethod(erased=0.25),
         learner=ImageLearner,

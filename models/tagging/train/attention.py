@@ -1,4 +1,4 @@
-"""How a word looks at the other words of its sentence: scores, positions, and what may be seen."""
+"""Attend to the other words of a sentence: scores, positions, and masks."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ MASKED = -1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionConfig:
+class WordAttentionConfig:
     """Kind and sizes of the attention.
 
     Attributes:
@@ -35,7 +35,7 @@ class AttentionConfig:
     dropout: float = 0.1
 
 
-class Layout(NamedTuple):
+class SentenceLayout(NamedTuple):
     """Where packed words lie in the padded grid, as ``codec.collate`` describes it.
 
     Attributes:
@@ -71,7 +71,7 @@ class ScoreBias(nn.Module):
     Shapes: a layout to ``(S, 1 or H, 1 or W, W)``.
     """
 
-    def __init__(self, config: AttentionConfig) -> None:
+    def __init__(self, config: WordAttentionConfig) -> None:
         super().__init__()
         self.reach, self.span, self.heads = config.reach, config.span, config.heads
         self.bias: nn.Parameter | None = None
@@ -82,7 +82,7 @@ class ScoreBias(nn.Module):
             self.bias = nn.Parameter(bias)
         self.decay = nn.Parameter(torch.linspace(-3.0, 0.5, config.heads)) if config.is_decaying else None
 
-    def forward(self, layout: Layout) -> Tensor:
+    def forward(self, layout: SentenceLayout) -> Tensor:
         columns = layout.grid.shape[1]
         total = torch.where(layout.keep, 0.0, MASKED)[:, None, None]  # (S, 1, 1, W)
         if self.span is not None:
@@ -105,7 +105,7 @@ class WordAttention(nn.Module):
     Shapes: packed words ``(T, D)`` to ``(T, D)`` and weights ``(S, H, W, W)``.
     """
 
-    def __init__(self, config: AttentionConfig, width: int) -> None:
+    def __init__(self, config: WordAttentionConfig, width: int) -> None:
         super().__init__()
         self.heads, self.size = config.heads, width // config.heads
         self.project = nn.Linear(width, 3 * width)
@@ -116,7 +116,7 @@ class WordAttention(nn.Module):
         if config.score == "additive":
             self.vector = nn.Parameter(torch.randn(config.heads, 1, 1, self.size) * self.size**-0.5)
 
-    def split(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+    def split(self, x: Tensor, layout: SentenceLayout) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each ``(S, H, W, D/H)``."""
         rows, columns = layout.grid.shape
         split = layout.spread(self.project(x)).reshape(rows, columns, 3, self.heads, self.size)
@@ -130,7 +130,7 @@ class WordAttention(nn.Module):
         scale: float = self.size**-0.5
         return q @ k.transpose(-1, -2) * scale
 
-    def forward(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, layout: SentenceLayout) -> tuple[Tensor, Tensor]:
         q, k, v = self.split(x, layout)
         weights = (self.scores(q, k) + self.bias(layout)).softmax(-1)  # (S, H, W, W)
         mixed = (self.dropout(weights) @ v).transpose(1, 2).flatten(2)  # (S, W, D)
@@ -145,7 +145,7 @@ class LinearAttention(WordAttention):
     Shapes: packed words ``(T, D)`` to ``(T, D)``; there is no matrix of weights.
     """
 
-    def forward(self, x: Tensor, layout: Layout) -> tuple[Tensor, None]:  # type: ignore[override]
+    def forward(self, x: Tensor, layout: SentenceLayout) -> tuple[Tensor, None]:  # type: ignore[override]
         q, k, v = self.split(x, layout)
         q, k = self._positive(q), self._positive(k) * layout.keep[:, None, :, None]
         # The norm is one more column of the values: ONNX Runtime's sum over words depends on the padding.

@@ -13,12 +13,21 @@ from msgspec import structs
 from models.card import Prediction
 from models.errors import DataError
 from models.reading import beside
-from models.tagging.cutter import Cutter
+from models.tagging.cutter import WordCutter
 from models.tagging.schema import Assets, Instance, validate
 from models.tagging.spelling import find_clues, fold
 from models.tagging.train.conllu import Sentence, read_conllu
 from models.tagging.train.spacing import aligned, f1, learn, text_of
-from models.training.datasets import ACCURACY, Dataset, Metric, Provenance, RemoteFile, own_provenance, provenance, read
+from models.training.datasets import (
+    ACCURACY,
+    Dataset,
+    Provenance,
+    RemoteFile,
+    ScoreMetric,
+    own_provenance,
+    provenance,
+    read,
+)
 
 _URL = "https://raw.githubusercontent.com/UniversalDependencies/UD_English-EWT/r2.16"
 EWT = Dataset(
@@ -46,7 +55,7 @@ MIN_COUNT = 2
 # Of words cut out of the validation sentences' text. What stands for two words in one place and for one in another, as
 # the French "des", costs any cutter a point; what is no way to cut costs ten. The certificate has the score of both.
 MIN_WORD_F1 = 98.0
-TEXT_F1 = Metric(name="F1 of words with tags", unit="%", is_better_high=True)
+TEXT_F1 = ScoreMetric(name="F1 of words with tags", unit="%", is_better_high=True)
 EXAMPLE_WORDS = range(3, 9)
 MIN_WORDS = 3
 
@@ -65,7 +74,7 @@ class TaggingData:
     word_f1: float | None = None
 
     @property
-    def metric(self) -> Metric:
+    def metric(self) -> ScoreMetric:
         """Share of words with the right tag."""
         return ACCURACY
 
@@ -106,7 +115,7 @@ class RunningText:
         return self.data.assets
 
     @property
-    def metric(self) -> Metric:
+    def metric(self) -> ScoreMetric:
         """Harmonic mean of precision and recall of words with their tags, as in CoNLL's shared tasks."""
         return TEXT_F1
 
@@ -206,7 +215,7 @@ def _own(data: TaggingData) -> TaggingData:
     return replace(data, assets=_with_example(data, cutter), word_f1=share, provenance=origin)
 
 
-def _word_f1(cutter: Cutter, sentences: Sequence[Sentence]) -> float:
+def _word_f1(cutter: WordCutter, sentences: Sequence[Sentence]) -> float:
     hits = found = true = 0
     for sentence in sentences:
         words = list(cutter.split(text_of(sentence.surfaces)))
@@ -216,7 +225,7 @@ def _word_f1(cutter: Cutter, sentences: Sequence[Sentence]) -> float:
     return f1(hits, found, true)
 
 
-def _with_example(data: TaggingData, cutter: Cutter | None) -> Assets:
+def _with_example(data: TaggingData, cutter: WordCutter | None) -> Assets:
     """The assets with a short sentence of common words, all of which stand in the artifact's vocabulary anyway."""
     assets = structs.replace(data.assets, cutter=cutter)
     counts = Counter(fold(word) for sentence in data.splits["train"] for word in sentence.words)

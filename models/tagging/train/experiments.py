@@ -5,23 +5,23 @@ from pathlib import Path
 from typing import Any
 
 from models.tagging import TAG
-from models.tagging.train.attention import AttentionConfig
+from models.tagging.train.attention import WordAttentionConfig
 from models.tagging.train.net import TaggerConfig
 from models.tagging.train.recipe import RECIPES, TaggingLearner, TaggingMethod
 from models.training import plots
 from models.training.datasets import ACCURACY
-from models.training.experiment import Ladder, Picture, Results, Rung
-from models.training.loop import Plan, Recipe
+from models.training.experiment import Experiment, ExperimentPlan, Plot, Results
+from models.training.loop import Recipe, TrainingPlan
 
 (TAGGING,) = RECIPES
-PLAN = Plan(epochs=6, patience=6, batch_size=800, learning_rate=3e-3, weight_decay=0.05)
+PLAN = TrainingPlan(epochs=6, patience=6, batch_size=800, learning_rate=3e-3, weight_decay=0.05)
 # One layer shows best what a way of looking around is worth.
 ONE = TaggerConfig(embedding=32, width=96, layers=1)
 ALONE = replace(ONE, layers=0)
-PLAIN = AttentionConfig(is_relative=False)
+PLAIN = WordAttentionConfig(is_relative=False)
 
 
-def _rung(section: str, label: str, name: str, network: TaggerConfig) -> Rung:
+def _rung(section: str, label: str, name: str, network: TaggerConfig) -> Experiment:
     recipe = Recipe(
         name=f"tagging-{name}",
         card=TAG,
@@ -31,10 +31,10 @@ def _rung(section: str, label: str, name: str, network: TaggerConfig) -> Rung:
         method=TaggingMethod(),
         learner=TaggingLearner,
     )
-    return Rung(section=section, label=label, recipe=recipe)
+    return Experiment(section=section, label=label, recipe=recipe)
 
 
-def _attention(section: str, label: str, name: str, network: TaggerConfig = ONE, **changes: Any) -> Rung:
+def _attention(section: str, label: str, name: str, network: TaggerConfig = ONE, **changes: Any) -> Experiment:
     return _rung(section, label, name, replace(network, attention=replace(network.attention, **changes)))
 
 
@@ -79,7 +79,7 @@ def draw_speed(path: Path, results: Results) -> None:
     """Test accuracy against words per second on one thread; a dot's area is the memory."""
     measured = [(outcome, outcome.speed) for outcome in results.values() if outcome.speed and outcome.trials]
     dots = [
-        plots.Dot(
+        plots.PlotPoint(
             label=outcome.label,
             group=outcome.section.removesuffix(" (8 heads)"),
             x=speed.per_second,
@@ -91,7 +91,7 @@ def draw_speed(path: Path, results: Results) -> None:
     plots.dots(path, dots, x="words per second on one thread", y="test accuracy in %", size="MB of memory")
 
 
-LADDER = Ladder(
+LADDER = ExperimentPlan(
     family="tagging",
     metric=ACCURACY,
     rungs=(
@@ -113,10 +113,10 @@ LADDER = Ladder(
         _attention("sees at most (8 heads)", "2 words to each side", "span-2", span=2),
         _attention("sees at most (8 heads)", "5 words to each side", "span-5", span=5),
         _rung("sub-word features (8 heads)", "none", "unspelled", replace(ONE, is_spelled=False)),
-        Rung(section="shipped", label="`tagging`, two layers of 8 heads", recipe=TAGGING, is_shipped=True),
+        Experiment(section="shipped", label="`tagging`, two layers of 8 heads", recipe=TAGGING, is_shipped=True),
     ),
     pictures=(
-        Picture(
+        Plot(
             file="ladder-tagging-speed.png",
             caption="Test accuracy of every sequence model against its speed; a dot's area is the memory it takes",
             draw=draw_speed,

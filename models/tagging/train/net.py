@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from models.tagging import spelling
 from models.tagging.schema import MAX_TOKENS, Assets
-from models.tagging.train.attention import AttentionConfig, Layout, LinearAttention, WordAttention, sinusoids
+from models.tagging.train.attention import (
+    LinearAttention,
+    SentenceLayout,
+    WordAttention,
+    WordAttentionConfig,
+    sinusoids,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +40,7 @@ class TaggerConfig:
     layers: int = 2
     context: Literal["attention", "window", "recurrent"] = "attention"
     window: int = 3
-    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    attention: WordAttentionConfig = field(default_factory=WordAttentionConfig)
     position: Literal["none", "sinusoidal", "learned"] = "none"
     is_spelled: bool = True
     expansion: int = 2
@@ -47,7 +53,7 @@ class TaggerConfig:
         return self.layers > 0 and self.context == "attention" and self.attention.score != "linear"
 
 
-class Window(nn.Module):
+class WindowLayer(nn.Module):
     """One matrix over a word and its nearest neighbours; beyond the ends of the sentence there are zeros.
 
     Shapes: packed words ``(T, D)`` to ``(T, D)``; there is no matrix of weights.
@@ -58,7 +64,7 @@ class Window(nn.Module):
         self.side = config.window // 2
         self.join = nn.Linear((2 * self.side + 1) * config.width, config.width)
 
-    def forward(self, x: Tensor, layout: Layout) -> tuple[Tensor, None]:
+    def forward(self, x: Tensor, layout: SentenceLayout) -> tuple[Tensor, None]:
         columns = layout.grid.shape[1]
         cells = layout.spread(x) * layout.keep.unsqueeze(-1)  # (S, W, D)
         padded = nn.functional.pad(cells, (0, 0, self.side, self.side))  # (S, W + 2 * side, D)
@@ -80,7 +86,7 @@ class Recurrent(nn.Module):
         self.forwards = nn.LSTM(config.width, config.width // 2, batch_first=True)
         self.backwards = nn.LSTM(config.width, config.width // 2, batch_first=True)
 
-    def forward(self, x: Tensor, layout: Layout) -> tuple[Tensor, None]:
+    def forward(self, x: Tensor, layout: SentenceLayout) -> tuple[Tensor, None]:
         columns = torch.arange(layout.grid.shape[1], device=x.device)
         lengths = layout.keep.sum(1, keepdim=True)  # (S, 1)
         mirror = torch.where(layout.keep, lengths - 1 - columns, columns).unsqueeze(-1)  # (S, W, 1)
@@ -97,7 +103,7 @@ class Recurrent(nn.Module):
 
 def _context(config: TaggerConfig) -> nn.Module:
     if config.context == "window":
-        return Window(config)
+        return WindowLayer(config)
     if config.context == "recurrent":
         return Recurrent(config)
     kind = LinearAttention if config.attention.score == "linear" else WordAttention
@@ -124,7 +130,7 @@ class ContextLayer(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, layout: SentenceLayout) -> tuple[Tensor, Tensor | None]:
         change, weights = self.look(self.norm(x), layout)
         x = x + self.dropout(change)
         return x + self.dropout(self.think(x)), weights
@@ -161,11 +167,11 @@ class TaggerNet(nn.Module):
         self.fine_classifier = nn.Linear(config.width, fine_tags)
         self.dropout = nn.Dropout(config.dropout)
 
-    def arrange(self, grid: Tensor, keep: Tensor, back: Tensor) -> Layout:
+    def arrange(self, grid: Tensor, keep: Tensor, back: Tensor) -> SentenceLayout:
         columns = torch.arange(grid.shape[1], device=grid.device)
-        return Layout(grid, keep, back, columns - columns[:, None])
+        return SentenceLayout(grid, keep, back, columns - columns[:, None])
 
-    def attend(self, features: Tensor, layout: Layout) -> tuple[Tensor, list[Tensor]]:
+    def attend(self, features: Tensor, layout: SentenceLayout) -> tuple[Tensor, list[Tensor]]:
         x = self.join(self.table(features[:, : self.features]).flatten(1))  # (T, D)
         x = self.norm(x)
         if self.places is not None:

@@ -1,4 +1,4 @@
-"""How the tagger is trained."""
+"""Train the tagger."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +22,8 @@ from models.tagging.train.conllu import Sentence
 from models.tagging.train.data import TaggingData, load
 from models.tagging.train.net import TaggerConfig, TaggerNet
 from models.training import plots
-from models.training.ending import GO_ON, Ending
-from models.training.loop import Plan, Recipe
+from models.training.ending import GO_ON, TrainingEnd
+from models.training.loop import Recipe, TrainingPlan
 
 LABEL_SMOOTHING = 0.05
 
@@ -122,7 +122,7 @@ class TaggingLearner:
         """Accuracy over words in %."""
         return 100 * float((self._classes(split) == self._truth(split)).mean())
 
-    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: TrainingEnd = GO_ON) -> dict[str, Any]:
         """Share of the test words that never occur in training, and the accuracy on them, both in %."""
         words = {
             split: [spelling.fold(word) for sentence in sentences for word in sentence.words]
@@ -201,7 +201,7 @@ RECIPES = (
         name="tagging",
         card=TAG,
         summary="self-attention over words and their spelling, two layers of eight heads",
-        plan=Plan(epochs=20, patience=20, batch_size=800, learning_rate=3e-3, weight_decay=0.05),
+        plan=TrainingPlan(epochs=20, patience=20, batch_size=800, learning_rate=3e-3, weight_decay=0.05),
         network=TaggerConfig(),
         method=TaggingMethod(),
         learner=TaggingLearner,

@@ -6,7 +6,7 @@ from difflib import SequenceMatcher
 from typing import NamedTuple
 from unicodedata import normalize
 
-from models.tagging.cutter import REACH, WINDOWS, Cutter, fold, look
+from models.tagging.cutter import REACH, WINDOWS, WordCutter, fold, look
 
 # A rule for fewer places than this is one for a misprint.
 MIN_GAIN = 2
@@ -26,7 +26,7 @@ class Surface(NamedTuple):
         return self.words if "".join(self.words) == self.form else [self.form]
 
 
-class _Place(NamedTuple):
+class _WordPosition(NamedTuple):
     """A place inside a chunk, its views, whether a word ends there, and in how many chunks."""
 
     views: tuple[str, str, str]
@@ -53,7 +53,7 @@ def respaced(surfaces: Sequence[Surface], text: str) -> Sequence[Surface]:
     return found if end == len(text) else surfaces
 
 
-def learn(sentences: Iterable[Sequence[Surface]]) -> Cutter | None:
+def learn(sentences: Iterable[Sequence[Surface]]) -> WordCutter | None:
     """Rules for the places at which words end without a space; ``None`` where no word does, so nothing is known.
 
     From general to specific, each window adds the rules that put more places right than those before.
@@ -74,7 +74,7 @@ def learn(sentences: Iterable[Sequence[Surface]]) -> Cutter | None:
         added = _better_rules(seen, places, decisions)
         decisions = [added.get(content, decision) for content, decision in zip(seen, decisions, strict=True)]
         rules.append(dict(sorted(added.items())))
-    return Cutter(rules=rules, parts=_parts(sentences))
+    return WordCutter(rules=rules, parts=_parts(sentences))
 
 
 def chain_chunks(sentences: Iterable[Sequence[Surface]]) -> Iterator[str]:
@@ -84,15 +84,15 @@ def chain_chunks(sentences: Iterable[Sequence[Surface]]) -> Iterator[str]:
         yield from (chunk.strip(_CUT) for chunk in normalize("NFC", marked).split(" ") if chunk.strip(_CUT))
 
 
-def _places(marked: str, count: int) -> Iterator[_Place]:
+def _places(marked: str, count: int) -> Iterator[_WordPosition]:
     pieces = marked.split(_CUT)
     ends = {sum(map(len, pieces[: number + 1])) for number in range(len(pieces))}
     views = look("".join(pieces))
     for place in range(1, max(ends)):
-        yield _Place(views, place + REACH, place in ends, count)
+        yield _WordPosition(views, place + REACH, place in ends, count)
 
 
-def _better_rules(seen: Sequence[str], places: Sequence[_Place], decisions: Sequence[bool]) -> dict[str, bool]:
+def _better_rules(seen: Sequence[str], places: Sequence[_WordPosition], decisions: Sequence[bool]) -> dict[str, bool]:
     """The contents of a window whose majority puts at least ``MIN_GAIN`` more places right than the decisions do."""
     cut: defaultdict[str, int] = defaultdict(int)
     whole: defaultdict[str, int] = defaultdict(int)

@@ -1,4 +1,4 @@
-"""What the view-count models have to beat: yesterday, a week ago, exponential smoothing."""
+"""Compute view-count baselines: yesterday, a week ago, exponential smoothing."""
 
 from importlib import import_module
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.card import Prediction
 from models.errors import DataError
 from models.reading import TestPart, beside
-from models.training.datasets import Dataset, Metric, Provenance, RemoteFile, own_provenance, provenance, read
+from models.training.datasets import Dataset, Provenance, RemoteFile, ScoreMetric, own_provenance, provenance, read
 from models.viewcount.exports import MAX_BYTES
 from models.viewcount.schema import MAX_HORIZON_DAYS, WINDOW_DAYS, Assets, Instance
 from models.viewcount.table import Series, SeriesOptions, read_series
@@ -31,7 +31,7 @@ OTEXTS = Dataset(
 # The lecture's cut: learn from 2018-2020, test on 2021. The last half year before the test validates.
 OTEXTS_BOUNDS = (date(2020, 7, 1), date(2021, 1, 1), date(2022, 1, 1))
 MIN_DAYS = 2 * WINDOW_DAYS + 3 * MAX_HORIZON_DAYS
-ERROR = Metric(name="mean absolute error", unit="views per day", is_better_high=False)
+ERROR = ScoreMetric(name="mean absolute error", unit="views per day", is_better_high=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class ViewData:
         return Assets(level=float(f"{self.views[: self.bounds[1]].mean():.2g}"))
 
     @property
-    def metric(self) -> Metric:
+    def metric(self) -> ScoreMetric:
         """Of the forecast one day ahead."""
         return ERROR
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from models.training.experiment import Ladder, Picture, Reference, Rung
-from models.training.loop import Plan, Recipe
+from models.training.experiment import Experiment, ExperimentPlan, Plot, Reference
+from models.training.loop import Recipe, TrainingPlan
 from models.viewcount import FORECAST
 from models.viewcount.train import baselines
 from models.viewcount.train.data import ERROR
@@ -22,7 +22,7 @@ LECTURE = Recipe(
     name="viewcount-lecture",
     card=FORECAST,
     summary="one net of ReLU units on standardised views",
-    plan=Plan(epochs=100, patience=100, batch_size=64, learning_rate=3e-3, clip_norm=10.0),
+    plan=TrainingPlan(epochs=100, patience=100, batch_size=64, learning_rate=3e-3, clip_norm=10.0),
     network=DenseConfig(measure="raw", members=1),
     method=ViewMethod(first_day_share=1.0),
     learner=RollingLearner,
@@ -32,7 +32,7 @@ PLAIN = Recipe(
     name="viewcount-plain",
     card=FORECAST,
     summary="one net of one layer of ReLU units on the last 56 days relative to their level",
-    plan=Plan(epochs=40, patience=40, batch_size=64, learning_rate=3e-3, weight_decay=1e-3, clip_norm=10.0),
+    plan=TrainingPlan(epochs=40, patience=40, batch_size=64, learning_rate=3e-3, weight_decay=1e-3, clip_norm=10.0),
     network=DenseConfig(level_days=56, members=1),
     method=ViewMethod(),
     learner=RollingLearner,
@@ -65,8 +65,8 @@ def _vary(
     )
 
 
-def _rungs(section: str, *labelled: tuple[str, Recipe]) -> tuple[Rung, ...]:
-    return tuple(Rung(section=section, label=label, recipe=recipe, seeds=SEEDS) for label, recipe in labelled)
+def _rungs(section: str, *labelled: tuple[str, Recipe]) -> tuple[Experiment, ...]:
+    return tuple(Experiment(section=section, label=label, recipe=recipe, seeds=SEEDS) for label, recipe in labelled)
 
 
 WINDOW = _rungs(
@@ -171,7 +171,7 @@ STEPS = (
     ),
 )
 
-LADDER = Ladder(
+LADDER = ExperimentPlan(
     family="viewcount",
     metric=ERROR,
     rungs=(
@@ -196,12 +196,12 @@ LADDER = Ladder(
         )
     ),
     pictures=(
-        Picture(
+        Plot(
             file="ladder-viewcount-depth.png",
             caption="Error by depth on the days learned from and on 2021: standardised views, and log ratios",
             draw=partial(draw_depth, standardised="viewcount-depth-{}", relative="viewcount-relative-{}"),
         ),
-        Picture(
+        Plot(
             file="ladder-viewcount-year.png",
             caption="Real views in red and the best rung's estimate one day ahead in blue, 2021",
             draw=draw_forecast,

@@ -1,4 +1,4 @@
-"""What the view-count network is built from: measures in which it sees views, and layers of strangers."""
+"""Define the view-count network's parts: measures in which it sees views, and layers of independent members."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal

@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot as plt
 
-from models.training.experiment import Outcome, Results
+from models.training.experiment import ExperimentOutcome, Results
 from models.viewcount.train.data import OTEXTS_BOUNDS
 
 DEPTHS = (1, 2, 3, 4)
@@ -63,6 +63,6 @@ def draw_forecast(path: Path, results: Results) -> None:
     plt.close(figure)
 
 
-def has_forecast(outcome: Outcome) -> bool:
+def has_forecast(outcome: ExperimentOutcome) -> bool:
     """Whether its first trial kept what the picture needs."""
     return bool(outcome.trials) and "forecast" in outcome.trials[0].more

@@ -1,4 +1,4 @@
-"""How the view-count model is trained."""
+"""Train the view-count model."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import huber_loss, l1_loss, mse_loss
 
 from models.training import plots
-from models.training.ending import GO_ON, Ending
-from models.training.loop import Plan, Recipe, seed_everything
+from models.training.ending import GO_ON, TrainingEnd
+from models.training.loop import Recipe, TrainingPlan, seed_everything
 from models.viewcount import FORECAST
 from models.viewcount.train import companions
 from models.viewcount.train.data import LearningOptions, ViewData, load
@@ -110,7 +110,7 @@ class ViewCountLearner:
         with torch.inference_mode():
             return float((self.net.estimate(views)[:, 0] - future[:, 0]).abs().mean())
 
-    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: TrainingEnd = GO_ON) -> dict[str, Any]:
         """Calibrate the interval on validation; report how much of test it covers, and the forecasts of test.
 
         ``forecast`` holds views per day, one day ahead.
@@ -170,7 +170,7 @@ RECIPES = (
         name="viewcount",
         card=FORECAST,
         summary="mean of eight nets of one layer of 100 tanh units on the last 56 days relative to their level",
-        plan=Plan(epochs=25, patience=25, batch_size=64, learning_rate=3e-3, weight_decay=1e-3, clip_norm=10.0),
+        plan=TrainingPlan(epochs=25, patience=25, batch_size=64, learning_rate=3e-3, weight_decay=1e-3, clip_norm=10.0),
         network=DenseConfig(level_days=56, gain=2.0, activation="tanh"),
         method=ViewMethod(loss="huber", companions=COMPANIONS),
         learner=ViewCountLearner,

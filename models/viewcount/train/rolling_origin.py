@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from models.training.ending import GO_ON, Ending
+from models.training.ending import GO_ON, TrainingEnd
 from models.training.loop import Recipe, fit, seed_everything
 from models.viewcount.train.data import ViewData, load
 from models.viewcount.train.recipe import ViewCountLearner
@@ -41,7 +41,7 @@ def measure(recipe: Recipe, seed: int = 0) -> list[float]:
 class RollingLearner(ViewCountLearner):
     """Reports its recipe's error at each origin too; of the first seed, on the public series."""
 
-    def finish(self, directory: Path, ending: Ending = GO_ON) -> dict[str, Any]:
+    def finish(self, directory: Path, ending: TrainingEnd = GO_ON) -> dict[str, Any]:
         """As ever; ``rolling_origin`` with the last call, since the net is finished then."""
         is_last = self.is_calibrated or not self.method.is_pooled
         more = super().finish(directory, ending)

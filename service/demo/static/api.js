@@ -78,7 +78,7 @@ async function refusal(answer) {
   return new Refused(sentence, { faults: problem.errors ?? [], code: problem.code ?? "", status: answer.status });
 }
 
-/** An answer of the service. Throws `Refused`, or `AbortError` when `signal` says so. */
+/** An answer of the service. Throws `RejectedRequest`, or `AbortError` when `signal` says so. */
 async function call(path, options = {}) {
   if (!/^[\x21-\x7e]*$/.test(key)) {
     wanted(true);

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 import msgspec
 
 from service.scoring.execution.disk import Disk
-from service.scoring.execution.interfaces import Assignment
-from service.scoring.execution.output import Output
-from service.scoring.execution.progress import Quiet, Stop, Watch
+from service.scoring.execution.interfaces import Workload
+from service.scoring.execution.output import LocalOutput
+from service.scoring.execution.progress import NoProgress, ProgressReporter, Stop
 from service.scoring.execution.remote_output import RemoteOutput
 from service.scoring.execution.workspace import Workspace
 
 
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
+class RunPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What one run is held to; none of it decides a byte.
 
     Attributes:
@@ -46,10 +46,10 @@ class JobContext:
         stop: Who may ask it to pause.
     """
 
-    assignment: Assignment
-    output: Output | RemoteOutput
+    assignment: Workload
+    output: LocalOutput | RemoteOutput
     workspace: Workspace
     disk: Disk = field(default_factory=Disk)
-    terms: Terms = field(default_factory=Terms)
-    watch: Watch = field(default_factory=Quiet)
+    terms: RunPolicy = field(default_factory=RunPolicy)
+    watch: ProgressReporter = field(default_factory=NoProgress)
     stop: Stop = field(default_factory=Stop)

@@ -1,4 +1,4 @@
-"""Where an output goes: what the command line says of it, and what that means."""
+"""Resolve where an output goes from what the command line says."""
 
 from pathlib import Path
 from typing import TypeAlias
@@ -6,7 +6,7 @@ from typing import TypeAlias
 from models.errors import JobError
 from service.scoring.addresses import is_local, local_path
 from service.scoring.execution.disk import Disk
-from service.scoring.execution.output import Output
+from service.scoring.execution.output import LocalOutput
 from service.scoring.execution.remote_output import RemoteOutput, locate
 from service.scoring.execution.workspace import default_folder
 
@@ -14,7 +14,7 @@ from service.scoring.execution.workspace import default_folder
 Out: TypeAlias = Path | str
 
 
-def open_output(out: Out, work: Path, disk: Disk) -> Output | RemoteOutput:
+def open_output(out: Out, work: Path, disk: Disk) -> LocalOutput | RemoteOutput:
     """The output there, of a job with this work folder.
 
     Raises:
@@ -24,7 +24,7 @@ def open_output(out: Out, work: Path, disk: Disk) -> Output | RemoteOutput:
         for path in (out, out.with_name(f"{out.name}.manifest.json")):
             if path.exists() and not path.is_file():
                 raise JobError(f"{path} is a folder, a pipe, a socket or a device; give the output another name")
-    return Output(out.absolute(), disk) if isinstance(out, Path) else RemoteOutput(out, work, disk)
+    return LocalOutput(out.absolute(), disk) if isinstance(out, Path) else RemoteOutput(out, work, disk)
 
 
 def is_same(out: Out, source: str) -> bool:

@@ -64,7 +64,7 @@ class Disk:
             os.close(opened)
 
 
-class Aside(io.RawIOBase):
+class TemporaryFile(io.RawIOBase):
     """A file on its way, written from its beginning to its end; it knows its own size and sha256."""
 
     def __init__(self, disk: Disk, path: Path) -> None:
@@ -109,12 +109,12 @@ class Aside(io.RawIOBase):
 
 
 class Writer(io.BufferedWriter):
-    """An ``Aside`` with a buffer before it: what parts and outputs are written through."""
+    """An ``TemporaryFile`` with a buffer before it: what parts and outputs are written through."""
 
-    raw: Aside
+    raw: TemporaryFile
 
     def __init__(self, disk: Disk, path: Path) -> None:
-        super().__init__(Aside(disk, path), BUFFER_BYTES)
+        super().__init__(TemporaryFile(disk, path), BUFFER_BYTES)
 
     def finish(self) -> tuple[str, int]:
         """Everything written lasts, under the name it has now.

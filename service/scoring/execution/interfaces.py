@@ -1,7 +1,7 @@
-"""What the mechanics of a job know of its formats and its model: nothing but this.
+"""Define what a job's execution knows of formats and models: nothing but this.
 
 The mechanics (``job.py``, ``pool.py``, ``ledger.py`` …) cut nothing, read no row and write no format. They are handed
-an ``Assignment`` and move its parts from one place to the next; the tests hand them another one.
+an ``Workload`` and move its parts from one place to the next; the tests hand them another one.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -9,12 +9,22 @@ from typing import BinaryIO, Protocol
 
 import msgspec
 
-from service.scoring.inputs.interfaces import Cut, RowError
+from service.scoring.inputs.interfaces import PartSpec, RowError
 
-__all__ = ["Assembly", "Assignment", "Blame", "Cut", "Done", "RowError", "Scored", "Scorer", "Source"]
+__all__ = [
+    "InputSource",
+    "OutputAssembly",
+    "PartResult",
+    "PartScorer",
+    "PartSpec",
+    "PoisonRow",
+    "RowError",
+    "ScoredPart",
+    "Workload",
+]
 
 
-class Done(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class PartResult(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A part that was scored and written.
 
     Attributes:
@@ -37,7 +47,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     first_errors: tuple[str, ...] = ()
 
 
-class Blame(msgspec.Struct, frozen=True, kw_only=True):
+class PoisonRow(msgspec.Struct, frozen=True, kw_only=True):
     """A row that is not run again, because a process that ran it alone ended or stood still, twice."""
 
     part: int
@@ -46,7 +56,7 @@ class Blame(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Source(Protocol):
+class InputSource(Protocol):
     """An input, as far as its parts go."""
 
     @property
@@ -64,12 +74,12 @@ class Source(Protocol):
         """What else was passed over, put in order or filled in, a line each, once ``cuts`` has ended."""
         ...
 
-    def cuts(self) -> Iterator[Cut]:
+    def cuts(self) -> Iterator[PartSpec]:
         """One pass over the input; the same input and options give the same cuts."""
         ...
 
 
-class Scored(Protocol):
+class ScoredPart(Protocol):
     """A part with its predictions."""
 
     @property
@@ -92,22 +102,22 @@ class Scored(Protocol):
         ...
 
 
-class Scorer(Protocol):
+class PartScorer(Protocol):
     """What one worker process opens once."""
 
     def score(
         self,
-        cut: Cut,
+        cut: PartSpec,
         *,
         known: Mapping[int, RowError] = ...,
         alone: bool = ...,
         begin: Callable[[int], None] | None = ...,
-    ) -> Scored:
+    ) -> ScoredPart:
         """A part's predictions; rows in ``known`` get their error without being run."""
         ...
 
 
-class Assembly(Protocol):
+class OutputAssembly(Protocol):
     """The output, made of its parts."""
 
     def add(self, part: BinaryIO) -> None:
@@ -119,7 +129,7 @@ class Assembly(Protocol):
         ...
 
 
-class Assignment(Protocol):
+class Workload(Protocol):
     """What a job was asked; it is sent to each worker process."""
 
     @property
@@ -140,14 +150,14 @@ class Assignment(Protocol):
         """How the input looks from outside, now: another mark means that its bytes must be looked at again."""
         ...
 
-    def source(self) -> Source:
+    def source(self) -> InputSource:
         """The input."""
         ...
 
-    def scorer(self) -> Scorer:
+    def scorer(self) -> PartScorer:
         """The model, open."""
         ...
 
-    def assembly(self, file: BinaryIO) -> Assembly:
+    def assembly(self, file: BinaryIO) -> OutputAssembly:
         """The output, to be written to a file."""
         ...

@@ -12,17 +12,17 @@ from secrets import token_hex
 from models.errors import JobError, LecternError, NoSpace, printable
 from service.scoring.execution.context import JobContext
 from service.scoring.execution.disk import is_full
-from service.scoring.execution.ledger import Ledger
+from service.scoring.execution.ledger import JobLedger
 from service.scoring.execution.lock import Lock
-from service.scoring.execution.output import Manifest
-from service.scoring.execution.planning import Plan, identity_of, make_plan, read_through
-from service.scoring.execution.run import OpenScorers, Run, Scorers
+from service.scoring.execution.output import OutputManifest
+from service.scoring.execution.planning import JobPlan, identity_of, make_plan, read_through
+from service.scoring.execution.run import JobRun, OpenScorers, Scorers
 
 
 class Job(JobContext):
     """One runner's work on a job."""
 
-    def run(self, open_scorers: OpenScorers) -> tuple[Manifest, bool]:
+    def run(self, open_scorers: OpenScorers) -> tuple[OutputManifest, bool]:
         """Begin the job, or go on with it, to its end.
 
         Args:
@@ -42,14 +42,14 @@ class Job(JobContext):
             with self._locked() as lock:
                 return self._run(lock, open_scorers), True
 
-    def _run(self, lock: Lock, open_scorers: OpenScorers) -> Manifest:
-        with Ledger(self.workspace.ledger) as ledger:
+    def _run(self, lock: Lock, open_scorers: OpenScorers) -> OutputManifest:
+        with JobLedger(self.workspace.ledger) as ledger:
             self.workspace.settle()
             stamp = token_hex(4)
             with open_scorers(lambda number: str(self.workspace.aside(number, stamp))) as scorers:
-                return Run(self, ledger, lock, stamp, self._plan(ledger, scorers)).to_the_end(scorers)
+                return JobRun(self, ledger, lock, stamp, self._plan(ledger, scorers)).to_the_end(scorers)
 
-    def _plan(self, ledger: Ledger, scorers: Scorers) -> Plan:
+    def _plan(self, ledger: JobLedger, scorers: Scorers) -> JobPlan:
         try:
             plan = make_plan(self, ledger, scorers.expect)
         except LecternError:
@@ -61,7 +61,7 @@ class Job(JobContext):
             self._refuse_other_output()
         return plan
 
-    def _find_done(self) -> Manifest | None:
+    def _find_done(self) -> OutputManifest | None:
         """The manifest, if this very job is done and its output is whole; ``None`` if there is work to do."""
         if not self.output.exists():
             if not (self.terms.overwrites or self.workspace.ledger.exists()):
@@ -75,7 +75,7 @@ class Job(JobContext):
             self._refuse_other_output()
         return None
 
-    def _read_manifest(self) -> Manifest | None:
+    def _read_manifest(self) -> OutputManifest | None:
         """The manifest, if it is of this assignment and of the output as it is."""
         try:
             manifest = self.output.manifest()

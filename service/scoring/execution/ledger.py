@@ -1,4 +1,4 @@
-"""What a job was asked, and which parts of it are done: one SQLite file.
+"""Record what a job was asked, and which parts of it are done: one SQLite file.
 
 The journal is a rollback journal, truncated at each commit, with full syncs. A write-ahead log would save a sync or
 two per part, but it needs memory shared by all readers: ``status`` on another machine, on a network file system or on
@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from models.errors import JobError, JobHeld, NoSpace
-from service.scoring.execution.interfaces import Blame, Cut, Done
+from service.scoring.execution.interfaces import PartResult, PartSpec, PoisonRow
 
 BUSY_SECONDS = 10
 SCHEMA = """
@@ -38,7 +38,7 @@ UNWRITABLE = frozenset(
 )
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A job, as it was planned.
 
     Attributes:
@@ -69,7 +69,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
-class Ledger:
+class JobLedger:
     """The ledger of one job; a context manager."""
 
     def __init__(self, path: Path, *, is_read_only: bool = False) -> None:
@@ -97,13 +97,13 @@ class Ledger:
             self._rows.close()
             self._rows = self._connect("rw")
 
-    def __enter__(self) -> "Ledger":
+    def __enter__(self) -> "JobLedger":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._rows.close()
 
-    def read(self) -> Entry | None:
+    def read(self) -> LedgerEntry | None:
         """The job; ``None`` before it was planned."""
         with self._translated():
             row = self._rows.execute(
@@ -111,14 +111,14 @@ class Ledger:
             ).fetchone()
         if row is None:
             return None
-        return msgspec.convert(dict(zip(Entry.__struct_fields__, row, strict=True)), Entry, strict=False)
+        return msgspec.convert(dict(zip(LedgerEntry.__struct_fields__, row, strict=True)), LedgerEntry, strict=False)
 
     @contextmanager
-    def planning(self) -> Iterator["Plan"]:
+    def planning(self) -> Iterator["PlannedParts"]:
         """Note the parts and, last, the job: all of it or nothing."""
         with self._transaction():
             self._rows.execute("DELETE FROM part")
-            yield Plan(self._rows)
+            yield PlannedParts(self._rows)
 
     def begin(self, stamp: str) -> frozenset[str]:
         """One more runner: it alone may write from now on.
@@ -135,7 +135,7 @@ class Ledger:
             self._rows.execute("INSERT INTO runner VALUES (?, ?)", (self._runner, stamp))
         return stamps
 
-    def record(self, parts: Iterable[Done]) -> None:
+    def record(self, parts: Iterable[PartResult]) -> None:
         """Parts that are in their places, whole."""
         with self._fenced():
             self._rows.executemany(
@@ -148,36 +148,36 @@ class Ledger:
         with self._fenced():
             self._rows.execute("UPDATE part SET digest = NULL WHERE number = ?", (number,))
 
-    def blame(self, blame: Blame) -> None:
+    def blame(self, blame: PoisonRow) -> None:
         """A row that no process survives, or answers for."""
         with self._fenced():
             self._rows.execute("INSERT OR REPLACE INTO fault VALUES (?, ?, ?, ?)", msgspec.structs.astuple(blame))
 
-    def blames(self, number: int) -> list[Blame]:
+    def blames(self, number: int) -> list[PoisonRow]:
         """The rows of a part that must not be run again."""
         with self._translated():
             found = self._rows.execute("SELECT * FROM fault WHERE part = ? ORDER BY row", (number,)).fetchall()
-        return [Blame(part=part, row=row, code=code, reason=reason) for part, row, code, reason in found]
+        return [PoisonRow(part=part, row=row, code=code, reason=reason) for part, row, code, reason in found]
 
-    def next_pending(self, after: int) -> Cut | None:
+    def next_pending(self, after: int) -> PartSpec | None:
         """The first part with a higher number that is not done."""
         with self._translated():
             row = self._rows.execute(
                 "SELECT cut FROM part WHERE number > ? AND digest IS NULL ORDER BY number LIMIT 1", (after,)
             ).fetchone()
-        return None if row is None else msgspec.json.decode(row[0], type=Cut)
+        return None if row is None else msgspec.json.decode(row[0], type=PartSpec)
 
-    def part(self, number: int) -> tuple[Cut, Done | None]:
+    def part(self, number: int) -> tuple[PartSpec, PartResult | None]:
         """A part, and what was noted when it was done."""
         with self._translated():
             cut, *noted = self._rows.execute(
                 "SELECT cut, digest, bytes, errors, name FROM part WHERE number = ?", (number,)
             ).fetchone()
         digest, size, errors, name = noted
-        found = msgspec.json.decode(cut, type=Cut)
+        found = msgspec.json.decode(cut, type=PartSpec)
         if digest is None:
             return found, None
-        return found, Done(
+        return found, PartResult(
             number=number, name=name, rows=found.rows, errors=errors, digest=digest, size=size, seconds=0.0
         )
 
@@ -233,19 +233,19 @@ class Ledger:
             ) from error
 
 
-class Plan:
+class PlannedParts:
     """A job being planned."""
 
     def __init__(self, rows: sqlite3.Connection) -> None:
         self._rows = rows
 
-    def add(self, cut: Cut) -> None:
+    def add(self, cut: PartSpec) -> None:
         """The next part."""
         self._rows.execute(
             "INSERT INTO part (number, cut, rows) VALUES (?, ?, ?)", (cut.index, msgspec.json.encode(cut), cut.rows)
         )
 
-    def close(self, entry: Entry) -> None:
+    def close(self, entry: LedgerEntry) -> None:
         """That was the last of them."""
         self._rows.execute(
             "INSERT OR REPLACE INTO job VALUES (1, ?, ?, ?, ?, ?, ?, ?, 0, ?)",

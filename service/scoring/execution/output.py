@@ -14,7 +14,7 @@ from service.scoring.execution.workspace import aside_name
 FORMAT = 1
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OutputManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an output was made of.
 
     Attributes:
@@ -49,17 +49,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     notes: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
-def seal(manifest: Manifest) -> Manifest:
+def seal(manifest: OutputManifest) -> OutputManifest:
     """The manifest with its digest filled in."""
     return msgspec.structs.replace(manifest, digest=_digest(manifest))
 
 
-def to_bytes(manifest: Manifest) -> bytes:
+def to_bytes(manifest: OutputManifest) -> bytes:
     """Canonical JSON."""
     return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1) + b"\n"
 
 
-def read_manifest(path: Path) -> Manifest | None:
+def read_manifest(path: Path) -> OutputManifest | None:
     """The manifest at a path; ``None`` if there is none.
 
     Raises:
@@ -72,14 +72,14 @@ def read_manifest(path: Path) -> Manifest | None:
     return parse_manifest(content, path)
 
 
-def parse_manifest(content: bytes, path: Path | str) -> Manifest:
+def parse_manifest(content: bytes, path: Path | str) -> OutputManifest:
     """The manifest that was found at a path.
 
     Raises:
         JobError: If it is damaged.
     """
     try:
-        manifest = msgspec.json.decode(content, type=Manifest)
+        manifest = msgspec.json.decode(content, type=OutputManifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise JobError(f"{path} is not a manifest ({error}); `run --overwrite` replaces it and its output") from error
     if manifest.digest != _digest(manifest) or to_bytes(manifest) != content:
@@ -87,11 +87,11 @@ def parse_manifest(content: bytes, path: Path | str) -> Manifest:
     return manifest
 
 
-def _digest(manifest: Manifest) -> str:
+def _digest(manifest: OutputManifest) -> str:
     return hashlib.sha256(to_bytes(msgspec.structs.replace(manifest, digest=""))).hexdigest()
 
 
-class Output:
+class LocalOutput:
     """A file of this machine.
 
     Attributes:
@@ -139,7 +139,7 @@ class Output:
         except FileNotFoundError:
             return None
 
-    def manifest(self) -> Manifest | None:
+    def manifest(self) -> OutputManifest | None:
         """The manifest beside it; ``None`` if there is none."""
         return read_manifest(self.manifest_path)
 

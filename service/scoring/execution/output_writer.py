@@ -5,12 +5,12 @@ from io import BufferedReader
 from pathlib import Path
 
 from service.scoring.execution.disk import Disk, Writer
-from service.scoring.execution.interfaces import Assignment, Cut
-from service.scoring.execution.ledger import Ledger
+from service.scoring.execution.interfaces import PartSpec, Workload
+from service.scoring.execution.ledger import JobLedger
 from service.scoring.execution.workspace import Workspace
 
 
-class Binding:
+class OutputWriter:
     """An output on its way: aside, in order, from the first part; a crash throws it away.
 
     Args:
@@ -23,7 +23,7 @@ class Binding:
         next: The number of the part that comes next.
     """
 
-    def __init__(self, assignment: Assignment, path: Path, workspace: Workspace, disk: Disk) -> None:
+    def __init__(self, assignment: Workload, path: Path, workspace: Workspace, disk: Disk) -> None:
         self.next = 0
         self._workspace = workspace
         self._file = Writer(disk, path)
@@ -33,7 +33,7 @@ class Binding:
             self._file.abandon()
             raise
 
-    def add(self, ledger: Ledger) -> Cut | None:
+    def add(self, ledger: JobLedger) -> PartSpec | None:
         """Add the next part.
 
         Returns:

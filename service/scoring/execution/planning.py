@@ -8,13 +8,13 @@ import msgspec
 
 from models.errors import InputChanged, JobError, StackChanged
 from service.scoring.execution.context import JobContext
-from service.scoring.execution.interfaces import Assignment, Cut, Source
-from service.scoring.execution.ledger import Entry, Ledger
-from service.scoring.execution.progress import Progress
+from service.scoring.execution.interfaces import InputSource, PartSpec, Workload
+from service.scoring.execution.ledger import JobLedger, LedgerEntry
+from service.scoring.execution.progress import JobProgress
 from service.scoring.inputs.interfaces import check_rows
 
 
-class Plan(NamedTuple):
+class JobPlan(NamedTuple):
     """What is to be done.
 
     Attributes:
@@ -24,13 +24,13 @@ class Plan(NamedTuple):
         notes: What was made of the rest, a line each.
     """
 
-    entry: Entry
+    entry: LedgerEntry
     mark: str
     passed_over: int
     notes: tuple[str, ...]
 
 
-def make_plan(job: JobContext, ledger: Ledger, expect: Callable[[int], None]) -> Plan:
+def make_plan(job: JobContext, ledger: JobLedger, expect: Callable[[int], None]) -> JobPlan:
     """The job as it was planned, now or by an earlier runner.
 
     Args:
@@ -56,17 +56,17 @@ def make_plan(job: JobContext, ledger: Ledger, expect: Callable[[int], None]) ->
     source = read_through(job)
     if source.digest != entry.input_digest:
         raise InputChanged(f"the input is not what it was when this job began; to score it as it is, remove {folder}")
-    return Plan(entry, mark, source.passed_over, source.notes)
+    return JobPlan(entry, mark, source.passed_over, source.notes)
 
 
-def _plan_anew(job: JobContext, ledger: Ledger, expect: Callable[[int], None], mark: str) -> Plan:
+def _plan_anew(job: JobContext, ledger: JobLedger, expect: Callable[[int], None], mark: str) -> JobPlan:
     source, rows, parts = job.assignment.source(), 0, 0
     with ledger.planning() as plan:
         for cut in _told(job, source):
             plan.add(cut)
             rows, parts = rows + cut.rows, parts + 1
             expect(parts)
-        entry = Entry(
+        entry = LedgerEntry(
             id=hashlib.sha256(job.assignment.identity + source.digest.encode()).hexdigest(),
             identity=identity_of(job.assignment),
             spec=job.assignment.spec,
@@ -77,10 +77,10 @@ def _plan_anew(job: JobContext, ledger: Ledger, expect: Callable[[int], None], m
             overwrites=job.terms.overwrites,
         )
         plan.close(entry)
-    return Plan(entry, mark, source.passed_over, source.notes)
+    return JobPlan(entry, mark, source.passed_over, source.notes)
 
 
-def read_through(job: JobContext) -> Source:
+def read_through(job: JobContext) -> InputSource:
     """The input as it is now, read once: it knows its sha256."""
     source = job.assignment.source()
     for _ in _told(job, source):
@@ -88,22 +88,22 @@ def read_through(job: JobContext) -> Source:
     return source
 
 
-def _told(job: JobContext, source: Source) -> Iterator[Cut]:
+def _told(job: JobContext, source: InputSource) -> Iterator[PartSpec]:
     """The cuts; whoever watches is told, and who may ask to pause is asked."""
     rows = 0
     for cut in source.cuts():
         job.stop.check()
         rows += cut.rows
         check_rows(rows, job.terms.max_rows)
-        job.watch.tell(Progress(rows=0, rows_total=None, errors=0, rows_counted=rows))
+        job.watch.tell(JobProgress(rows=0, rows_total=None, errors=0, rows_counted=rows))
         yield cut
 
 
-def identity_of(assignment: Assignment) -> str:
+def identity_of(assignment: Workload) -> str:
     """Digest of everything that decides the output's bytes, but the input's own."""
     return hashlib.sha256(assignment.identity).hexdigest()
 
 
-def stack_of(assignment: Assignment) -> str:
+def stack_of(assignment: Workload) -> str:
     """Versions and machine, as one text."""
     return msgspec.json.encode(assignment.stack(), order="deterministic").decode()

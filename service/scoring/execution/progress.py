@@ -1,4 +1,4 @@
-"""How far a job is, told to a person, to a scheduler, or to nobody."""
+"""Report a job's progress to a person, to a scheduler, or to nobody."""
 
 import sys
 from time import monotonic
@@ -9,7 +9,7 @@ import msgspec
 from models.errors import Interrupted
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a job is.
 
     Attributes:
@@ -31,22 +31,22 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     seconds_left: float | None = None
 
 
-class Watch(Protocol):
+class ProgressReporter(Protocol):
     """Whoever wants to know."""
 
-    def tell(self, progress: Progress) -> None:
+    def tell(self, progress: JobProgress) -> None:
         """What is known now."""
         ...
 
 
-class Quiet:
+class NoProgress:
     """Nobody wants to know."""
 
-    def tell(self, progress: Progress) -> None:
+    def tell(self, progress: JobProgress) -> None:
         """Nothing."""
 
 
-class Bar:
+class ProgressBar:
     """A bar for a person; shown where standard error is a terminal.
 
     Attributes:
@@ -59,7 +59,7 @@ class Bar:
         self.first_errors: tuple[str, ...] = ()
         self._bar: Any = tqdm(unit=" rows", smoothing=0.1, disable=None, dynamic_ncols=True, unit_scale=True)
 
-    def tell(self, progress: Progress) -> None:
+    def tell(self, progress: JobProgress) -> None:
         """The bar as it is now."""
         self.first_errors = progress.first_errors
         self._bar.total = progress.rows_total
@@ -78,13 +78,13 @@ class Bar:
         self._bar.close()
 
 
-class Lines:
+class ProgressLines:
     """One JSON object per line on standard error, at most this often."""
 
     def __init__(self, every_seconds: float = 0.5) -> None:
         self._every, self._last = every_seconds, float("-inf")
 
-    def tell(self, progress: Progress) -> None:
+    def tell(self, progress: JobProgress) -> None:
         """A line, if the last one is old enough."""
         if monotonic() - self._last >= self._every:
             self._last = monotonic()

@@ -9,7 +9,7 @@ from typing import Any
 
 from models.errors import JobError
 from service.scoring.execution.disk import Disk, Writer
-from service.scoring.execution.output import Manifest, parse_manifest
+from service.scoring.execution.output import OutputManifest, parse_manifest
 from service.scoring.execution.workspace import UPLOAD, aside_name
 
 _BLOCK_BYTES = 2**20
@@ -98,7 +98,7 @@ class RemoteOutput:
             return None
         return found.hexdigest()
 
-    def manifest(self) -> Manifest | None:
+    def manifest(self) -> OutputManifest | None:
         """The manifest beside it; ``None`` if there is none."""
         try:
             with self._told(self.manifest_path):

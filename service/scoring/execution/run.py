@@ -13,13 +13,13 @@ import msgspec
 from models.errors import DataError, InputChanged, JobError, JobTooLarge, LecternError, TooManyErrors
 from service.scoring.execution.context import JobContext
 from service.scoring.execution.disk import Writer
-from service.scoring.execution.interfaces import Blame, Cut, Done, RowError
-from service.scoring.execution.ledger import Ledger
+from service.scoring.execution.interfaces import PartResult, PartSpec, PoisonRow, RowError
+from service.scoring.execution.ledger import JobLedger
 from service.scoring.execution.lock import Lock
-from service.scoring.execution.output import FORMAT, Manifest, seal, to_bytes
-from service.scoring.execution.output_writer import Binding
-from service.scoring.execution.planning import Plan, read_through
-from service.scoring.execution.progress import Progress
+from service.scoring.execution.output import FORMAT, OutputManifest, seal, to_bytes
+from service.scoring.execution.output_writer import OutputWriter
+from service.scoring.execution.planning import JobPlan, read_through
+from service.scoring.execution.progress import JobProgress
 from service.scoring.execution.workspace import Name, read_name
 
 # How long the workers are listened to before anything else is looked at; how long parts may still take when the job is
@@ -46,11 +46,11 @@ class Scorers(Protocol):
         """So many parts are coming."""
         ...
 
-    def submit(self, cut: Cut, known: dict[int, RowError]) -> None:
+    def submit(self, cut: PartSpec, known: dict[int, RowError]) -> None:
         """One more part."""
         ...
 
-    def results(self, seconds: float) -> Iterator[Done | Blame]:
+    def results(self, seconds: float) -> Iterator[PartResult | PoisonRow]:
         """Parts done and rows blamed within this time."""
         ...
 
@@ -58,7 +58,7 @@ class Scorers(Protocol):
 OpenScorers: TypeAlias = Callable[[Callable[[int], str]], AbstractContextManager[Scorers]]
 
 
-class Run:
+class JobRun:
     """One runner's way through the parts of a job.
 
     Args:
@@ -69,7 +69,7 @@ class Run:
         plan: What is to be done.
     """
 
-    def __init__(self, job: JobContext, ledger: Ledger, lock: Lock, stamp: str, plan: Plan) -> None:
+    def __init__(self, job: JobContext, ledger: JobLedger, lock: Lock, stamp: str, plan: JobPlan) -> None:
         self._job, self._ledger, self._lock = job, ledger, lock
         self._entry, self._mark, self._passed_over, self._notes = plan
         self._stamp = stamp
@@ -81,7 +81,7 @@ class Run:
         self._looked = monotonic()
         # The pace is counted from the first part on: what comes before it is the workers' start.
         self._first: tuple[float, int] | None = None
-        self._asked, self._again = -1, deque[Cut]()
+        self._asked, self._again = -1, deque[PartSpec]()
 
     def _take_over(self, stamps: frozenset[str]) -> None:
         """What workers of earlier runners had finished is done; what they had only begun is thrown away."""
@@ -99,10 +99,10 @@ class Run:
         workspace.sweep()
         self._job.output.sweep()
 
-    def to_the_end(self, scorers: Scorers) -> Manifest:
+    def to_the_end(self, scorers: Scorers) -> OutputManifest:
         """Score what is not done, put the output together, commit it, clear up."""
         self._check_bounds()
-        binding = Binding(self._job.assignment, self._output, self._job.workspace, self._job.disk)
+        binding = OutputWriter(self._job.assignment, self._output, self._job.workspace, self._job.disk)
         try:
             while binding.next < self._entry.parts:
                 self._turn(scorers, binding)
@@ -118,7 +118,7 @@ class Run:
             raise
         return self._commit(digest, size)
 
-    def _turn(self, scorers: Scorers, binding: Binding) -> None:
+    def _turn(self, scorers: Scorers, binding: OutputWriter) -> None:
         """Hand out parts, keep those that came back, add the next one to the output."""
         self._job.stop.check() if not scorers.running else self._pause(scorers)
         while scorers.room > 0 and (cut := self._next_cut()) is not None:
@@ -130,7 +130,7 @@ class Run:
         self._look_at_input(LOOK_SECONDS)
         self._tell()
 
-    def _bind(self, binding: Binding) -> None:
+    def _bind(self, binding: OutputWriter) -> None:
         damaged = binding.add(self._ledger)
         if damaged is not None:
             _, done = self._ledger.part(damaged.index)
@@ -144,7 +144,7 @@ class Run:
         """Keep what comes within this time: its name first, noted then."""
         for result in scorers.results(seconds):
             self._lock.confirm()
-            if isinstance(result, Blame):
+            if isinstance(result, PoisonRow):
                 self._ledger.blame(result)
                 continue
             self._job.workspace.settle_parts()
@@ -165,7 +165,7 @@ class Run:
             self._take(scorers, TURN_SECONDS)
         self._job.stop.check()
 
-    def _next_cut(self) -> Cut | None:
+    def _next_cut(self) -> PartSpec | None:
         if self._again:
             return self._again.popleft()
         cut = self._ledger.next_pending(self._asked)
@@ -207,7 +207,7 @@ class Run:
         pace = (self._rows - rows) / max(monotonic() - since, 1e-6)
         left = (self._entry.rows - self._rows) / pace if pace > 0 else None
         self._job.watch.tell(
-            Progress(
+            JobProgress(
                 rows=self._rows,
                 rows_total=self._entry.rows,
                 errors=self._errors,
@@ -217,13 +217,13 @@ class Run:
             )
         )
 
-    def _commit(self, digest: str, size: int) -> Manifest:
+    def _commit(self, digest: str, size: int) -> OutputManifest:
         """The manifest gets its place; then, once, the output."""
         job = self._job
         path = job.output.aside("manifest", self._stamp, job.workspace.folder)
         self._look_at_input(0.0)
         manifest = seal(
-            Manifest(
+            OutputManifest(
                 format=FORMAT,
                 job=self._entry.id,
                 identity=self._entry.identity,
@@ -250,9 +250,9 @@ class Run:
         return manifest
 
 
-def as_done(name: Name, path: Path) -> Done:
+def as_done(name: Name, path: Path) -> PartResult:
     """A part that an earlier runner's worker finished, and nobody noted."""
-    return Done(
+    return PartResult(
         number=name.number,
         name=path.name,
         rows=0,

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 from models.errors import DataError, HttpError, InputChanged, InvalidRequest
 from models.picture_names import is_picture
-from service.scoring.inputs.interfaces import Cut
+from service.scoring.inputs.interfaces import PartSpec
 from service.scoring.inputs.pictures import SCHEMA, FileReader, FileRows, from_json, nothing_to_read, to_json, too_large
 from service.scoring.inputs.row_splitting import MAX_ROW_BYTES
 from service.scoring.inputs.storage import BLOCK_BYTES, Pass, Spans
 from service.scoring.inputs.verified_file import CheckedFile, block_digests, blocks_between, digest_of
-from service.scoring.spec import Spec
+from service.scoring.spec import JobSpec
 
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError)
 # A member's own header: mark, flags, method, lengths of its name and of what else it says.
@@ -57,7 +57,7 @@ class ZipSource:
 
     schema = SCHEMA
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: JobSpec) -> None:
         self._spec, self._reader, self._pass = spec, FileReader(spec), Pass(spec.source, "")
         self.passed_over, self.notes = 0, ()
         self._file = CheckedFile(spec.source)
@@ -83,7 +83,7 @@ class ZipSource:
         """sha256 of the file."""
         return self._pass.digest
 
-    def cuts(self) -> Iterator[Cut]:
+    def cuts(self) -> Iterator[PartSpec]:
         """Parts of the members sorted by name, by rows and by bytes as they are packed and unpacked."""
         members = self._members
         if not members:
@@ -109,7 +109,7 @@ class ZipSource:
                 found = f"a member that overlaps with another ({one.filename!r:.60})"
                 raise DataError(self._spec.source, found=found, expected="members with bytes of their own")
 
-    def _cut(self, index: int, first: int, end: int, known: list[Any]) -> Cut:
+    def _cut(self, index: int, first: int, end: int, known: list[Any]) -> PartSpec:
         digests, tail = known
         numbers, members = {*tail}, self._members[first:end]
         for member in members:
@@ -118,7 +118,7 @@ class ZipSource:
         expected = {str(number): digests[number] for number in sorted(numbers) if number < len(digests)}
         listed = [_Member.of(member) for member in members]
         digest = hashlib.sha256(repr((digest_of(expected), listed)).encode(errors="surrogatepass")).hexdigest()
-        return Cut(
+        return PartSpec(
             index=index,
             first_row=first,
             rows=end - first,
@@ -126,7 +126,7 @@ class ZipSource:
             place={"blocks": expected, "members": listed},
         )
 
-    def read(self, cut: Cut) -> FileRows:
+    def read(self, cut: PartSpec) -> FileRows:
         """The members of a part."""
         self._file.expected = cut.place["blocks"]
         members = [_Member(*one) for one in cut.place["members"]]
@@ -177,7 +177,7 @@ class TarSource:
 
     schema = SCHEMA
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: JobSpec) -> None:
         self._spec, self._reader, self.passed_over, self.notes = spec, FileReader(spec), 0, ()
         self._pass = Pass(spec.source, spec.compression)
         self._spans = Spans(spec.source, spec.compression)
@@ -187,7 +187,7 @@ class TarSource:
         """sha256 of the stored bytes."""
         return self._pass.digest
 
-    def cuts(self) -> Iterator[Cut]:
+    def cuts(self) -> Iterator[PartSpec]:
         """Parts of the members in the archive's order."""
         options = self._spec.options
         members: list[list[Any]] = []
@@ -226,7 +226,7 @@ class TarSource:
             else:
                 yield member.name, member.offset_data, member.size, hashlib.sha256(opened.read()).hexdigest()
 
-    def read(self, cut: Cut) -> FileRows:
+    def read(self, cut: PartSpec) -> FileRows:
         """The members of a part."""
         members: list[list[Any]] = cut.place["members"]
         contents = [self._content(offset, length, digest) for _, offset, length, digest in members]
@@ -238,9 +238,9 @@ class TarSource:
         return self._spans.read(offset, length, digest)
 
 
-def _cut(index: int, first: int, members: list[list[Any]]) -> Cut:
+def _cut(index: int, first: int, members: list[list[Any]]) -> PartSpec:
     digest = hashlib.sha256(repr(members).encode(errors="surrogatepass")).hexdigest()
-    return Cut(index=index, first_row=first, rows=len(members), digest=digest, place={"members": members})
+    return PartSpec(index=index, first_row=first, rows=len(members), digest=digest, place={"members": members})
 
 
 class _Blocks:

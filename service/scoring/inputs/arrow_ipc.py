@@ -8,12 +8,12 @@ import pyarrow as pa
 
 from models.errors import DataError, InputChanged
 from service.scoring.inputs.bounds import check_depth
-from service.scoring.inputs.interfaces import Cut
+from service.scoring.inputs.interfaces import PartSpec
 from service.scoring.inputs.output_types import inner_types
 from service.scoring.inputs.storage import Pass
 from service.scoring.inputs.table_rows import TableReader, TableRows
 from service.scoring.inputs.verified_file import CheckedFile, block_digests, digest_of
-from service.scoring.spec import Spec
+from service.scoring.spec import JobSpec
 
 _MAGIC = b"ARROW1\0\0"
 
@@ -31,7 +31,7 @@ class ArrowSource:
 
     passed_over, notes = 0, ()
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: JobSpec) -> None:
         self._spec, self._pass = spec, Pass(spec.source, "")
         self._file = CheckedFile(spec.source)
         self._is_file = self._file.read(len(_MAGIC)) == _MAGIC
@@ -79,7 +79,7 @@ class ArrowSource:
             self._next += 1
         return self._held[1]
 
-    def cuts(self) -> Iterator[Cut]:
+    def cuts(self) -> Iterator[PartSpec]:
         """Parts by rows and by the bytes of each batch's average row."""
         digests = block_digests(self._pass)
         options = self._spec.options
@@ -120,16 +120,16 @@ class ArrowSource:
             yield batch
             number += 1
 
-    def _cut(self, index: int, first: int, pieces: list[_Piece], digests: list[str]) -> Cut:
+    def _cut(self, index: int, first: int, pieces: list[_Piece], digests: list[str]) -> PartSpec:
         numbers = sorted(self._always.union(*(self._touched[piece.batch] for piece in pieces)))
         for old in [batch for batch in self._touched if pieces and batch < pieces[-1].batch]:
             del self._touched[old]
         expected = {str(number): digests[number] for number in numbers}
         place = {"pieces": [[*piece] for piece in pieces], "blocks": expected}
         rows = sum(piece.rows for piece in pieces)
-        return Cut(index=index, first_row=first, rows=rows, digest=digest_of(expected), place=place)
+        return PartSpec(index=index, first_row=first, rows=rows, digest=digest_of(expected), place=place)
 
-    def read(self, cut: Cut) -> TableRows:
+    def read(self, cut: PartSpec) -> TableRows:
         """The rows of a part."""
         self._file.expected = cut.place["blocks"]
         try:

@@ -1,4 +1,4 @@
-"""How much the rows of a table take once they are unpacked: found from lengths and offsets, before anything is.
+"""Bound the unpacked size of a table's rows by lengths and offsets, before anything is unpacked.
 
 A file of a kilobyte can hold a list of 200 million zeros, or one text of a megabyte for 400,000 rows: Arrow keeps a
 dictionary, a run or a view once, however many rows refer to it.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.errors import DataError
 from service.scoring.inputs.row_splitting import MAX_ROW_BYTES as MAX_ROW_BYTES
-from service.scoring.spec import Options
+from service.scoring.spec import InputOptions
 
 # Of each value, whatever its type: what a number or a place takes.
 VALUE_BYTES = 8
@@ -42,7 +42,7 @@ def column_bytes(column: "pa.ChunkedArray | pa.Array") -> NDArray[np.int64]:
     return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
-def most_part_bytes(options: Options) -> int:
+def most_part_bytes(options: InputOptions) -> int:
     """How many bytes the rows of a part may take unpacked: whoever asks for larger parts gets them."""
     return max(MAX_PART_BYTES, 4 * options.part_bytes)
 
@@ -62,7 +62,7 @@ def check_part(found: int, most: int, address: str, rows: range) -> None:
         )
 
 
-def bounded(table: pa.Table, options: Options, address: str, first_row: int) -> tuple[pa.Table, list[int]]:
+def bounded(table: pa.Table, options: InputOptions, address: str, first_row: int) -> tuple[pa.Table, list[int]]:
     """A table with nothing in the cells that make a row too large to be read, and which rows those are.
 
     Raises:

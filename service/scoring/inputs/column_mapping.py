@@ -1,4 +1,4 @@
-"""Which columns of a table an instance is read from, and how its cells become the instance's JSON."""
+"""Map a table's columns to an instance's fields, and its cells to the instance's JSON."""
 
 import base64
 import re
@@ -13,7 +13,7 @@ from msgspec import inspect
 
 from models.card import AnyCard
 from models.errors import DataError, Fault, InvalidRequest
-from service.scoring.spec import Options
+from service.scoring.spec import InputOptions
 
 # As Python's ``float`` and Arrow read them, without their names for what is no number.
 NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -70,7 +70,7 @@ def _kind(kind: Any) -> tuple[Kind, int]:
 
 
 def resolve(
-    names: Sequence[str], are_numbers: Sequence[bool], card: AnyCard, options: Options, address: str
+    names: Sequence[str], are_numbers: Sequence[bool], card: AnyCard, options: InputOptions, address: str
 ) -> list[Field]:
     """The fields of the card's instances that a table has.
 

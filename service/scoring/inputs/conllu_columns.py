@@ -54,7 +54,7 @@ class _Words(NamedTuple):
     ends: Places
 
 
-class Lines:
+class ConlluLines:
     """The lines of whole sentences.
 
     Args:

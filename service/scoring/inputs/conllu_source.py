@@ -16,12 +16,12 @@ import pyarrow as pa
 from models.errors import DataError, Fault, InvalidRequest, MalformedRequest
 from models.registry import find_card
 from service.scoring.inputs.column_mapping import kinds
-from service.scoring.inputs.conllu_columns import Lines, sentence_ends
-from service.scoring.inputs.interfaces import Cut
-from service.scoring.inputs.row_splitting import MAX_ROW_BYTES, Cutter
+from service.scoring.inputs.conllu_columns import ConlluLines, sentence_ends
+from service.scoring.inputs.interfaces import PartSpec
+from service.scoring.inputs.row_splitting import MAX_ROW_BYTES, RowSplitter
 from service.scoring.inputs.storage import Pass, Spans
 from service.scoring.inputs.word_columns import Places, Words, is_utf8
-from service.scoring.spec import Spec
+from service.scoring.spec import JobSpec
 
 WORDS = "tokens"
 COLUMNS = 10
@@ -39,7 +39,7 @@ class ConlluSource:
 
     passed_over, notes = 0, ()
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: JobSpec) -> None:
         self._spec, self.card = spec, find_card(spec.family, spec.task)
         if WORDS not in kinds(self.card):
             raise DataError(spec.source, found="CoNLL-U", expected=f"another format: {spec.model} does not read words")
@@ -52,7 +52,7 @@ class ConlluSource:
         """sha256 of the stored bytes."""
         return self._pass.digest
 
-    def cuts(self) -> Iterator[Cut]:
+    def cuts(self) -> Iterator[PartSpec]:
         """Parts of whole sentences.
 
         Raises:
@@ -63,7 +63,7 @@ class ConlluSource:
             start = 0
             if cutter is None:
                 start = len(codecs.BOM_UTF8) if block.startswith(codecs.BOM_UTF8) else 0
-                cutter = Cutter(self._spec.options, start)
+                cutter = RowSplitter(self._spec.options, start)
             rest += block[start:]
             ends = sentence_ends(rest)
             end = int(ends[-1]) if len(ends) else 0
@@ -72,11 +72,11 @@ class ConlluSource:
             if len(rest) > MAX_ROW_BYTES:
                 expected = f"sentences of at most {MAX_ROW_BYTES} bytes, with a blank line after each"
                 raise DataError(self._spec.source, found="a longer one", expected=expected)
-        cutter = cutter or Cutter(self._spec.options, 0)
+        cutter = cutter or RowSplitter(self._spec.options, 0)
         yield from cutter.add(rest, sentence_ends(b""))
         yield from cutter.end(is_row=lambda tail: _HAS_WORDS.search(tail) is not None)
 
-    def read(self, cut: Cut) -> "ConlluRows":
+    def read(self, cut: PartSpec) -> "ConlluRows":
         """The sentences of a part."""
         data = self._spans.read(cut.place["offset"], cut.place["length"], cut.digest)
         ends = sentence_ends(data)
@@ -96,10 +96,10 @@ class ConlluRows:
         return self._text[int(self._ends[row - 1]) if row else 0 : int(self._ends[row])]
 
     @cached_property
-    def _readable(self) -> tuple[Lines, list[int]]:
+    def _readable(self) -> tuple[ConlluLines, list[int]]:
         """The lines, and the sentences that are not UTF-8, in whose place there is something that is."""
         if is_utf8(self._text):
-            return Lines(self._text, self._ends), []
+            return ConlluLines(self._text, self._ends), []
         text, wrong = bytearray(self._text), []
         for row in range(self.count):
             sentence = self._sentence(row)
@@ -107,7 +107,7 @@ class ConlluRows:
                 wrong.append(row)
                 start = int(self._ends[row]) - len(sentence)
                 text[start : start + len(sentence)] = sentence.translate(_ASCII)
-        return Lines(bytes(text), self._ends), wrong
+        return ConlluLines(bytes(text), self._ends), wrong
 
     def words(self, field: str) -> Words | None:
         """The forms of all sentences."""

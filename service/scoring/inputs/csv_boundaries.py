@@ -1,4 +1,4 @@
-"""Where rows of CSV end: line ends outside of quotes, found by counting quotes; numpy on whole blocks."""
+"""Find where rows of CSV end: line ends outside of quotes, by counting quotes with numpy on whole blocks."""
 
 import re
 
@@ -10,7 +10,7 @@ from service.scoring.inputs.row_splitting import LINE_END, Places, line_ends
 QUOTE, RETURN = 34, 13
 
 
-class Quotes:
+class QuoteCounter:
     """The ends of rows in pieces of text that begin with a row.
 
     A quote opens at the beginning of a cell only, as Python and Arrow read it. Where every quote stands beside a

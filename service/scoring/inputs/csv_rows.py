@@ -16,7 +16,7 @@ from pyarrow import csv as arrow_csv
 from models.errors import MalformedRequest
 from models.payload.json_payload import to_json
 from service.scoring.inputs.column_mapping import NUMBER, Field, document, with_point
-from service.scoring.inputs.csv_boundaries import Quotes
+from service.scoring.inputs.csv_boundaries import QuoteCounter
 from service.scoring.inputs.document import Document
 from service.scoring.inputs.row_splitting import MAX_ROW_BYTES
 from service.scoring.inputs.table_rows import stack
@@ -28,7 +28,7 @@ class Cells:
     """Reads the cells of single rows."""
 
     def __init__(self, delimiter: str, decimal: str = ".", encoding: str = "UTF-8") -> None:
-        self.delimiter, self.quotes = delimiter, Quotes(delimiter.encode())
+        self.delimiter, self.quotes = delimiter, QuoteCounter(delimiter.encode())
         self.decimal, self._encoding = decimal, encoding
 
     def parse(self, row: bytes) -> list[str]:

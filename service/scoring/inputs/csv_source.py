@@ -11,11 +11,11 @@ from models.registry import find_card
 from service.scoring.inputs.column_mapping import NUMBER, Field, resolve, with_point
 from service.scoring.inputs.csv_rows import Cells, CsvReader, CsvRows
 from service.scoring.inputs.document import Document
-from service.scoring.inputs.interfaces import Cut
-from service.scoring.inputs.row_splitting import MAX_ROW_BYTES, Cutter
+from service.scoring.inputs.interfaces import PartSpec
+from service.scoring.inputs.row_splitting import MAX_ROW_BYTES, RowSplitter
 from service.scoring.inputs.storage import Pass, Spans, damage_told, decompressed, open_stored
 from service.scoring.inputs.text_encodings import Encoding
-from service.scoring.spec import Spec
+from service.scoring.spec import JobSpec
 
 # Excel's own first line, which is no row.
 SEPARATOR = re.compile(rb"sep=(.)[\r\n]*")
@@ -25,7 +25,7 @@ TAB = "tab"
 NO_HEADER = "--no-header, if the first row is data"
 
 
-def find_delimiter(spec: Spec) -> str:
+def find_delimiter(spec: JobSpec) -> str:
     """Return what stands between the cells: as asked, as a first line ``sep=;`` says, a tab for ``.tsv``; or nothing.
 
     Raises:
@@ -46,7 +46,7 @@ class CsvSource:
 
     passed_over, notes = 0, ()
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: JobSpec) -> None:
         self._spec, self._pass = spec, Pass(spec.source, spec.compression)
         self._spans = Spans(spec.source, spec.compression)
         self._encoding = Encoding(spec.options.encoding, spec.source)
@@ -140,14 +140,14 @@ class CsvSource:
             return "without a header, columns are called column_1, column_2 and so on: --column FIELD=column_1"
         return NO_HEADER
 
-    def cuts(self) -> Iterator[Cut]:
+    def cuts(self) -> Iterator[PartSpec]:
         """Parts of whole rows.
 
         Raises:
             DataError: If a row is longer than one may be, or a quote that is never closed swallows the rest.
         """
         skipped, rest, row = self._start, b"", 0
-        cutter = Cutter(self._spec.options, self._start)
+        cutter = RowSplitter(self._spec.options, self._start)
         for block in self._pass.blocks():
             if skipped:
                 skipped, block = skipped - min(skipped, len(block)), block[skipped:]
@@ -165,13 +165,13 @@ class CsvSource:
             raise DataError(self._spec.source, row=row + 1, found="a quote that is never closed", expected=expected)
         yield from cutter.end(is_row=lambda tail: bool(tail.strip(b"\r\n")))
 
-    def read(self, cut: Cut) -> CsvRows:
+    def read(self, cut: PartSpec) -> CsvRows:
         """The rows of a part."""
         data = self._spans.read(cut.place["offset"], cut.place["length"], cut.digest)
         return CsvRows(self._reader, self._encoding.to_utf8(data), cut.rows)
 
 
-def _cells(spec: Spec, encoding: Encoding) -> Cells:
+def _cells(spec: JobSpec, encoding: Encoding) -> Cells:
     options = spec.options
     delimiter = options.delimiter or ","
     if len(delimiter.encode()) != 1 or delimiter in '"\r\n':
@@ -192,7 +192,7 @@ def _as_many(cells: Cells, row: bytes, wanted: int) -> list[str]:
     return (found + [""] * wanted)[:wanted]
 
 
-def _resolved(spec: Spec, names: list[str], first: list[str]) -> list[Field]:
+def _resolved(spec: JobSpec, names: list[str], first: list[str]) -> list[Field]:
     are_numbers = [NUMBER.fullmatch(with_point(cell, spec.options.decimal)) is not None for cell in first]
     return resolve(names, are_numbers, find_card(spec.family, spec.task), spec.options, spec.source)
 

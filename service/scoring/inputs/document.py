@@ -5,17 +5,17 @@ from typing import Any
 import msgspec
 
 from models.errors import MalformedRequest, RequestError
-from models.payload.json_payload import Bodies
+from models.payload.json_payload import JsonPayloads
 from models.registry import find_card
-from service.scoring.spec import Spec
+from service.scoring.spec import JobSpec
 
 
 class Document:
     """Reads the JSON of single instances exactly as the service reads a body with one instance."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: JobSpec) -> None:
         card = find_card(spec.family, spec.task)
-        self._bodies = Bodies(card, spec.model, max_instances=1)
+        self._bodies = JsonPayloads(card, spec.model, max_instances=1)
 
     def read(self, document: bytes) -> Any:
         """The instance.

@@ -7,7 +7,7 @@ from typing import Any
 
 from models.errors import DataError, HttpError, InputChanged, InvalidRequest
 from service.scoring.addresses import is_local, local_path
-from service.scoring.inputs.interfaces import Cut
+from service.scoring.inputs.interfaces import PartSpec
 from service.scoring.inputs.pictures import (
     SCHEMA,
     FileReader,
@@ -20,7 +20,7 @@ from service.scoring.inputs.pictures import (
 )
 from service.scoring.inputs.row_splitting import MAX_ROW_BYTES
 from service.scoring.inputs.storage import BLOCK_BYTES, open_file
-from service.scoring.spec import Spec
+from service.scoring.spec import JobSpec
 
 OUTSIDE = "a link that leads out of the folder"
 
@@ -30,12 +30,12 @@ class FolderSource:
 
     schema = SCHEMA
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: JobSpec) -> None:
         self._spec, self._reader = spec, FileReader(spec)
         self.digest, self.passed_over, self.notes = "", 0, ()
         self._files: _Files = _LocalFiles(spec.source) if is_local(spec.source) else _RemoteFiles(spec.source)
 
-    def cuts(self) -> Iterator[Cut]:
+    def cuts(self) -> Iterator[PartSpec]:
         """Parts of the sorted listing, by rows and by bytes."""
         options, listing = self._spec.options, hashlib.sha256()
         names: list[str] = []
@@ -57,7 +57,7 @@ class FolderSource:
             yield _cut(index, first, names, lines)
         self.digest = listing.hexdigest()
 
-    def read(self, cut: Cut) -> FileRows:
+    def read(self, cut: PartSpec) -> FileRows:
         """The files of a part."""
         names = [*map(from_json, cut.place["names"])]
         contents: list[bytes | HttpError] = []
@@ -71,8 +71,8 @@ class FolderSource:
         return self._reader.rows(names, contents)
 
 
-def _cut(index: int, first: int, names: list[str], lines: list[str]) -> Cut:
-    return Cut(
+def _cut(index: int, first: int, names: list[str], lines: list[str]) -> PartSpec:
+    return PartSpec(
         index=index, first_row=first, rows=len(names), digest=_digest(lines), place={"names": [*map(to_json, names)]}
     )
 

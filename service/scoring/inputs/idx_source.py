@@ -12,10 +12,10 @@ from models.errors import DataError, HttpError
 from models.image.idx import read_head
 from models.payload.npy import MEDIA_TYPE
 from models.registry import find_card
-from service.scoring.inputs.interfaces import Cut
+from service.scoring.inputs.interfaces import PartSpec
 from service.scoring.inputs.row_splitting import MAX_ROW_BYTES
 from service.scoring.inputs.storage import Pass, Spans, damage_told, decompressed, open_stored
-from service.scoring.spec import Spec
+from service.scoring.spec import JobSpec
 
 AXES = 3
 HEAD = 4 + 4 * AXES
@@ -28,7 +28,7 @@ class IdxSource:
     passed_over, notes = 0, ()
     schema = pa.schema([(INDEX, pa.int64())])
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: JobSpec) -> None:
         self._spec, self._pass = spec, Pass(spec.source, spec.compression)
         self._spans = Spans(spec.source, spec.compression)
         self._read = find_card(spec.family, spec.task).from_media.get(MEDIA_TYPE)
@@ -62,7 +62,7 @@ class IdxSource:
         np.save(array, np.frombuffer(content, np.uint8).reshape(-1, *self._shape))
         return self._read(array.getvalue())
 
-    def cuts(self) -> Iterator[Cut]:
+    def cuts(self) -> Iterator[PartSpec]:
         """Parts of whole pictures.
 
         Raises:
@@ -83,8 +83,8 @@ class IdxSource:
         if held or not index:
             yield self._cut(index, size * index, bytes(held))
 
-    def _cut(self, index: int, offset: int, content: bytes) -> Cut:
-        return Cut(
+    def _cut(self, index: int, offset: int, content: bytes) -> PartSpec:
+        return PartSpec(
             index=index,
             first_row=offset // self._bytes,
             rows=len(content) // self._bytes,
@@ -92,7 +92,7 @@ class IdxSource:
             place={"offset": HEAD + offset, "length": len(content)},
         )
 
-    def read(self, cut: Cut) -> "IdxRows":
+    def read(self, cut: PartSpec) -> "IdxRows":
         """The pictures of a part."""
         content = self._spans.read(cut.place["offset"], cut.place["length"], cut.digest)
         return IdxRows(self.instances(content) if content else [], cut.first_row)

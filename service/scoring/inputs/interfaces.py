@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAX_TOLD = 8
 
 
-class Cut(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PartSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where one part of the input is.
 
     Attributes:
@@ -114,7 +114,7 @@ class Source(Protocol):
         """What else was passed over, put in order or filled in, a line each, once ``cuts`` has ended."""
         ...
 
-    def cuts(self) -> Iterator[Cut]:
+    def cuts(self) -> Iterator[PartSpec]:
         """One pass over the input in bounded memory; the same input and options give the same cuts.
 
         Raises:
@@ -122,7 +122,7 @@ class Source(Protocol):
         """
         ...
 
-    def read(self, cut: Cut) -> Rows:
+    def read(self, cut: PartSpec) -> Rows:
         """The rows of a part.
 
         Raises:

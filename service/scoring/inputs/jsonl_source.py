@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from models.errors import BodyTooLarge, DataError, Fault, InvalidRequest, RequestError
-from models.payload.duplicate_keys import Keys, keys_of
+from models.payload.duplicate_keys import KnownKeys, keys_of
 from models.payload.json_payload import from_decoding
 from models.registry import find_card
 from service.scoring.inputs.column_mapping import kinds
 from service.scoring.inputs.document import Document
-from service.scoring.inputs.interfaces import Cut, check_rows
+from service.scoring.inputs.interfaces import PartSpec, check_rows
 from service.scoring.inputs.jsonl_columns import DAMAGE, MEMBERS, NULL, arrow_type, cell, find_keys, members
-from service.scoring.inputs.row_splitting import MAX_ROW_BYTES, Cutter, line_ends, long_row
+from service.scoring.inputs.row_splitting import MAX_ROW_BYTES, RowSplitter, line_ends, long_row
 from service.scoring.inputs.storage import Pass, Spans, damage_told, decompressed, open_stored
-from service.scoring.spec import Spec
+from service.scoring.spec import JobSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +36,7 @@ class JsonlSource:
 
     passed_over, notes = 0, ()
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: JobSpec) -> None:
         import pyarrow as pa
 
         self._spec, self._document = spec, Document(spec)
@@ -56,17 +56,17 @@ class JsonlSource:
         """sha256 of the stored bytes."""
         return self._pass.digest
 
-    def cuts(self) -> Iterator[Cut]:
+    def cuts(self) -> Iterator[PartSpec]:
         """Parts of whole lines."""
         cutter = None
         for block in self._pass.blocks():
             if cutter is None:
                 start = len(codecs.BOM_UTF8) if block.startswith(codecs.BOM_UTF8) else 0
-                cutter, block = Cutter(self._spec.options, start), block[start:]
+                cutter, block = RowSplitter(self._spec.options, start), block[start:]
             yield from cutter.add(block, line_ends(block))
-        yield from (cutter or Cutter(self._spec.options, 0)).end()
+        yield from (cutter or RowSplitter(self._spec.options, 0)).end()
 
-    def read(self, cut: Cut) -> "JsonlRows":
+    def read(self, cut: PartSpec) -> "JsonlRows":
         """The lines of a part."""
         if long_row(cut):
             return JsonlRows(self, [None])
@@ -119,15 +119,15 @@ class JsonlSource:
 
 
 @lru_cache(maxsize=256)
-def _with(keys: Keys, more: frozenset[str]) -> Keys:
+def _with(keys: KnownKeys, more: frozenset[str]) -> KnownKeys:
     return keys._replace(outer=(*keys.outer, *(msgspec.json.encode(key) for key in sorted(more))))
 
 
-def _is_table(spec: Spec) -> bool:
+def _is_table(spec: JobSpec) -> bool:
     return spec.output_format != "jsonl"
 
 
-def find_columns(spec: Spec, most_rows: int | None) -> tuple[tuple[str, str], ...]:
+def find_columns(spec: JobSpec, most_rows: int | None) -> tuple[tuple[str, str], ...]:
     """The keys of an input that its output has as columns; for lines, those that what is added could be called.
 
     Raises:
@@ -152,7 +152,7 @@ def at_most(rows: int | None, blocks: Iterable[bytes]) -> Iterator[bytes]:
         yield block
 
 
-def check_lines(spec: Spec) -> None:
+def check_lines(spec: JobSpec) -> None:
     """Refuse a file that is one JSON array of objects, as pandas' ``orient="records"`` and many exports are.
 
     Raises:

@@ -8,14 +8,14 @@ import pyarrow as pa
 from models.errors import DataError
 from service.scoring.outputs.parquet import open_writer
 from service.scoring.outputs.rendering import decoded, json_values
-from service.scoring.spec import Spec
+from service.scoring.spec import JobSpec
 
 # What Parquet stores as a dictionary, and gives back as one.
 _KEPT_VALUES = (pa.string(), pa.large_string(), pa.binary())
 _NAMES = {"jsonl": "JSON lines", "csv": "CSV", "parquet": "Parquet", "arrow": "Arrow"}
 
 
-def output_schema(spec: Spec, schema: pa.Schema, *, is_one_dictionary: bool) -> pa.Schema:
+def output_schema(spec: JobSpec, schema: pa.Schema, *, is_one_dictionary: bool) -> pa.Schema:
     """Return the columns as the output has them.
 
     Args:
@@ -41,7 +41,7 @@ def output_schema(spec: Spec, schema: pa.Schema, *, is_one_dictionary: bool) -> 
     return pa.schema(fields)
 
 
-def _field(spec: Spec, field: pa.Field, is_one_dictionary: bool) -> pa.Field:
+def _field(spec: JobSpec, field: pa.Field, is_one_dictionary: bool) -> pa.Field:
     kind = field.type
     is_dictionary = pa.types.is_dictionary(kind)
     if spec.output_format == "parquet":
@@ -51,7 +51,7 @@ def _field(spec: Spec, field: pa.Field, is_one_dictionary: bool) -> pa.Field:
     return field.with_type(decoded(pa.nulls(0, kind)).type) if is_decoded else field
 
 
-def _try(spec: Spec, field: pa.Field, is_one_dictionary: bool) -> None:
+def _try(spec: JobSpec, field: pa.Field, is_one_dictionary: bool) -> None:
     """Write nothing of the type, as the output would be.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How a Parquet file is decoded in bounded memory, by what its footer says of each column."""
+"""Decode a Parquet file in bounded memory, by what its footer says of each column."""
 
 from typing import Any, NamedTuple
 

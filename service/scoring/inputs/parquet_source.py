@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 
 from models.errors import DataError, InputChanged
 from service.scoring.inputs.bounds import check_depth, check_part, most_part_bytes, row_bytes
-from service.scoring.inputs.interfaces import Cut
+from service.scoring.inputs.interfaces import PartSpec
 from service.scoring.inputs.parquet_decoding import Decoding, plan_decoding
 from service.scoring.inputs.storage import BLOCK_BYTES, Pass
 from service.scoring.inputs.table_rows import TableReader, TableRows
 from service.scoring.inputs.verified_file import CheckedFile, block_digests, blocks_between, digest_of
 from service.scoring.outputs.parquet_concat import has_encrypted_columns
-from service.scoring.spec import Spec
+from service.scoring.spec import JobSpec
 
 # The footer's length and the mark; another mark, if the footer is encrypted.
 _TAIL_BYTES, _ENCRYPTED = 8, b"PARE"
@@ -27,7 +27,7 @@ class ParquetSource:
 
     passed_over, notes = 0, ()
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: JobSpec) -> None:
         self._spec, self._pass = spec, Pass(spec.source, "")
         self._file = CheckedFile(spec.source)
         try:
@@ -70,7 +70,7 @@ class ParquetSource:
         """sha256 of the file."""
         return self._pass.digest
 
-    def cuts(self) -> Iterator[Cut]:
+    def cuts(self) -> Iterator[PartSpec]:
         """Parts of equally many rows, by the file's average row.
 
         Raises:
@@ -93,9 +93,9 @@ class ParquetSource:
             numbers = {*tail, *(number for group in own for number in _blocks_of(group))}
             expected = {str(number): digests[number] for number in sorted(numbers)}
             place = {"blocks": expected}
-            yield Cut(index=index, first_row=first, rows=last - first, digest=digest_of(expected), place=place)
+            yield PartSpec(index=index, first_row=first, rows=last - first, digest=digest_of(expected), place=place)
 
-    def read(self, cut: Cut) -> TableRows:
+    def read(self, cut: PartSpec) -> TableRows:
         """The rows of a part; asked for in order, the file is decoded once."""
         self._file.expected = cut.place["blocks"]
         try:
@@ -106,7 +106,7 @@ class ParquetSource:
             raise self._file.reason(cut.first_row, cut.rows) from error
         return self._reader.rows(pa.Table.from_batches(pieces, self._columns), cut.first_row)
 
-    def _pieces(self, cut: Cut) -> list[pa.RecordBatch]:
+    def _pieces(self, cut: PartSpec) -> list[pa.RecordBatch]:
         """The rows of a part, if all of them may be unpacked together."""
         pieces, size, rows = [], 0, range(cut.first_row, cut.first_row + cut.rows)
         for piece in self._take(cut.first_row, cut.rows):

@@ -12,7 +12,7 @@ from models.picture_names import is_picture
 from models.registry import find_card
 from service.scoring.inputs.column_mapping import Kind, kinds
 from service.scoring.inputs.row_splitting import MAX_ROW_BYTES
-from service.scoring.spec import Spec
+from service.scoring.spec import JobSpec
 
 NAME = "name"
 SCHEMA = pa.schema([(NAME, pa.string())])
@@ -21,7 +21,7 @@ SCHEMA = pa.schema([(NAME, pa.string())])
 class FileReader:
     """How a file becomes an instance."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: JobSpec) -> None:
         self.card: AnyCard = find_card(spec.family, spec.task)
         fields = [name for name, (kind, _, _) in kinds(self.card).items() if kind is Kind.FILE]
         if not fields:
@@ -71,7 +71,7 @@ def pictures_of(names: Iterable[str]) -> tuple[list[str], int]:
     return found, len(everything) - len(found)
 
 
-def nothing_to_read(spec: Spec, passed_over: int) -> DataError:
+def nothing_to_read(spec: JobSpec, passed_over: int) -> DataError:
     """The error of a folder or an archive without a picture."""
     found = f"no PNG, JPEG or WebP file ({passed_over} others or hidden)" if passed_over else "no file"
     return DataError(spec.source, found=found, expected="some, by their names' endings")

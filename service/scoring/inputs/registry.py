@@ -1,4 +1,4 @@
-"""What can be scored: one module per format."""
+"""Open an input by its format: one module each."""
 
 from collections.abc import Callable, Mapping
 
@@ -15,9 +15,9 @@ from service.scoring.inputs.jsonl_source import JsonlSource
 from service.scoring.inputs.parquet_source import ParquetSource
 from service.scoring.inputs.series_source import SeriesSource
 from service.scoring.inputs.tu_graphs import TuSource
-from service.scoring.spec import Spec
+from service.scoring.spec import JobSpec
 
-SOURCES: Mapping[str, Callable[[Spec], Source]] = {
+SOURCES: Mapping[str, Callable[[JobSpec], Source]] = {
     "jsonl": JsonlSource,
     "csv": CsvSource,
     "parquet": ParquetSource,
@@ -32,7 +32,7 @@ SOURCES: Mapping[str, Callable[[Spec], Source]] = {
 }
 
 
-def complete(spec: Spec, most_rows: int | None = None) -> Spec:
+def complete(spec: JobSpec, most_rows: int | None = None) -> JobSpec:
     """The spec with what only the input can say: that it is a series, JSON lines' keys, what divides CSV's cells.
 
     Args:
@@ -59,7 +59,7 @@ def complete(spec: Spec, most_rows: int | None = None) -> Spec:
     return msgspec.structs.replace(spec, keys=find_columns(spec, most_rows))
 
 
-def open_source(spec: Spec) -> Source:
+def open_source(spec: JobSpec) -> Source:
     """The input of a job.
 
     Raises:

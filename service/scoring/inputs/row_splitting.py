@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from service.scoring.inputs.interfaces import Cut
-from service.scoring.spec import Options
+from service.scoring.inputs.interfaces import PartSpec
+from service.scoring.spec import InputOptions
 
 Places: TypeAlias = NDArray[np.int64]
 # As much as the service reads in one request. A longer row is never held in memory.
@@ -21,7 +21,7 @@ def line_ends(block: bytes) -> Places:
     return np.flatnonzero(np.frombuffer(block, np.uint8) == LINE_END) + 1
 
 
-class Cutter:
+class RowSplitter:
     """Collects a text's blocks and yields its parts.
 
     Args:
@@ -29,7 +29,7 @@ class Cutter:
         start: Where the first row begins: what stands before belongs to no part.
     """
 
-    def __init__(self, options: Options, start: int) -> None:
+    def __init__(self, options: InputOptions, start: int) -> None:
         self._options = options
         self._index = self._row = self._rows = 0
         self._first = self._place = start
@@ -38,7 +38,7 @@ class Cutter:
         self._tail_bytes = 0
         self._is_long = False
 
-    def add(self, block: bytes, ends: Places) -> Iterator[Cut]:
+    def add(self, block: bytes, ends: Places) -> Iterator[PartSpec]:
         """The parts that a block completes.
 
         Args:
@@ -74,7 +74,7 @@ class Cutter:
         enough = self._rows >= self._options.most_rows or self._place - self._first >= self._options.part_bytes
         return enough or self._is_long
 
-    def _keep(self, rest: bytes) -> Iterator[Cut]:
+    def _keep(self, rest: bytes) -> Iterator[PartSpec]:
         """Hold the beginning of a row; one that is too long becomes a part of its own, hashed and not held."""
         if rest:
             self._tail.append(rest)
@@ -87,17 +87,19 @@ class Cutter:
             self._is_long = True
             self._take(b"", 0)
 
-    def _close(self, end: int | None = None) -> Cut:
+    def _close(self, end: int | None = None) -> PartSpec:
         end = self._place if end is None else end
         place = {"offset": self._first, "length": end - self._first}
         if self._is_long:
             place["long"] = 1
-        cut = Cut(index=self._index, first_row=self._row, rows=self._rows, digest=self._hash.hexdigest(), place=place)
+        cut = PartSpec(
+            index=self._index, first_row=self._row, rows=self._rows, digest=self._hash.hexdigest(), place=place
+        )
         self._index, self._row = self._index + 1, self._row + self._rows
         self._rows, self._first, self._hash, self._is_long = 0, end, hashlib.sha256(), False
         return cut
 
-    def end(self, *, is_row: Callable[[bytes], bool] = bool) -> Iterator[Cut]:
+    def end(self, *, is_row: Callable[[bytes], bool] = bool) -> Iterator[PartSpec]:
         """The last part. What follows the last row's end is a row too, unless ``is_row`` says no."""
         if self._is_long:
             self._rows = 1
@@ -110,7 +112,7 @@ class Cutter:
             yield self._close()
 
 
-def long_row(cut: Cut) -> bool:
+def long_row(cut: PartSpec) -> bool:
     """Whether the part is one row that is too long to be read."""
     return "long" in cut.place
 

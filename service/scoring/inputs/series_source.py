@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 from models.card import AnyCard, SeriesReader
 from models.errors import DataError, InputChanged
 from models.registry import find_card
-from service.scoring.inputs.interfaces import Cut
+from service.scoring.inputs.interfaces import PartSpec
 from service.scoring.inputs.storage import Pass, damage_told, decompressed, open_stored
-from service.scoring.spec import Spec
+from service.scoring.spec import JobSpec
 
 # The formats that such a file may look like by its name.
 NAMED = frozenset({"csv", "jsonl", "zip"})
 
 
-def options_of(spec: Spec, reader: SeriesReader) -> Any:
+def options_of(spec: JobSpec, reader: SeriesReader) -> Any:
     """What was said of the series: its own options, and those of every CSV file."""
     shared = {name: getattr(spec.options, name, "") for name in reader.options.__struct_fields__}
     given = {**spec.options.series, **{name: said for name, said in shared.items() if said}}
     return msgspec.convert(given, reader.options, strict=False)
 
 
-def is_series(spec: Spec) -> bool:
+def is_series(spec: JobSpec) -> bool:
     """Whether the input is a series and not rows: as the options say, else by its beginning.
 
     Raises:
@@ -44,7 +44,7 @@ def is_series(spec: Spec) -> bool:
     return is_one
 
 
-def _is_series(spec: Spec) -> bool:
+def _is_series(spec: JobSpec) -> bool:
     reader = find_card(spec.family, spec.task).series
     if spec.input_format == "series":
         return True
@@ -63,7 +63,7 @@ class SeriesSource:
 
     passed_over = 0
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: JobSpec) -> None:
         self._spec, self.card = spec, find_card(spec.family, spec.task)
         if self.card.series is None:
             raise DataError(spec.source, found="a series", expected=f"another format: {spec.model} reads none")
@@ -92,16 +92,16 @@ class SeriesSource:
             windows, ends = windows[-1:], ends[-1:]
         return whole.digest, windows, ends
 
-    def cuts(self) -> Iterator[Cut]:
+    def cuts(self) -> Iterator[PartSpec]:
         """Parts of equally many windows."""
         digest, windows, ends = self._load()
         self._windows = windows, ends
         rows = self._spec.options.most_rows
         for index, first in enumerate(range(0, len(ends), rows)):
-            yield Cut(index=index, first_row=first, rows=min(rows, len(ends) - first), digest=digest, place={})
+            yield PartSpec(index=index, first_row=first, rows=min(rows, len(ends) - first), digest=digest, place={})
         self.digest = digest
 
-    def read(self, cut: Cut) -> "SeriesRows":
+    def read(self, cut: PartSpec) -> "SeriesRows":
         """The windows of a part, of a file that is read and held against the digest once."""
         if self._windows is None:
             try:

@@ -14,7 +14,7 @@ from service.scoring.inputs.document import Document
 from service.scoring.inputs.output_types import as_output, output_schema
 from service.scoring.inputs.table_validation import check
 from service.scoring.outputs.rendering import exact_values
-from service.scoring.spec import Spec
+from service.scoring.spec import JobSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +34,7 @@ class TableReader:
         schema: The columns as the output has them.
     """
 
-    def __init__(self, spec: Spec, schema: "pa.Schema", *, is_one_dictionary: bool = False) -> None:
+    def __init__(self, spec: JobSpec, schema: "pa.Schema", *, is_one_dictionary: bool = False) -> None:
         check_names(spec, schema)
         self.schema = output_schema(spec, schema, is_one_dictionary=is_one_dictionary)
         are_numbers = [_is_number(kind) or _may_be_number(kind) for kind in schema.types]
@@ -55,7 +55,7 @@ class TableReader:
         return TableRows(self, table, faults)
 
 
-def check_names(spec: Spec, schema: "pa.Schema") -> None:
+def check_names(spec: JobSpec, schema: "pa.Schema") -> None:
     """Two columns of one name cannot be told apart."""
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:

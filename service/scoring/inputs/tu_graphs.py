@@ -19,8 +19,8 @@ from models.registry import find_card
 from service.scoring.addresses import is_local, local_path
 from service.scoring.inputs.column_mapping import document, resolve
 from service.scoring.inputs.document import Document
-from service.scoring.inputs.interfaces import Cut
-from service.scoring.spec import Spec
+from service.scoring.inputs.interfaces import PartSpec
+from service.scoring.spec import JobSpec
 
 PARTS = ("A", "graph_indicator", "node_labels")
 GRAPH = "graph"
@@ -50,7 +50,7 @@ class TuSource:
 
     schema = pa.schema([(GRAPH, pa.int64())])
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: JobSpec) -> None:
         self._spec, self._document = spec, Document(spec)
         self.fields = resolve(
             ["atoms", "bonds"], [False, False], find_card(spec.family, spec.task), spec.options, spec.source
@@ -127,15 +127,15 @@ class TuSource:
                 self._file("A").name, row=row + 1, found=found, expected=f"two atoms of one graph, 1 to {atoms}"
             )
 
-    def cuts(self) -> Iterator[Cut]:
+    def cuts(self) -> Iterator[PartSpec]:
         """Parts of equally many graphs."""
         digest, self._graphs = self._load()
         total, rows = len(self._graphs.atoms) - 1, self._spec.options.most_rows
         for index, first in enumerate(range(0, max(1, total), rows)):
-            yield Cut(index=index, first_row=first, rows=min(rows, total - first), digest=digest, place={})
+            yield PartSpec(index=index, first_row=first, rows=min(rows, total - first), digest=digest, place={})
         self.digest = digest
 
-    def read(self, cut: Cut) -> "TuRows":
+    def read(self, cut: PartSpec) -> "TuRows":
         """The graphs of a part, of files that are read and held against the digest once."""
         if self._graphs is None:
             try:
@@ -157,7 +157,7 @@ class TuSource:
 class TuRows:
     """Some graphs."""
 
-    def __init__(self, source: TuSource, graphs: _Graphs, cut: Cut) -> None:
+    def __init__(self, source: TuSource, graphs: _Graphs, cut: PartSpec) -> None:
         self._source, self._graphs, self._first, self.count = source, graphs, cut.first_row, cut.rows
 
     def instance(self, row: int) -> Any:

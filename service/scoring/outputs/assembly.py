@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from service.scoring.outputs.parquet import are_groups, open_writer
 from service.scoring.outputs.parquet_concat import RowGroups
-from service.scoring.spec import Spec
+from service.scoring.spec import JobSpec
 
 # Readers skip and share out row groups; far smaller ones cost more than they hold.
 GROUP_ROWS = 2**15
@@ -15,7 +15,7 @@ GROUP_BYTES = 32 * 2**20
 COPY_BYTES = 2**20
 
 
-class Assembly:
+class PartAssembly:
     """Writes a job's output while its parts come in.
 
     Args:
@@ -23,7 +23,7 @@ class Assembly:
         file: Where the output goes, open for writing; stays open.
     """
 
-    def __init__(self, spec: Spec, file: BinaryIO) -> None:
+    def __init__(self, spec: JobSpec, file: BinaryIO) -> None:
         self._file = file
         self._form = spec.output_format
         self._writer: Any = None

@@ -1,11 +1,11 @@
-"""How Parquet is written, as a part and as the output."""
+"""Write Parquet, as a part and as the output."""
 
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from service.scoring.spec import Spec
+from service.scoring.spec import JobSpec
 
 # Readers skip and share out row groups; far smaller ones cost more than they hold: 2,048 sentences take half a
 # megabyte, as many rows of 56 numbers a whole one. Parts of at least as many rows are row groups of their own:
@@ -14,7 +14,7 @@ from service.scoring.spec import Spec
 GROUP_ROWS = 2**11
 
 
-def are_groups(spec: Spec) -> bool:
+def are_groups(spec: JobSpec) -> bool:
     """Whether each part of a job is a Parquet file, whose row group goes into the output as it is."""
     return spec.output_format == "parquet" and spec.options.most_rows >= GROUP_ROWS
 

@@ -21,7 +21,7 @@ _LONG_LIST = 15
 _MOST_GROUPS_NUMBERED = 2**15 - 1
 
 
-class What(Enum):
+class ChunkKind(Enum):
     """What a number of the footer is, of those that change."""
 
     PLACE = "a place in the file"
@@ -32,16 +32,16 @@ class What(Enum):
 
 
 Shape: TypeAlias = Mapping[int, Any]
-_COLUMN: Shape = {9: What.PLACE, 10: What.PLACE, 11: What.PLACE, 14: What.PLACE}
-_CHUNK: Shape = {2: What.PLACE, 3: _COLUMN, 4: What.PLACE, 6: What.PLACE, 8: What.KEY}
-_GROUP: Shape = {1: _CHUNK, 5: What.PLACE, 7: What.NUMBER}
-_FILE: Shape = {3: What.ROWS, 4: What.GROUPS}
+_COLUMN: Shape = {9: ChunkKind.PLACE, 10: ChunkKind.PLACE, 11: ChunkKind.PLACE, 14: ChunkKind.PLACE}
+_CHUNK: Shape = {2: ChunkKind.PLACE, 3: _COLUMN, 4: ChunkKind.PLACE, 6: ChunkKind.PLACE, 8: ChunkKind.KEY}
+_GROUP: Shape = {1: _CHUNK, 5: ChunkKind.PLACE, 7: ChunkKind.NUMBER}
+_FILE: Shape = {3: ChunkKind.ROWS, 4: ChunkKind.GROUPS}
 
 
-class Found(NamedTuple):
+class FooterValue(NamedTuple):
     """A number, or the list of row groups, and the bytes of the footer that say it."""
 
-    what: What
+    what: ChunkKind
     start: int
     end: int
     value: int
@@ -52,7 +52,7 @@ class _Footer:
 
     def __init__(self, content: bytes) -> None:
         self._content, self.place = content, 0
-        self.found: list[Found] = []
+        self.found: list[FooterValue] = []
 
     def varint(self) -> int:
         """An unsigned number."""
@@ -75,23 +75,23 @@ class _Footer:
             self.place += 1
             field = field + (header >> 4) if header >> 4 else self.integer()
             kind, inside = header & 15, shape.get(field)
-            if isinstance(inside, What):
+            if isinstance(inside, ChunkKind):
                 self._note(inside, kind)
             elif kind not in _BOOLS:
                 self._value(kind, inside or {})
         self.place += 1
 
-    def _note(self, what: What, kind: int) -> None:
+    def _note(self, what: ChunkKind, kind: int) -> None:
         start = self.place
         value = 0
-        if what is What.GROUPS:
+        if what is ChunkKind.GROUPS:
             value = self._list(_GROUP)
-        elif what is What.KEY:
+        elif what is ChunkKind.KEY:
             self._value(kind, {})
         else:
             assert kind in _INTEGERS, "as the format has it"
             value = self.integer()
-        self.found.append(Found(what, start, self.place, value))
+        self.found.append(FooterValue(what, start, self.place, value))
 
     def _value(self, kind: int, shape: Shape) -> None:
         if kind in _INTEGERS:
@@ -120,7 +120,7 @@ def has_encrypted_columns(footer: bytes) -> bool:
     """Whether a footer, itself plain, has columns that are not; Arrow ends the process when it is asked about one."""
     walk = _Footer(footer)
     walk.struct(_FILE)
-    return any(one.what is What.KEY for one in walk.found)
+    return any(one.what is ChunkKind.KEY for one in walk.found)
 
 
 def _varint(value: int) -> bytes:
@@ -148,7 +148,7 @@ class RowGroups:
         self._place = file.write(MAGIC)
         self._rows = self._count = 0
         self._groups: list[bytes] = []
-        self._first: tuple[bytes, Found, Found] | None = None
+        self._first: tuple[bytes, FooterValue, FooterValue] | None = None
 
     def add(self, part: BinaryIO) -> None:
         """All row groups of a file."""
@@ -160,23 +160,23 @@ class RowGroups:
         footer = _Footer(content)
         footer.struct(_FILE)
         # Struct by struct: the list of groups is noted behind the places in it, and so are the rows.
-        (groups,) = (one for one in footer.found if one.what is What.GROUPS)
-        (rows,) = (one for one in footer.found if one.what is What.ROWS)
+        (groups,) = (one for one in footer.found if one.what is ChunkKind.GROUPS)
+        (rows,) = (one for one in footer.found if one.what is ChunkKind.ROWS)
         self._first = self._first or (content, rows, groups)
         self._groups.append(b"".join(self._moved(content, footer.found, groups)))
         self._rows, self._count = self._rows + rows.value, self._count + groups.value
         part.seek(len(MAGIC))
         self._copy(part, size - _TAIL_BYTES - footer_bytes - len(MAGIC))
 
-    def _moved(self, content: bytes, found: list[Found], groups: Found) -> Iterator[bytes]:
+    def _moved(self, content: bytes, found: list[FooterValue], groups: FooterValue) -> Iterator[bytes]:
         """A part's row groups with the places that they have from now on."""
         moved, number = self._place - len(MAGIC), self._count
         start = groups.start + len(_list_header(content[groups.start] & 15, groups.value))
         for one in found:
-            if one.what is What.PLACE:
+            if one.what is ChunkKind.PLACE:
                 # Zero says that there is none.
                 yield content[start : one.start] + _integer(one.value and one.value + moved)
-            elif one.what is What.NUMBER:
+            elif one.what is ChunkKind.NUMBER:
                 # It has two bytes, and may be left out only together with its header.
                 yield content[start : one.start] + _integer(min(number, _MOST_GROUPS_NUMBERED))
                 number += 1

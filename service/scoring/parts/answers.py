@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.card import Array
 from service.scoring.inputs.interfaces import RowError
-from service.scoring.parts.word_batches import Lists
+from service.scoring.parts.word_batches import WordLists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Answers:
     single: Mapping[int, Any]
     places: NDArray[np.int64] | None = None
     many: Mapping[str, Array] | None = None
-    lists: Lists | None = None
+    lists: WordLists | None = None
 
     @property
     def errors(self) -> int:

@@ -19,7 +19,7 @@ ERRORS = ("error_code", "error_reason", "error_place")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class OutputColumns:
     """Names and types of the output's columns.
 
     Attributes:
@@ -60,7 +60,7 @@ class Layout:
         return columns
 
 
-def make_layout(predictor: Predictor, carried: pa.Schema, taken: Sequence[str] = ()) -> Layout:
+def make_layout(predictor: Predictor, carried: pa.Schema, taken: Sequence[str] = ()) -> OutputColumns:
     """The output of a model, for an input with some columns.
 
     Args:
@@ -71,7 +71,7 @@ def make_layout(predictor: Predictor, carried: pa.Schema, taken: Sequence[str] =
     (answer,) = predictor.predict([predictor.card.example(predictor.assets)])
     used = {*carried.names, *taken}
     fields = {name: pa.field(_free(name, used), arrow_type(value)) for name, value in answer.items()}
-    return Layout(
+    return OutputColumns(
         carried=carried,
         fields=fields,
         whole=_free(WHOLE, used),

@@ -12,12 +12,12 @@ import orjson
 import pyarrow as pa
 
 from models.payload.json_payload import to_json
-from service.scoring.inputs.interfaces import Cut, RowError, Rows
+from service.scoring.inputs.interfaces import PartSpec, RowError, Rows
 from service.scoring.outputs.parquet import are_groups, open_writer
 from service.scoring.outputs.rendering import csv_texts, json_values
 from service.scoring.parts.answers import Answers
-from service.scoring.parts.columns import Layout
-from service.scoring.spec import Spec
+from service.scoring.parts.columns import OutputColumns
+from service.scoring.spec import JobSpec
 
 # Quick to write and to read again: parts live until the output is put together.
 # Of reasons that a person is shown.
@@ -26,7 +26,7 @@ PART_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
+class EncodedPart:
     """The answers of one part.
 
     Attributes:
@@ -34,10 +34,10 @@ class Scored:
         answers: Each row's prediction, or what is wrong with it.
     """
 
-    spec: Spec
-    cut: Cut
+    spec: JobSpec
+    cut: PartSpec
     source: Rows
-    layout: Layout
+    layout: OutputColumns
     answers: Answers
 
     @property
@@ -68,13 +68,13 @@ class Scored:
         return pa.table(columns, schema=self.layout.schema)
 
 
-def _write_table(part: Scored, file: BinaryIO) -> None:
+def _write_table(part: EncodedPart, file: BinaryIO) -> None:
     table = part.table()
     with pa.ipc.new_stream(file, table.schema, options=PART_OPTIONS) as writer:
         writer.write_table(table)
 
 
-def _write_parquet(part: Scored, file: BinaryIO) -> None:
+def _write_parquet(part: EncodedPart, file: BinaryIO) -> None:
     """A row group of the output as it will be, if it is large enough for one."""
     if not are_groups(part.spec):
         _write_table(part, file)
@@ -85,7 +85,7 @@ def _write_parquet(part: Scored, file: BinaryIO) -> None:
             writer.write_table(table, row_group_size=table.num_rows)
 
 
-def _write_jsonl(part: Scored, file: BinaryIO) -> None:
+def _write_jsonl(part: EncodedPart, file: BinaryIO) -> None:
     lines = part.source.lines()
     if lines is None:
         table = part.source.table()
@@ -116,7 +116,7 @@ def _is_object(line: bytes, answer: Any) -> bool:
         return False
 
 
-def _write_csv(part: Scored, file: BinaryIO) -> None:
+def _write_csv(part: EncodedPart, file: BinaryIO) -> None:
     text = io.StringIO()
     delimiter = part.spec.options.delimiter or ","
     writer = csv.writer(text, delimiter=delimiter)  # with another line end it would not quote a carriage return
@@ -146,7 +146,7 @@ def _side_by_side(columns: list[list[Any]], rows: int) -> Iterator[tuple[Any, ..
     return zip(*columns, strict=True) if columns else repeat((), rows)
 
 
-def _result(layout: Layout, answer: Any) -> list[Any]:
+def _result(layout: OutputColumns, answer: Any) -> list[Any]:
     if isinstance(answer, RowError):
         return [*[""] * len(layout.fields), answer.code, answer.reason, answer.place]
     return [*(_cell(answer[name]) for name in layout.fields), "", "", ""]
@@ -159,7 +159,7 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else to_json(value).decode()
 
 
-Writer: TypeAlias = Callable[[Scored, BinaryIO], None]
+Writer: TypeAlias = Callable[[EncodedPart, BinaryIO], None]
 WRITERS: Mapping[str, Writer] = {
     "jsonl": _write_jsonl,
     "csv": _write_csv,

@@ -14,14 +14,14 @@ from models.errors import ArtifactMismatch, DataError, HttpError, RunnerFailed
 from models.runtime.device import Device
 from models.runtime.predictor import Predictor, open_predictor
 from models.runtime.session import open_artifact
-from service.scoring.inputs.interfaces import Cut, RowError, Rows, row_error
+from service.scoring.inputs.interfaces import PartSpec, RowError, Rows, row_error
 from service.scoring.inputs.registry import open_source
 from service.scoring.inputs.word_columns import Words
 from service.scoring.parts.answers import Answers
 from service.scoring.parts.columns import make_layout
-from service.scoring.parts.part_writer import Scored
+from service.scoring.parts.part_writer import EncodedPart
 from service.scoring.parts.word_batches import Vocabulary, WordRun
-from service.scoring.spec import Spec
+from service.scoring.spec import JobSpec
 from service.settings import settings
 
 Begin = Callable[[int], None]
@@ -34,7 +34,7 @@ pa.set_cpu_count(1)
 pa.set_memory_pool(pa.system_memory_pool())
 
 
-class Scorer:
+class ModelScorer:
     """A job's model and input, opened once.
 
     Args:
@@ -49,7 +49,7 @@ class Scorer:
     """
 
     def __init__(
-        self, spec: Spec, device: Device, *, folder: Path | None = None, predictor: Predictor | None = None
+        self, spec: JobSpec, device: Device, *, folder: Path | None = None, predictor: Predictor | None = None
     ) -> None:
         self.spec = spec
         self.predictor = predictor or _open(spec, device, folder)
@@ -58,12 +58,12 @@ class Scorer:
 
     def score(
         self,
-        cut: Cut,
+        cut: PartSpec,
         *,
         known: Mapping[int, RowError] | None = None,
         alone: bool = False,
         begin: Begin | None = None,
-    ) -> Scored:
+    ) -> EncodedPart:
         """Score one part.
 
         Args:
@@ -94,9 +94,9 @@ class Scorer:
             missing = range(rows.count) if places is None else np.flatnonzero(places < 0).tolist()
             single |= self._answers(rows, [row for row in missing if row not in single])
             answers = Answers(count=rows.count, single=single, places=places, many=many)
-        return Scored(spec=self.spec, cut=cut, source=rows, layout=self.layout, answers=answers)
+        return EncodedPart(spec=self.spec, cut=cut, source=rows, layout=self.layout, answers=answers)
 
-    def _read(self, cut: Cut) -> Rows:
+    def _read(self, cut: PartSpec) -> Rows:
         try:
             return self.source.read(cut)
         except MemoryError as error:
@@ -204,7 +204,7 @@ def _pick(numbers: NDArray[np.float64], rows: Places) -> NDArray[np.float64]:
     return numbers[first:last] if last - first == len(rows) else numbers[rows]
 
 
-def _open(spec: Spec, device: Device, folder: Path | None) -> Predictor:
+def _open(spec: JobSpec, device: Device, folder: Path | None) -> Predictor:
     if folder is None:
         from service.store.catalog import find_models
 

@@ -42,7 +42,7 @@ class Vocabulary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lists:
+class WordLists:
     """Predictions that are lists of one value per word.
 
     Attributes:
@@ -125,7 +125,7 @@ class WordRun:
                 self._found[name] = np.empty(len(self._numbers), values.dtype)
             self._found[name][places] = values
 
-    def lists(self) -> Lists | None:
+    def lists(self) -> WordLists | None:
         """The predictions of all rows, in order; ``None`` if the model failed on every one."""
         if not self._found:
             return None
@@ -141,7 +141,7 @@ class WordRun:
             chosen = pa.array(values[places])
             fields[name] = pa.array(names[name]).take(chosen) if name in names else chosen
         ends = np.concatenate([np.zeros(1, np.int32), np.where(is_missing, 0, words.lengths).cumsum(dtype=np.int32)])
-        return Lists(fields=fields, ends=ends, is_missing=is_missing)
+        return WordLists(fields=fields, ends=ends, is_missing=is_missing)
 
 
 def _take(values: pa.StringArray, places: Places) -> pa.StringArray:

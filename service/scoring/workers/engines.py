@@ -1,11 +1,11 @@
-"""What parts are scored on: the cores of this machine, or a Ray cluster."""
+"""Choose what parts are scored on: the cores of this machine, or a Ray cluster."""
 
 import os
 from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 
-from service.scoring.execution.interfaces import Assignment
+from service.scoring.execution.interfaces import Workload
 from service.scoring.execution.run import OpenScorers
 from service.scoring.workers.pool import Pool
 from service.settings import settings
@@ -20,7 +20,7 @@ class Engine(StrEnum):
 
 def choose(
     engine: Engine, address: str | None, *, workers: int | None, row_seconds: float, mixes: bool
-) -> Callable[[Assignment], OpenScorers]:
+) -> Callable[[Workload], OpenScorers]:
     """What opens the workers of an assignment.
 
     Args:

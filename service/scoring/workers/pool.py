@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from models.errors import JobError
-from service.scoring.execution.interfaces import Assignment, Blame, Cut, Done, RowError
-from service.scoring.workers.worker import KINDS, READ_REPORT, Began, Broke, Order, Ready, Report, Stopped, Survived
-from service.scoring.workers.worker_handle import Trial, Worker
+from service.scoring.execution.interfaces import PartResult, PartSpec, PoisonRow, RowError, Workload
+from service.scoring.workers.worker import KINDS, READ_REPORT, Began, Broke, Ready, Report, Stopped, Survived, WorkOrder
+from service.scoring.workers.worker_handle import Attempt, WorkerHandle
 
 # The next part lies in the pipe while one is scored: nobody waits for this process.
 ORDERS_EACH = 2
@@ -51,7 +51,7 @@ class Pool:
 
     def __init__(
         self,
-        assignment: Assignment,
+        assignment: Workload,
         *,
         workers: int,
         row_seconds: float,
@@ -60,10 +60,10 @@ class Pool:
     ) -> None:
         self._assignment, self._row_seconds, self._aside = assignment, row_seconds, aside
         self._context = context or multiprocessing.get_context("spawn")
-        self._again: deque[Trial] = deque()
+        self._again: deque[Attempt] = deque()
         self._slowest, self._stillborn = 0.0, 0
         self._looked = monotonic()
-        self._most, self._workers = workers, list[Worker]()
+        self._most, self._workers = workers, list[WorkerHandle]()
 
     def __enter__(self) -> "Pool":
         return self
@@ -88,14 +88,14 @@ class Pool:
     def expect(self, parts: int) -> None:
         """So many parts are coming: processes take a second to begin, and may do so before the parts are counted."""
         while len(self._workers) < min(parts, self._most):
-            self._workers.append(Worker(self._assignment, self._context))
+            self._workers.append(WorkerHandle(self._assignment, self._context))
 
-    def submit(self, cut: Cut, known: dict[int, RowError]) -> None:
+    def submit(self, cut: PartSpec, known: dict[int, RowError]) -> None:
         """One more part."""
-        self._again.append(Trial(cut=cut, known=known))
+        self._again.append(Attempt(cut=cut, known=known))
         self._hand_out()
 
-    def results(self, seconds: float) -> Iterator[Done | Blame]:
+    def results(self, seconds: float) -> Iterator[PartResult | PoisonRow]:
         """Parts done and rows blamed, as they come within this time; ends with the first that came.
 
         Raises:
@@ -111,7 +111,7 @@ class Pool:
                 yield from self._lose(worker, STOOD_STILL)
         self._hand_out()
 
-    def _listen(self, worker: Worker) -> Iterator[Done | Blame]:
+    def _listen(self, worker: WorkerHandle) -> Iterator[PartResult | PoisonRow]:
         """Everything the worker has said; if it has ended, that too."""
         try:
             while worker.pipe.poll():
@@ -120,14 +120,14 @@ class Pool:
                 if isinstance(report, Broke):
                     yield from self._lose(worker, DIED, report.reason)
                     return
-                if isinstance(report, Done):
+                if isinstance(report, PartResult):
                     self._hand_out()
                 yield from self._understand(worker, report)
                 self._hand_out()
         except (EOFError, OSError):
             yield from self._lose(worker, DIED)
 
-    def _understand(self, worker: Worker, report: Report) -> Iterator[Done | Blame]:
+    def _understand(self, worker: WorkerHandle, report: Report) -> Iterator[PartResult | PoisonRow]:
         match report:
             case Ready():
                 worker.is_ready, self._stillborn = True, 0
@@ -139,14 +139,14 @@ class Pool:
                 trial = worker.orders.popleft()
                 worker.row = None
                 self._retry(msgspec.structs.replace(trial, suspect=None, fruitless=trial.fruitless + 1))
-            case Done():
+            case PartResult():
                 trial = worker.orders.popleft()
                 worker.row = None
                 if not trial.alone:
                     self._slowest = max(self._slowest, report.seconds / max(1, report.rows))
                 yield report
 
-    def _lose(self, worker: Worker, code: str, cause: str = "") -> Iterator[Blame]:
+    def _lose(self, worker: WorkerHandle, code: str, cause: str = "") -> Iterator[PoisonRow]:
         """End a worker, begin another, and decide about the part it was at; those it had not begun go to others."""
         worker.end()
         cause = cause or (f"exit code {worker.process.exitcode}" if code == DIED else "no answer in time")
@@ -154,7 +154,7 @@ class Pool:
             self._stillborn += 1
             if self._stillborn >= MOST_STILLBORN:
                 raise JobError(f"{self._stillborn} workers ended before they were ready")
-        self._workers[self._workers.index(worker)] = Worker(self._assignment, self._context)
+        self._workers[self._workers.index(worker)] = WorkerHandle(self._assignment, self._context)
         trial = worker.orders.popleft() if worker.orders else None
         self._again.extendleft(reversed(worker.orders))
         if trial is not None and worker.is_ready:
@@ -162,7 +162,7 @@ class Pool:
         elif trial is not None:
             self._again.appendleft(trial)
 
-    def _judge(self, trial: Trial, row: int | None, code: str) -> Iterator[Blame]:
+    def _judge(self, trial: Attempt, row: int | None, code: str) -> Iterator[PoisonRow]:
         if not trial.alone or row is None:
             self._retry(msgspec.structs.replace(trial, alone=True, fruitless=trial.fruitless + trial.alone))
         elif trial.suspect is None:
@@ -171,9 +171,9 @@ class Pool:
             error = RowError(code=code, reason=REASONS[code])
             known = trial.known | {row: error}
             self._retry(msgspec.structs.replace(trial, known=known, suspect=None, fruitless=0))
-            yield Blame(part=trial.cut.index, row=row, code=error.code, reason=error.reason)
+            yield PoisonRow(part=trial.cut.index, row=row, code=error.code, reason=error.reason)
 
-    def _retry(self, trial: Trial) -> None:
+    def _retry(self, trial: Attempt) -> None:
         if trial.fruitless > MOST_FRUITLESS:
             times = f"the workers ended {trial.fruitless} times at part {trial.cut.index}"
             raise JobError(f"{times}, and no row is to blame; the last time: {trial.cause}")
@@ -190,12 +190,12 @@ class Pool:
                 return
             self._send(worker, self._again.popleft())
 
-    def _send(self, worker: Worker, trial: Trial) -> None:
+    def _send(self, worker: WorkerHandle, trial: Attempt) -> None:
         if not worker.orders and worker.is_ready:
             worker.heard()
             worker.row = None
         worker.orders.append(trial)
-        order = Order(
+        order = WorkOrder(
             cut=trial.cut,
             aside=self._aside(trial.cut.index),
             known=trial.known,
@@ -208,7 +208,7 @@ class Pool:
         except OSError:
             return
 
-    def _limit(self, worker: Worker) -> float:
+    def _limit(self, worker: WorkerHandle) -> float:
         """Seconds without a word after which a worker stands still."""
         if not worker.is_ready:
             return START_SECONDS

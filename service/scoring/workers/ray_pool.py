@@ -1,8 +1,8 @@
 """Stations on the machines of a Ray cluster, and what becomes of a part whose machine is gone.
 
-What ``Pool`` is for one machine: an actor per worker, each a ``Station``, which handles what rows do to the process
-that scores them. What is left for this side are machines: a part whose actor is gone goes to another, and another
-actor is asked for, which Ray places where there is room, or keeps waiting until there is.
+What ``Pool`` is for one machine: an actor per worker, each a ``RemoteWorker``, which handles what rows do to the
+process that scores them. What is left for this side are machines: a part whose actor is gone goes to another, and
+another actor is asked for, which Ray places where there is room, or keeps waiting until there is.
 """
 
 import logging
@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 
 from models.errors import JobError, StackChanged
-from service.scoring.execution.interfaces import Assignment, Blame, Cut, Done, RowError
+from service.scoring.execution.interfaces import PartResult, PartSpec, PoisonRow, RowError, Workload
 from service.scoring.execution.planning import stack_of
 from service.scoring.workers.pool import MOST_FRUITLESS, MOST_STILLBORN, ORDERS_EACH, START_SECONDS
-from service.scoring.workers.remote_worker import READ_TOLD, Station, Task
+from service.scoring.workers.remote_worker import READ_TOLD, RemoteTask, RemoteWorker
 from service.scoring.workers.worker import KINDS, Stopped
 
 INSTALL = "python -m pip install --constraint constraints.txt ray"
@@ -32,20 +32,20 @@ OBJECT_STORE_BYTES = 80_000_000
 OWN = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
-class Trial(msgspec.Struct, kw_only=True):
+class RayAttempt(msgspec.Struct, kw_only=True):
     """A part on its way, and how many actors were gone before it was done."""
 
-    cut: Cut
+    cut: PartSpec
     known: dict[int, RowError]
     losses: int = 0
 
 
-class Seat:
+class ActorHandle:
     """One actor, seen from here."""
 
     def __init__(self, actor: Any) -> None:
         self.actor, self.is_ready = actor, False
-        self.orders: deque[Trial] = deque()
+        self.orders: deque[RayAttempt] = deque()
         self.awaited: deque[Any] = deque([actor.stack.remote()])
 
 
@@ -64,7 +64,7 @@ class RayPool:
 
     def __init__(
         self,
-        assignment: Assignment,
+        assignment: Workload,
         *,
         workers: int | None,
         row_seconds: float,
@@ -76,7 +76,7 @@ class RayPool:
         self._ray = find_ray(address)
         self._assignment, self._row_seconds, self._aside, self._mixes = assignment, row_seconds, aside, mixes
         self._needs, self._address, self._wanted = "GPU" if needs_gpu else "CPU", address, workers
-        self._seats, self._again = list[Seat](), deque[Trial]()
+        self._seats, self._again = list[ActorHandle](), deque[RayAttempt]()
         self._names, self._stillborn, self._most = count(), 0, 0
         self._ready_at = monotonic()
 
@@ -116,12 +116,12 @@ class RayPool:
         while len(self._seats) < min(parts, self._most):
             self._seats.append(self._seat())
 
-    def submit(self, cut: Cut, known: dict[int, RowError]) -> None:
+    def submit(self, cut: PartSpec, known: dict[int, RowError]) -> None:
         """One more part."""
-        self._again.append(Trial(cut=cut, known=known))
+        self._again.append(RayAttempt(cut=cut, known=known))
         self._hand_out()
 
-    def results(self, seconds: float) -> Iterator[Done | Blame]:
+    def results(self, seconds: float) -> Iterator[PartResult | PoisonRow]:
         """Parts done and rows blamed, as they come within this time; ends with the first that came.
 
         Raises:
@@ -140,7 +140,7 @@ class RayPool:
             self._hand_out()
         self._check_start()
 
-    def _listen(self, seat: Seat) -> Iterator[Done | Blame]:
+    def _listen(self, seat: ActorHandle) -> Iterator[PartResult | PoisonRow]:
         """What the actor has answered; if it is gone, that."""
         try:
             answer = self._ray.get(seat.awaited[0])
@@ -160,7 +160,7 @@ class RayPool:
         yield from told.blames
         yield told.done
 
-    def _welcome(self, seat: Seat, stack: str) -> None:
+    def _welcome(self, seat: ActorHandle, stack: str) -> None:
         """It may score, if it is a machine like this one."""
         here = stack_of(self._assignment)
         if stack != here and not self._mixes:
@@ -169,7 +169,7 @@ class RayPool:
             )
         seat.is_ready, self._stillborn = True, 0
 
-    def _lose(self, seat: Seat, error: Exception) -> None:
+    def _lose(self, seat: ActorHandle, error: Exception) -> None:
         """Another actor, and the parts of the one that is gone to whoever is free."""
         self._leave(seat)
         if not seat.is_ready:
@@ -194,7 +194,7 @@ class RayPool:
             if len(seat.orders) >= ORDERS_EACH:
                 return
             trial = self._again.popleft()
-            task = Task(cut=trial.cut, aside=self._aside(trial.cut.index), known=trial.known)
+            task = RemoteTask(cut=trial.cut, aside=self._aside(trial.cut.index), known=trial.known)
             seat.orders.append(trial)
             seat.awaited.append(seat.actor.score.remote(msgspec.msgpack.encode(task)))
 
@@ -205,13 +205,13 @@ class RayPool:
         elif monotonic() - self._ready_at > START_SECONDS:
             raise JobError(f"no machine of the Ray cluster had a free {self._needs} in {START_SECONDS:.0f} s")
 
-    def _seat(self) -> Seat:
+    def _seat(self) -> ActorHandle:
         # The station's process is the actor's; the one that scores is that one's child, and takes the core.
         options = {"num_cpus": 1, "num_gpus": 1} if self._needs == "GPU" else {"num_cpus": 1}
-        actor = self._ray.remote(Station).options(scheduling_strategy="SPREAD", max_restarts=0, **options)
-        return Seat(actor.remote(self._assignment, self._row_seconds, f"s{next(self._names)}"))
+        actor = self._ray.remote(RemoteWorker).options(scheduling_strategy="SPREAD", max_restarts=0, **options)
+        return ActorHandle(actor.remote(self._assignment, self._row_seconds, f"s{next(self._names)}"))
 
-    def _leave(self, seat: Seat) -> None:
+    def _leave(self, seat: ActorHandle) -> None:
         with suppress(self._ray.exceptions.RayError):
             self._ray.kill(seat.actor)
 

@@ -15,7 +15,7 @@ import msgspec
 
 from models.errors import LecternError
 from service.scoring.execution.disk import Disk
-from service.scoring.execution.interfaces import Assignment, Blame, Cut, Done, RowError
+from service.scoring.execution.interfaces import PartResult, PartSpec, PoisonRow, RowError, Workload
 from service.scoring.execution.planning import stack_of
 from service.scoring.execution.workspace import apart
 from service.scoring.workers.pool import Pool
@@ -24,7 +24,7 @@ from service.scoring.workers.worker import Stopped, stopped
 LISTEN_SECONDS = 1.0
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
+class RemoteTask(msgspec.Struct, frozen=True, kw_only=True):
     """A part for a station.
 
     Attributes:
@@ -32,19 +32,19 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         known: Rows that get an error without being run.
     """
 
-    cut: Cut
+    cut: PartSpec
     aside: str
     known: dict[int, RowError]
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class PartReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What a station says of a part: the rows to blame, and then the part."""
 
-    blames: list[Blame]
-    done: Done
+    blames: list[PoisonRow]
+    done: PartResult
 
 
-class Bare(SpawnProcess):
+class BareProcess(SpawnProcess):
     """A process that does not import the program it was started by, as one that is spawned does otherwise.
 
     An actor's program is Ray's, whose import takes 2 s, and there is nothing in it that scores.
@@ -64,13 +64,13 @@ class BareContext:
     """Makes such processes."""
 
     Pipe = staticmethod(multiprocessing.get_context("spawn").Pipe)
-    Process = Bare
+    Process = BareProcess
 
 
-READ_TASK, READ_TOLD = msgspec.msgpack.Decoder(Task), msgspec.msgpack.Decoder(Told | Stopped)
+READ_TASK, READ_TOLD = msgspec.msgpack.Decoder(RemoteTask), msgspec.msgpack.Decoder(PartReport | Stopped)
 
 
-class Station:
+class RemoteWorker:
     """Scores one part after another, in a process that it starts; that one ends with this one's, or this context.
 
     Args:
@@ -80,14 +80,14 @@ class Station:
             the same file.
     """
 
-    def __init__(self, assignment: Assignment, row_seconds: float, name: str) -> None:
+    def __init__(self, assignment: Workload, row_seconds: float, name: str) -> None:
         self._assignment, self._name, self._disk, self._aside = assignment, name, Disk(), ""
         self._pool = Pool(
             assignment, workers=1, row_seconds=row_seconds, aside=lambda number: self._aside, context=BareContext
         )
         self._pool.expect(1)
 
-    def __enter__(self) -> "Station":
+    def __enter__(self) -> "RemoteWorker":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -101,9 +101,9 @@ class Station:
         """A part: synced and with its name, its folder synced, or why it is not."""
         return msgspec.msgpack.encode(self._told(READ_TASK.decode(task)))
 
-    def _told(self, task: Task) -> Told | Stopped:
+    def _told(self, task: RemoteTask) -> PartReport | Stopped:
         self._aside = apart(task.aside, self._name)
-        blames = list[Blame]()
+        blames = list[PoisonRow]()
         try:
             # A station that had nothing to do was not absent from its work: the pool's clocks begin here.
             for _ in self._pool.results(0.0):
@@ -111,10 +111,10 @@ class Station:
             self._pool.submit(task.cut, task.known)
             while True:
                 for found in self._pool.results(LISTEN_SECONDS):
-                    if isinstance(found, Done):
+                    if isinstance(found, PartResult):
                         # The runner's own sync may not reach what another machine has renamed.
                         self._disk.sync_folder(Path(self._aside).parent)
-                        return Told(blames=blames, done=found)
+                        return PartReport(blames=blames, done=found)
                     blames.append(found)
         except (LecternError, OSError) as error:
             return stopped(error)

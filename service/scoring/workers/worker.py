@@ -18,7 +18,7 @@ import msgspec
 
 from models.errors import InputChanged, JobError, LecternError, NoSpace
 from service.scoring.execution.disk import Disk, Writer, is_full
-from service.scoring.execution.interfaces import Assignment, Cut, Done, RowError, Scored, Scorer
+from service.scoring.execution.interfaces import PartResult, PartScorer, PartSpec, RowError, ScoredPart, Workload
 from service.scoring.execution.workspace import whole
 
 _PR_SET_PDEATHSIG = 1
@@ -29,7 +29,7 @@ _KEPT_BYTES = 2**25
 _SKIPPED = RowError(code="skipped", reason="not asked")
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class WorkOrder(msgspec.Struct, frozen=True, kw_only=True):
     """A part to score.
 
     Attributes:
@@ -39,7 +39,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         only: The one row to run; nothing is written then.
     """
 
-    cut: Cut
+    cut: PartSpec
     aside: str
     known: dict[int, RowError] = {}
     alone: bool = False
@@ -77,12 +77,12 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     reason: str
 
 
-Report = Ready | Began | Done | Survived | Broke | Stopped
+Report = Ready | Began | PartResult | Survived | Broke | Stopped
 KINDS: dict[str, type[LecternError]] = {kind.code: kind for kind in (InputChanged, NoSpace, JobError)}
-READ_REPORT, READ_ORDER = msgspec.msgpack.Decoder(Report), msgspec.msgpack.Decoder(Order)
+READ_REPORT, READ_ORDER = msgspec.msgpack.Decoder(Report), msgspec.msgpack.Decoder(WorkOrder)
 
 
-def work(pipe: Connection, assignment: Assignment, parent: int) -> None:
+def work(pipe: Connection, assignment: Workload, parent: int) -> None:
     """Score what comes through the pipe, until it closes."""
     _end_with(parent)
     _keep_memory()
@@ -95,7 +95,7 @@ def work(pipe: Connection, assignment: Assignment, parent: int) -> None:
         _serve(assignment, pipe)
 
 
-def _serve(assignment: Assignment, pipe: Connection) -> None:
+def _serve(assignment: Workload, pipe: Connection) -> None:
     def say(report: Report) -> None:
         pipe.send_bytes(msgspec.msgpack.encode(report))
 
@@ -113,7 +113,7 @@ def _serve(assignment: Assignment, pipe: Connection) -> None:
         say(score(scorer, order, Disk(), lambda row: say(Began(row=row))))
 
 
-def score(scorer: Scorer, order: Order, disk: Disk, begin: Callable[[int], None] | None = None) -> Report:
+def score(scorer: PartScorer, order: WorkOrder, disk: Disk, begin: Callable[[int], None] | None = None) -> Report:
     """Carry out one order: the part is synced and has its name, or the report says why it does not."""
     started, known = monotonic(), order.known
     if order.only is not None:
@@ -136,7 +136,7 @@ def score(scorer: Scorer, order: Order, disk: Disk, begin: Callable[[int], None]
         return stopped(error)
     except Exception as error:  # every row has its answer: none is to blame, and no other try helps
         return Stopped(kind=JobError.code, reason=f"part {order.cut.index} cannot be written: {told(error)}")
-    return Done(
+    return PartResult(
         number=order.cut.index,
         name=place.name,
         rows=scored.rows,
@@ -148,7 +148,7 @@ def score(scorer: Scorer, order: Order, disk: Disk, begin: Callable[[int], None]
     )
 
 
-def _write(scored: Scored, path: Path, disk: Disk) -> tuple[str, int]:
+def _write(scored: ScoredPart, path: Path, disk: Disk) -> tuple[str, int]:
     file = Writer(disk, path)
     try:
         scored.write(file)

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from service.scoring.execution.interfaces import Assignment, Cut, RowError
+from service.scoring.execution.interfaces import PartSpec, RowError, Workload
 from service.scoring.workers.worker import work
 
 
-class Trial(msgspec.Struct, kw_only=True):
+class Attempt(msgspec.Struct, kw_only=True):
     """A part on its way, and what was tried with it.
 
     Attributes:
@@ -21,7 +21,7 @@ class Trial(msgspec.Struct, kw_only=True):
         suspect: The row at which the last one ended.
     """
 
-    cut: Cut
+    cut: PartSpec
     known: dict[int, RowError]
     alone: bool = False
     suspect: int | None = None
@@ -37,10 +37,10 @@ class _Times(NamedTuple):
     is_waiting: bool
 
 
-class Worker:
+class WorkerHandle:
     """One process, seen from here."""
 
-    def __init__(self, assignment: Assignment, context: Any) -> None:
+    def __init__(self, assignment: Workload, context: Any) -> None:
         self.pipe, end = context.Pipe()
         self.process = context.Process(target=work, args=(end, assignment, os.getpid()), daemon=True)
         self.process.start()
@@ -48,7 +48,7 @@ class Worker:
         self.is_ready = False
         self.heard()
         self.row: int | None = None
-        self.orders: deque[Trial] = deque()
+        self.orders: deque[Attempt] = deque()
 
     def heard(self) -> None:
         """It has said something, or has something new to do."""

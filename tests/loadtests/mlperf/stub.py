@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from loadtests.mlperf.library import Library, head_of
+from loadtests.mlperf.library import SampleLibrary, head_of
 from models.training.datasets import is_local
 from models.viewcount.train.data import OTEXTS, load
 
@@ -97,8 +97,8 @@ def main(stub: Stub, listening: socket.socket) -> None:
     asyncio.run(work())
 
 
-def windows(count: int, seed: int) -> Library:
+def windows(count: int, seed: int) -> SampleLibrary:
     """Random windows of views, all of one cost."""
     views = np.random.default_rng(seed).integers(1, 1000, (count, 56)).tolist()
     samples = [msgspec.json.encode({"views": window, "horizon": 1}) for window in views]
-    return Library(head=head_of(PATH, {"host": "stub"}), source="windows", samples=samples, costs=[1] * count)
+    return SampleLibrary(head=head_of(PATH, {"host": "stub"}), source="windows", samples=samples, costs=[1] * count)

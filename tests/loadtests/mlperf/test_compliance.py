@@ -7,14 +7,14 @@ import pytest
 from loadtests.mlperf import compliance
 from loadtests.mlperf.compliance import check_answers, check_caching, count_different, is_same
 from loadtests.mlperf.exam import run
-from loadtests.mlperf.scenario import Purpose, Scenario, Settings
-from loadtests.mlperf.served import Address, Entry, Score, Served
+from loadtests.mlperf.scenario import Purpose, Scenario, ScenarioSettings
+from loadtests.mlperf.served import Address, IndexEntry, ModelUnderTest, ServedScore
 from models.card import Tolerance
 from models.registry import find_card
 from tests.loadtests.mlperf.stub import Stub, windows
 
 Start = Callable[[Stub], Address]
-SETTINGS = Settings(scenario=Scenario.SINGLE_STREAM, seconds=0.3, expected=1e6, bound_ms=200.0, queries=70)
+SETTINGS = ScenarioSettings(scenario=Scenario.SINGLE_STREAM, seconds=0.3, expected=1e6, bound_ms=200.0, queries=70)
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +24,9 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compliance, "ROUND_SECONDS", 0.2)
 
 
-def served(address: Address) -> Served:
-    score = Score(metric="", unit="", test=0.0, instances=0)
-    entry = Entry(
+def served(address: Address) -> ModelUnderTest:
+    score = ServedScore(metric="", unit="", test=0.0, instances=0)
+    entry = IndexEntry(
         name="viewcount",
         version="1",
         family="viewcount",
@@ -37,7 +37,7 @@ def served(address: Address) -> Served:
         score=score,
     )
     assets: Any = None
-    return Served(address=address, entry=entry, card=find_card("viewcount", "forecast"), assets=assets)
+    return ModelUnderTest(address=address, entry=entry, card=find_card("viewcount", "forecast"), assets=assets)
 
 
 @pytest.mark.slow
@@ -61,7 +61,7 @@ def test_a_cache_is_caught_by_test04(start: Start, tmp_path: Path) -> None:
 def test_answers_that_change_are_caught_by_test01(start: Start, tmp_path: Path, wrong: int, passes: bool) -> None:
     """Every twentieth answer is another one than in accuracy mode."""
     library = windows(64, seed=0)
-    good = Settings(
+    good = ScenarioSettings(
         scenario=Scenario.OFFLINE, purpose=Purpose.ACCURACY, seconds=0, expected=1.0, bound_ms=0.0, queries=64
     )
     wanted = run(start(Stub()), library, good, tmp_path).answers

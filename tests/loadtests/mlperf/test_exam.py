@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.mlperf.exam import Marked, run
-from loadtests.mlperf.scenario import Purpose, Scenario, Settings
+from loadtests.mlperf.exam import LoggedAnswers, run
+from loadtests.mlperf.scenario import Purpose, Scenario, ScenarioSettings
 from loadtests.mlperf.served import Address
 from tests.loadtests.mlperf.stub import Stub, windows
 
@@ -14,13 +14,13 @@ DELAY = 0.05
 Start = Callable[[Stub], Address]
 
 
-def settings(scenario: Scenario, **more: float) -> Settings:
+def settings(scenario: Scenario, **more: float) -> ScenarioSettings:
     """A short run; LoadGen plans with twice the queries it needs."""
     known = {"seconds": 0.3, "expected": 1e6 * 1000 * DELAY, "bound_ms": 200.0, "queries": 70}
-    return dataclasses.replace(Settings(scenario=scenario, **known), **more)
+    return dataclasses.replace(ScenarioSettings(scenario=scenario, **known), **more)
 
 
-def ask(address: Address, logs: Path, scenario: Scenario, **more: float) -> Marked:
+def ask(address: Address, logs: Path, scenario: Scenario, **more: float) -> LoggedAnswers:
     return run(address, windows(64, seed=0), settings(scenario, **more), logs)
 
 

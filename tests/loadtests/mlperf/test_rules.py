@@ -1,9 +1,9 @@
 import click
 import pytest
 
-from loadtests.mlperf.library import Library, head_of
+from loadtests.mlperf.library import SampleLibrary, head_of
 from loadtests.mlperf.page import Accuracy
-from loadtests.mlperf.scenario import Scenario, Settings, least_queries
+from loadtests.mlperf.scenario import Scenario, ScenarioSettings, least_queries
 from loadtests.mlperf.served import Address
 from loadtests.mlperf.trial import highest
 
@@ -71,14 +71,16 @@ def test_the_rules_say_how_many_queries(scenario: Scenario, samples: int, querie
 
 def test_settings_speak_of_their_own_scenario() -> None:
     """LoadGen reads milliseconds for latencies, and nothing that another scenario's rules say."""
-    stream = Settings(scenario=Scenario.SINGLE_STREAM, seconds=10, expected=2e6, bound_ms=15.0, queries=100)
+    stream = ScenarioSettings(scenario=Scenario.SINGLE_STREAM, seconds=10, expected=2e6, bound_ms=15.0, queries=100)
     assert stream.to_config().splitlines() == [
         "*.SingleStream.min_duration = 10000",
         "*.SingleStream.min_query_count = 100",
         "*.SingleStream.target_latency = 2.0",
         "*.SingleStream.sample_concatenate_permutation = 0",
     ]
-    server = Settings(scenario=Scenario.SERVER, seconds=10, expected=500.0, bound_ms=15.0, queries=100, is_uneven=True)
+    server = ScenarioSettings(
+        scenario=Scenario.SERVER, seconds=10, expected=500.0, bound_ms=15.0, queries=100, is_uneven=True
+    )
     assert "*.Server.target_qps = 500.0\n" in server.to_config()
     assert "*.Server.target_latency = 15.0\n" in server.to_config()
     assert "*.Server.sample_concatenate_permutation = 1\n" in server.to_config()
@@ -87,7 +89,7 @@ def test_settings_speak_of_their_own_scenario() -> None:
 def test_a_request_shows_the_key_and_says_its_length() -> None:
     """The key is in no text that may be printed."""
     address = Address.of("http://somewhere:3001", "secret")
-    library = Library(head=head_of("/predict", address.headers), source="", samples=[b"{}", b"[]"], costs=[1, 1])
+    library = SampleLibrary(head=head_of("/predict", address.headers), source="", samples=[b"{}", b"[]"], costs=[1, 1])
     head, _, body = library.request([1, 0]).partition(b"\r\n\r\n")
     assert body == b'{"instances":[[],{}]}'
     assert head.split(b"\r\n") == [

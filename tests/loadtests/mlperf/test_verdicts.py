@@ -9,18 +9,18 @@ import pytest
 
 from loadtests.mlperf import compliance, page
 from loadtests.mlperf.compliance import check_answers, check_caching
-from loadtests.mlperf.exam import Marked, Outcome
-from loadtests.mlperf.library import Library
-from loadtests.mlperf.page import Accuracy, Report, Row
-from loadtests.mlperf.scenario import Purpose, Scenario, Settings
-from loadtests.mlperf.served import Address, Entry, Served
+from loadtests.mlperf.exam import LoggedAnswers, LoggedOutcome
+from loadtests.mlperf.library import SampleLibrary
+from loadtests.mlperf.page import Accuracy, MlperfReport, ReportRow
+from loadtests.mlperf.scenario import Purpose, Scenario, ScenarioSettings
+from loadtests.mlperf.served import Address, IndexEntry, ModelUnderTest
 from models.registry import find_card
 
 RIGHT = [(0, b'{"forecast":[1.0]}')]
 
 
-def outcome(scenario: Scenario, *, figure: float = 100.0, ms: float = 2.0, failures: int = 0) -> Outcome:
-    return Outcome(
+def outcome(scenario: Scenario, *, figure: float = 100.0, ms: float = 2.0, failures: int = 0) -> LoggedOutcome:
+    return LoggedOutcome(
         scenario=scenario,
         is_valid=True,
         reasons=[],
@@ -37,28 +37,28 @@ def outcome(scenario: Scenario, *, figure: float = 100.0, ms: float = 2.0, failu
     )
 
 
-def served() -> Served:
-    entry = Entry(name="viewcount", version="1", family="viewcount", task="forecast", digest="")
+def served() -> ModelUnderTest:
+    entry = IndexEntry(name="viewcount", version="1", family="viewcount", task="forecast", digest="")
     assets: Any = None
     address = Address(host="", port=0)
-    return Served(address=address, entry=entry, card=find_card("viewcount", "forecast"), assets=assets)
+    return ModelUnderTest(address=address, entry=entry, card=find_card("viewcount", "forecast"), assets=assets)
 
 
-def settings(scenario: Scenario) -> Settings:
-    return Settings(scenario=scenario, seconds=10, expected=100.0, bound_ms=10, queries=100)
+def settings(scenario: Scenario) -> ScenarioSettings:
+    return ScenarioSettings(scenario=scenario, seconds=10, expected=100.0, bound_ms=10, queries=100)
 
 
-def library(*costs: int) -> Library:
-    return Library(head=b"", source="", samples=[b"{}"] * len(costs), costs=costs)
+def library(*costs: int) -> SampleLibrary:
+    return SampleLibrary(head=b"", source="", samples=[b"{}"] * len(costs), costs=costs)
 
 
-def plan(monkeypatch: pytest.MonkeyPatch, runs: Iterator[Outcome]) -> list[Settings]:
+def plan(monkeypatch: pytest.MonkeyPatch, runs: Iterator[LoggedOutcome]) -> list[ScenarioSettings]:
     """Every run ends as planned; what was asked of it is kept."""
-    asked: list[Settings] = []
+    asked: list[ScenarioSettings] = []
 
-    def run(_: Any, __: Any, wanted: Settings, ___: Any) -> Marked:
+    def run(_: Any, __: Any, wanted: ScenarioSettings, ___: Any) -> LoggedAnswers:
         asked.append(wanted)
-        return Marked(outcome=next(runs), answers=RIGHT if wanted.logged else [])
+        return LoggedAnswers(outcome=next(runs), answers=RIGHT if wanted.logged else [])
 
     monkeypatch.setattr(compliance, "run", run)
     return asked
@@ -133,7 +133,7 @@ def test_server_is_asked_at_half_its_rate(monkeypatch: pytest.MonkeyPatch) -> No
     assert {one.expected for one in asked} == {50.0}
 
 
-def report(model: str, found: Outcome) -> Report:
+def report(model: str, found: LoggedOutcome) -> MlperfReport:
     mark = Accuracy(
         metric="accuracy",
         unit="%",
@@ -144,7 +144,7 @@ def report(model: str, found: Outcome) -> Report:
         samples=2,
         failures={},
     )
-    return Report(
+    return MlperfReport(
         model=model,
         version="1",
         family="image",
@@ -159,7 +159,7 @@ def report(model: str, found: Outcome) -> Report:
         date="",
         machine={"cpu": "one", "cores": 1, "load_before": [0.0]},
         accuracy=mark,
-        rows=[Row(outcome=found, expected=1.0, bound_ms=10.0, verdicts=[])],
+        rows=[ReportRow(outcome=found, expected=1.0, bound_ms=10.0, verdicts=[])],
     )
 
 

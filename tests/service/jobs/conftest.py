@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.jobs import scheduler as module
-from service.jobs.store import State
+from service.jobs.store import JobState
 from tests.service.jobs.yard import Yard
 
 PROBLEM = {"status", "code", "error", "request_id", "retryable", "errors"}
@@ -51,7 +51,7 @@ def done(live: Any, identity: str, content: bytes) -> str:
     jobs.place.output(jobs.book.get(identity, None)).write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
     jobs.book.change(
-        identity, {"state": State.DONE, "ended": 1e10, "output_bytes": len(content), "output_sha256": sha256}
+        identity, {"state": JobState.DONE, "ended": 1e10, "output_bytes": len(content), "output_sha256": sha256}
     )
     return sha256
 
@@ -71,6 +71,6 @@ def make_yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(module, "SAVE_SECONDS", 0.02)
     monkeypatch.setattr(module, "TROUBLE_SECONDS", 0.1)
-    monkeypatch.setattr(module, "REST_SECONDS", {State.PAUSED: 0.1, State.PAUSED_NO_SPACE: 0.1})
+    monkeypatch.setattr(module, "REST_SECONDS", {JobState.PAUSED: 0.1, JobState.PAUSED_NO_SPACE: 0.1})
     # One at a time, so that what runs is known.
     return lambda **settings: Yard(tmp_path, **{"jobs_running": 1, **settings})

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from models.paths import REPOSITORY
-from service.jobs.job_process import Run
-from service.jobs.paths import open_place
-from service.jobs.store import Book, State
+from service.jobs.job_process import JobProcess
+from service.jobs.paths import open_job_paths
+from service.jobs.store import JobState, JobStore
 from service.settings import Settings
 from tests.service.jobs.yard import Yard, run
 
@@ -34,13 +34,13 @@ def test_one_key_leaves_room(make_yard: Callable[..., Yard]) -> None:
 
     async def work() -> None:
         async with yard.led():
-            await yard.until(first, State.RUNNING)
+            await yard.until(first, JobState.RUNNING)
             await asyncio.sleep(0.2)  # its second one, if it may, begins in the meantime
             other = yard.submit("1", owner="other")
-            await yard.until(other, State.DONE)
-            assert (yard.job(first).state, yard.job(second).state) == (State.RUNNING, State.QUEUED)
+            await yard.until(other, JobState.DONE)
+            assert (yard.job(first).state, yard.job(second).state) == (JobState.RUNNING, JobState.QUEUED)
             yard.gate.touch()
-            await yard.until(second, State.DONE)
+            await yard.until(second, JobState.DONE)
 
     run(work)
 
@@ -53,10 +53,10 @@ def test_without_keys_all_slots_are_everybody_s(make_yard: Callable[..., Yard]) 
 
     async def work() -> None:
         async with yard.led():
-            await yard.until(second, State.DONE)
-            assert yard.job(first).state is State.RUNNING
+            await yard.until(second, JobState.DONE)
+            assert yard.job(first).state is JobState.RUNNING
             yard.gate.touch()
-            await yard.until(first, State.DONE)
+            await yard.until(first, JobState.DONE)
 
     run(work)
 
@@ -70,7 +70,7 @@ def test_time(make_yard: Callable[..., Yard]) -> None:
     async def work() -> None:
         async with yard.led():
             for identity in (ended, before):
-                job = await yard.until(identity, State.FAILED)
+                job = await yard.until(identity, JobState.FAILED)
                 assert (job.code, job.reason) == (
                     "took_too_long", "it ran for more than 1 seconds (LECTERN_JOBS_SECONDS)",
                 )  # fmt: skip
@@ -101,8 +101,8 @@ def test_nobody_else_reads_what_jobs_are(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "root").mkdir()
     before = os.umask(0)
     try:
-        place = open_place(Settings(jobs_root=str(tmp_path / "root")))
-        book = Book(place.book)
+        place = open_job_paths(Settings(jobs_root=str(tmp_path / "root")))
+        book = JobStore(place.book)
         assert book.active() == {}
         place.make_folder("0" * 32)
     finally:
@@ -130,7 +130,9 @@ def test_the_log_quotes_no_rows(make_yard: Callable[..., Yard]) -> None:
     yard = make_yard()
     (yard.place.root / "say.py").write_text(f"import sys; sys.stderr.write({WORDS!r}); sys.exit(1)")
     identity = yard.submit("1")
-    job_run = Run(yard.job(identity), yard.place, (sys.executable, str(yard.place.root / "say.py")), yard.settings)
+    job_run = JobProcess(
+        yard.job(identity), yard.place, (sys.executable, str(yard.place.root / "say.py")), yard.settings
+    )
 
     async def work() -> None:
         ending = await job_run.work()

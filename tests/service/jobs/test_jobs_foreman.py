@@ -11,9 +11,9 @@ from time import time
 import pytest
 
 from service.jobs import job_process as run_module
-from service.jobs.job_request import Options
+from service.jobs.job_request import RequestOptions
 from service.jobs.representation import page
-from service.jobs.store import State
+from service.jobs.store import JobState
 from tests.service.jobs.yard import Yard, run
 
 pytestmark = pytest.mark.timeout(60)
@@ -24,17 +24,17 @@ def test_done(make_yard: Callable[..., Yard]) -> None:
     yard = make_yard(jobs_workers=3)
 
     async def work() -> None:
-        options = Options(columns={"text": "--a b"}, id_column="-x", max_errors=0, keep=("k",))
+        options = RequestOptions(columns={"text": "--a b"}, id_column="-x", max_errors=0, keep=("k",))
         identity = yard.submit("a", "error", f"wait {yard.gate}", options=options)
         async with yard.led():
             job = await yard.until_rows(identity, 2)
-            assert (job.state, job.rows_total, job.errors, job.seconds_left) == (State.RUNNING, 3, 1, 1.0)
+            assert (job.state, job.rows_total, job.errors, job.seconds_left) == (JobState.RUNNING, 3, 1, 1.0)
             assert yard.runs(identity) == [
                 "run double:1 --max-rows=100000000 --max-bytes=68719476736 --progress json --workers 3 "
                 "--column=text=--a b --keep=k --id-column=-x --max-errors=0"
             ]
             yard.gate.touch()
-            job = await yard.until(identity, State.DONE)
+            job = await yard.until(identity, JobState.DONE)
         content = b"0 a\n1 error\n2 wait\n"
         assert (job.rows, job.rows_total, job.errors, job.output_bytes) == (3, 3, 1, len(content))
         assert job.output_sha256 == hashlib.sha256(content).hexdigest()
@@ -51,13 +51,13 @@ def test_in_turn(make_yard: Callable[..., Yard]) -> None:
 
     async def work() -> None:
         first, second, third = yard.submit("a", f"wait {yard.gate}"), yard.submit("a"), yard.submit("a")
-        yard.book.change(second, {"state": State.PAUSED})
+        yard.book.change(second, {"state": JobState.PAUSED})
         async with yard.led():
-            await yard.until(second, State.DONE)
+            await yard.until(second, JobState.DONE)
             await yard.until_rows(first, 1)
-            assert yard.job(third).state is State.QUEUED
+            assert yard.job(third).state is JobState.QUEUED
             yard.gate.touch()
-            await yard.until(third, State.DONE)
+            await yard.until(third, JobState.DONE)
         ended = [yard.job(identity).ended or 0 for identity in (second, first, third)]
         assert ended == sorted(ended)
 
@@ -73,9 +73,9 @@ def test_several_at_once(make_yard: Callable[..., Yard]) -> None:
         async with yard.led():
             for identity in jobs[:2]:
                 await yard.until_rows(identity, 1)
-            assert yard.job(jobs[2]).state is State.QUEUED
+            assert yard.job(jobs[2]).state is JobState.QUEUED
             yard.gate.touch()
-            await yard.until(jobs[2], State.DONE)
+            await yard.until(jobs[2], JobState.DONE)
 
     run(work)
 
@@ -88,10 +88,10 @@ def test_pauses_with_its_foreman(make_yard: Callable[..., Yard]) -> None:
         identity = yard.submit("a", "b", f"wait {yard.gate}", "c")
         async with yard.led():
             await yard.until_rows(identity, 2)
-        assert yard.job(identity).state is State.PAUSED
+        assert yard.job(identity).state is JobState.PAUSED
         yard.gate.touch()
         async with yard.led():
-            job = await yard.until(identity, State.DONE)
+            job = await yard.until(identity, JobState.DONE)
         assert yard.place.output(job).read_text() == "0 a\n1 b\n2 wait\n3 c\n"
 
     run(work)
@@ -106,10 +106,10 @@ def test_a_deaf_child_is_killed(make_yard: Callable[..., Yard], monkeypatch: pyt
     async def work() -> None:
         identity = yard.submit("a")
         async with yard.led(yard.foreman(sys.executable, "-c", deaf)) as foreman:
-            await yard.until(identity, State.RUNNING)
+            await yard.until(identity, JobState.RUNNING)
             while identity not in foreman.runs or not foreman.runs[identity]._words:
                 await asyncio.sleep(0.01)
-        assert yard.job(identity).state is State.PAUSED
+        assert yard.job(identity).state is JobState.PAUSED
 
     run(work)
 
@@ -129,7 +129,7 @@ def test_two_foremen(make_yard: Callable[..., Yard]) -> None:
                 await asyncio.sleep(0.01)
             runs = (yard.place.folder(jobs[0]) / "runs").read_text()
             yard.gate.touch()
-            await yard.until(jobs[1], State.DONE)
+            await yard.until(jobs[1], JobState.DONE)
             assert "TWICE" not in runs
 
     run(work)
@@ -154,7 +154,7 @@ def test_a_child_has_only_what_it_needs(make_yard: Callable[..., Yard]) -> None:
             assert os.getpriority(os.PRIO_PROCESS, process.pid) == 19
             assert os.getpgid(process.pid) == process.pid
             yard.gate.touch()
-            await yard.until(identity, State.DONE)
+            await yard.until(identity, JobState.DONE)
         os.close(reading)
 
     run(work)
@@ -174,14 +174,14 @@ def test_cancelled(make_yard: Callable[..., Yard]) -> None:
             yard.book.cancel(waiting, None, time())
             cancelled = yard.book.cancel(identity, None, time())
             assert cancelled is not None
-            assert cancelled.state is State.CANCELLED
-            await yard.until(other, State.DONE)
+            assert cancelled.state is JobState.CANCELLED
+            await yard.until(other, JobState.DONE)
             assert process.returncode == -signal.SIGKILL
             assert not yard.place.folder(identity).exists()
             foreman._swept_at = -1000.0
             while yard.place.folder(waiting).exists():
                 await asyncio.sleep(0.01)
-        assert yard.job(identity).state is yard.job(waiting).state is State.CANCELLED
+        assert yard.job(identity).state is yard.job(waiting).state is JobState.CANCELLED
 
     run(work)
 
@@ -189,25 +189,25 @@ def test_cancelled(make_yard: Callable[..., Yard]) -> None:
 @pytest.mark.parametrize(
     ("line", "state", "code", "reason"),
     [
-        ("exit 1 SOURCE has no column text", State.FAILED, "job_failed", "INPUT has no column text"),
-        ("exit 8 more than 9 rows (--max-rows)", State.FAILED, "job_failed", "more than 9 rows (LECTERN_JOBS_ROWS)"),
-        ("exit 1 TARGET cannot be written", State.FAILED, "job_failed", "the result cannot be written"),
-        ("exit 1", State.FAILED, "job_failed", "the job could not be run"),
-        ("exit 2 usage", State.FAILED, "job_failed", "usage"),
-        ("exit 3 more than 0 error rows", State.FAILED, "too_many_errors", "more than 0 error rows"),
-        ("exit 4 the input changed", State.FAILED, "input_changed", "the input changed"),
-        ("die", State.FAILED, "job_died", "the job's process was ended by signal 9, 3 times at the same place"),
+        ("exit 1 SOURCE has no column text", JobState.FAILED, "job_failed", "INPUT has no column text"),
+        ("exit 8 more than 9 rows (--max-rows)", JobState.FAILED, "job_failed", "more than 9 rows (LECTERN_JOBS_ROWS)"),
+        ("exit 1 TARGET cannot be written", JobState.FAILED, "job_failed", "the result cannot be written"),
+        ("exit 1", JobState.FAILED, "job_failed", "the job could not be run"),
+        ("exit 2 usage", JobState.FAILED, "job_failed", "usage"),
+        ("exit 3 more than 0 error rows", JobState.FAILED, "too_many_errors", "more than 0 error rows"),
+        ("exit 4 the input changed", JobState.FAILED, "input_changed", "the input changed"),
+        ("die", JobState.FAILED, "job_died", "the job's process was ended by signal 9, 3 times at the same place"),
     ],
 )
-def test_failed(line: str, state: State, code: str, reason: str, make_yard: Callable[..., Yard]) -> None:
+def test_failed(line: str, state: JobState, code: str, reason: str, make_yard: Callable[..., Yard]) -> None:
     """How a child fails is told in its words, with its files called what the caller calls them; the next job runs."""
     yard = make_yard()
 
     async def work() -> None:
         identity, other = yard.submit("a", line), yard.submit("b")
         async with yard.led():
-            job = await yard.until(identity, State.FAILED)
-            await yard.until(other, State.DONE)
+            job = await yard.until(identity, JobState.FAILED)
+            await yard.until(other, JobState.DONE)
         assert (job.state, job.code, job.reason) == (state, code, reason.replace("INPUT", identity))
         assert job.ended is not None
         assert not yard.place.folder(identity).exists()
@@ -218,13 +218,13 @@ def test_failed(line: str, state: State, code: str, reason: str, make_yard: Call
 @pytest.mark.parametrize(
     ("line", "states"),
     [
-        ("once 6 no space left", (State.PAUSED_NO_SPACE,)),
-        ("once 5 held", (State.PAUSED,)),
-        ("once 130 stopped", (State.PAUSED,)),
-        ("once 1 stack_changed", (State.PAUSED,)),
+        ("once 6 no space left", (JobState.PAUSED_NO_SPACE,)),
+        ("once 5 held", (JobState.PAUSED,)),
+        ("once 130 stopped", (JobState.PAUSED,)),
+        ("once 1 stack_changed", (JobState.PAUSED,)),
     ],
 )
-def test_goes_on_later(line: str, states: tuple[State, ...], make_yard: Callable[..., Yard]) -> None:
+def test_goes_on_later(line: str, states: tuple[JobState, ...], make_yard: Callable[..., Yard]) -> None:
     """What may pass is waited for, and the job goes on where it was."""
     yard = make_yard()
 
@@ -234,7 +234,7 @@ def test_goes_on_later(line: str, states: tuple[State, ...], make_yard: Callable
         async with yard.led():
             rested = await yard.until(identity, *states)
             are_kept = parts.exists()
-            job = await yard.until(identity, State.DONE)
+            job = await yard.until(identity, JobState.DONE)
         assert rested.code == {6: "no_space", 5: "job_held", 1: "stack_changed"}.get(int(line.split()[1]))
         assert are_kept == (rested.code != "stack_changed")
         assert (job.code, job.reason) == (None, None)
@@ -253,7 +253,7 @@ def test_the_input_is_gone(make_yard: Callable[..., Yard]) -> None:
         (yard.place.root / linked).unlink()
         (yard.place.root / linked).symlink_to("/etc/passwd")
         async with yard.led():
-            for job in (await yard.until(identity, State.FAILED), await yard.until(linked, State.FAILED)):
+            for job in (await yard.until(identity, JobState.FAILED), await yard.until(linked, JobState.FAILED)):
                 assert job.reason == "no such file or folder below the storage root"
 
     run(work)

@@ -12,7 +12,7 @@ import pytest
 
 from models.paths import REPOSITORY
 from service.jobs.paths import GIVEN_UP_SECONDS
-from service.jobs.store import Job, State
+from service.jobs.store import JobState, StoredJob
 from tests.service.jobs.yard import Yard, run
 
 pytestmark = pytest.mark.timeout(60)
@@ -24,7 +24,7 @@ def test_the_book_cannot_be_written(make_yard: Callable[..., Yard], monkeypatch:
     change, failures = yard.book.change, [True]
 
     def fails_once(identity: str, values: Any, **more: Any) -> bool:
-        if values.get("state") is State.DONE and failures:
+        if values.get("state") is JobState.DONE and failures:
             failures.pop()
             raise OSError("no")
         return change(identity, values, **more)
@@ -34,7 +34,7 @@ def test_the_book_cannot_be_written(make_yard: Callable[..., Yard], monkeypatch:
     async def work() -> None:
         identity = yard.submit("a")
         async with yard.led():
-            job = await yard.until(identity, State.DONE)
+            job = await yard.until(identity, JobState.DONE)
         assert not failures
         assert job.rows == 1
 
@@ -46,7 +46,7 @@ def test_one_bad_job_stops_no_other(make_yard: Callable[..., Yard], monkeypatch:
     yard = make_yard()
     output, bad = yard.place.output, []
 
-    def fails(place: Any, job: Job) -> Path:
+    def fails(place: Any, job: StoredJob) -> Path:
         if job.id in bad:
             raise ZeroDivisionError
         return output.__func__(place, job)  # type: ignore[attr-defined, no-any-return]
@@ -57,10 +57,10 @@ def test_one_bad_job_stops_no_other(make_yard: Callable[..., Yard], monkeypatch:
         bad.append(yard.submit("a"))
         other = yard.submit("b")
         async with yard.led():
-            await yard.until(other, State.DONE)
+            await yard.until(other, JobState.DONE)
             assert not yard.job(bad[0]).is_finished
             waiting = bad.pop()
-            await yard.until(waiting, State.DONE)
+            await yard.until(waiting, JobState.DONE)
 
     run(work)
 
@@ -71,7 +71,7 @@ def test_cleared_away(make_yard: Callable[..., Yard]) -> None:
     old, done, waiting, upload, given_up = (yard.submit("a") for _ in range(5))
     now = time()
     for identity, ended in ((old, now - 1001), (done, now - 999)):
-        values = {"state": State.DONE, "ended": ended, "output_bytes": 0}
+        values = {"state": JobState.DONE, "ended": ended, "output_bytes": 0}
         yard.book.change(identity, values)
         yard.place.output(yard.job(identity)).touch()
         (yard.place.folder(identity) / "parts").mkdir()

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from models.errors import Overloaded
-from service.jobs.store import State
+from service.jobs.store import JobState
 from tests.service.jobs.yard import Yard, run
 
 pytestmark = pytest.mark.timeout(60)
@@ -21,7 +21,7 @@ def test_owners_in_turn(tmp_path: Path) -> None:
     async def work() -> None:
         async with yard.led():
             for identity in jobs:
-                await yard.until(identity, State.DONE)
+                await yard.until(identity, JobState.DONE)
         found = sorted(map(yard.job, jobs), key=lambda job: job.started or 0.0)
         assert [job.owner for job in found] == ["many", "one", "other", "many", "one", "many"]
         assert [job.id for job in found if job.owner == "many"] == jobs[:3]

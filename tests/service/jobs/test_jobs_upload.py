@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec.structs import fields
 
-from service.jobs.job_request import Asked, Options
+from service.jobs.job_request import RequestOptions, _CommonFields
 from service.scoring import options
 
 pytestmark = pytest.mark.timeout(60)
@@ -23,7 +23,7 @@ UPLOAD = "/v1/jobs?model=double&format=csv"
 
 def test_options_of_the_command_line() -> None:
     """What may be said of a series, or of a file sent along, on the command line, may be said over REST."""
-    asked = {field.name: field for field in fields(Asked)}
+    asked = {field.name: field for field in fields(_CommonFields)}
     assert [name for name in options.SAID if name not in asked] == []
     for name, saying in options.SAID.items():
         kind = msgspec.json.schema(asked[name].type)["anyOf"][0]
@@ -31,7 +31,7 @@ def test_options_of_the_command_line() -> None:
             sorted(saying.choices) if saying.choices else None,
             *(saying.bounds or (None, None)),
         )
-    assert Options(every_day=False, header=True).arguments() == ["--header"]
+    assert RequestOptions(every_day=False, header=True).arguments() == ["--header"]
 
 
 @pytest.mark.parametrize("is_wire", [True, False])

@@ -10,10 +10,10 @@ from typing import Any
 import uvloop
 from msgspec.structs import replace
 
-from service.jobs.job_request import Options, OutputFormat
-from service.jobs.paths import Place
-from service.jobs.scheduler import Foreman
-from service.jobs.store import Book, Job, State
+from service.jobs.job_request import OutputFormat, RequestOptions
+from service.jobs.paths import JobPaths
+from service.jobs.scheduler import JobScheduler
+from service.jobs.store import JobState, JobStore, StoredJob
 from service.settings import Settings
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
@@ -29,17 +29,17 @@ class Yard:
     """A storage root with inputs, and the jobs over them."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self.place = Place(root=folder / "root", state=folder / "state")
+        self.place = JobPaths(root=folder / "root", state=folder / "state")
         self.place.root.mkdir()
         (self.place.state / "jobs").mkdir(parents=True)
-        self.book, self.settings = Book(self.place.book), Settings(jobs_root=str(self.place.root), **settings)
+        self.book, self.settings = JobStore(self.place.book), Settings(jobs_root=str(self.place.root), **settings)
         self.gate = folder / "gate"
 
     def submit(self, *lines: str, **changes: Any) -> str:
         """A job over these rows."""
         identity = f"{len(self.book.all(None, 1000)):032x}"
         (self.place.root / identity).write_text("".join(f"{line}\n" for line in lines))
-        job = Job(
+        job = StoredJob(
             id=identity,
             owner="",
             key=None,
@@ -48,28 +48,28 @@ class Yard:
             input=identity,
             suffix="",
             output_format=OutputFormat.CSV,
-            options=Options(),
+            options=RequestOptions(),
             created=1.0,
         )
         self.place.make_folder(identity)
         self.book.submit(replace(job, **changes), 100)
         return identity
 
-    def job(self, identity: str) -> Job:
+    def job(self, identity: str) -> StoredJob:
         return self.book.get(identity, None)
 
-    async def until(self, identity: str, *states: State) -> Job:
+    async def until(self, identity: str, *states: JobState) -> StoredJob:
         while (job := self.job(identity)).state not in states:
             await asyncio.sleep(0.01)
         return job
 
-    async def until_rows(self, identity: str, rows: int) -> Job:
+    async def until_rows(self, identity: str, rows: int) -> StoredJob:
         while (job := self.job(identity)).rows < rows:
             await asyncio.sleep(0.01)
         return job
 
     @asynccontextmanager
-    async def led(self, foreman: Foreman | None = None) -> AsyncIterator[Foreman]:
+    async def led(self, foreman: JobScheduler | None = None) -> AsyncIterator[JobScheduler]:
         """A foreman at work."""
         here = foreman or self.foreman()
         standing = asyncio.create_task(here.stand())
@@ -79,8 +79,8 @@ class Yard:
             here.is_over = True
             await standing
 
-    def foreman(self, *command: str) -> Foreman:
-        return Foreman(self.book, self.place, self.settings, command or STAND_IN, lambda: False)
+    def foreman(self, *command: str) -> JobScheduler:
+        return JobScheduler(self.book, self.place, self.settings, command or STAND_IN, lambda: False)
 
     def runs(self, identity: str) -> list[str]:
         return (self.place.folder(identity) / "runs").read_text().splitlines()

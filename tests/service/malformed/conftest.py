@@ -18,14 +18,15 @@ from uvicorn.server import ServerState
 
 from models.artifact.manifest import MANIFEST_FILE
 from models.paths import REPOSITORY
-from models.runtime.predictor import Pace
+from models.runtime.predictor import LatencyModel
 from models.runtime.session import Session
 from service.inference.endpoint import make_endpoint
-from service.inference.gateway import Desk
-from service.inference.scheduler import Lanes
-from service.runners.backends import EmbeddedRunner
-from service.server.protocol_factory import Wires
-from service.server.routes import Front
+from service.inference.gateway import InferenceGateway
+from service.inference.scheduler import FairScheduler
+from service.runners.backends import InProcessRunner
+from service.server.context import ServerContext
+from service.server.protocol_factory import ProtocolFactory
+from service.server.routes import Application
 from service.settings import Settings
 
 MODELS = sorted(path.parent.name for path in REPOSITORY.glob(f"models/*/trained/*/{MANIFEST_FILE}"))
@@ -125,16 +126,20 @@ class Live:
         self.addresses = asyncio.run_coroutine_threadsafe(self._listen(), self.loop).result(20)
 
     async def _listen(self) -> dict[str, tuple[str, int]]:
-        settings, lanes = Settings(), Lanes(1)
+        settings, lanes = Settings(), FairScheduler(1)
         self.endpoints = {}
         for session in self.sessions:
-            runner = EmbeddedRunner(self.pools[0], session.run)
-            made = make_endpoint(session, "none", runner, lanes, settings, Pace(0.0001, 0.00001))
+            runner = InProcessRunner(self.pools[0], session.run)
+            made = make_endpoint(session, "none", runner, lanes, settings, LatencyModel(0.0001, 0.00001))
             self.endpoints[made.name] = made
-        self.desk = Desk(endpoints=self.endpoints, settings=settings, pool=self.pools[1])
-        front = Front(_no_inner, lambda: self.desk)
+        self.desk = InferenceGateway(endpoints=self.endpoints, settings=settings, pool=self.pools[1])
+        context = ServerContext(gateway=self.desk)
+        front = Application(_no_inner, lambda: context)
         found = {}
-        for name, protocol in (("wire", Wires(front)), ("front", Wires(front, is_short=False))):
+        for name, protocol in (
+            ("wire", ProtocolFactory(front)),
+            ("front", ProtocolFactory(front, has_fast_path=False)),
+        ):
             http: Any = protocol
             state = ServerState()
             state.default_headers = [(b"server", b"uvicorn")]
@@ -195,7 +200,7 @@ def good(live: Live) -> Callable[[str], tuple[bytes, bytes]]:
     def make(model: str) -> tuple[bytes, bytes]:
         endpoint = live.endpoints[model]
         example = endpoint.predictor.card.example(endpoint.predictor.assets)
-        answer = endpoint.bodies.write(endpoint.predictor.predict([example]))
+        answer = endpoint.payloads.write(endpoint.predictor.predict([example]))
         return msgspec.json.encode({"instances": [example]}), answer
 
     known = {model: make(model) for model in MODELS}

@@ -120,5 +120,5 @@ def test_every_model_after_all(way: Any, live: Any) -> None:
     for name, endpoint in live.endpoints.items():
         example = endpoint.predictor.card.example(endpoint.predictor.assets)
         body = msgspec.json.encode({"instances": [example]})
-        assert way.ask(name, body).body == endpoint.bodies.write(endpoint.predictor.predict([example]))
-        assert endpoint.batcher.backlog == 0
+        assert way.ask(name, body).body == endpoint.payloads.write(endpoint.predictor.predict([example]))
+        assert endpoint.batcher.queue.backlog == 0

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from benchmarks.oip.requests import Request, feeds, of_instances, of_strings, of_tensors, read_answer
 from chaos.fuzz import oip_requests
 from chaos.fuzz.oip_mutations import make_case
-from chaos.fuzz.rest_requests import Failure
+from chaos.fuzz.rest_requests import FuzzFailure
 from models.artifact.manifest import MANIFEST_FILE
 from models.paths import REPOSITORY
 from models.runtime.predictor import Predictor
@@ -423,5 +423,5 @@ def test_mutations_are_never_answered_with_5xx(way: Any, model: str) -> None:
 def test_what_is_a_failure(status: int, body: bytes) -> None:
     """Control: what a broken service would say is seen as broken."""
     oip_requests.check(400, {}, b'{"status":400,"error":"a"}')
-    with pytest.raises(Failure):
+    with pytest.raises(FuzzFailure):
         oip_requests.check(status, {}, body)

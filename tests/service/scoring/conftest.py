@@ -23,9 +23,9 @@ from models.runtime.predictor import Predictor
 from models.runtime.session import Session
 from service.scoring.commands import main
 from service.scoring.inputs.registry import complete
-from service.scoring.outputs.assembly import Assembly
-from service.scoring.parts.scorer import Scorer
-from service.scoring.spec import Options, make_spec
+from service.scoring.outputs.assembly import PartAssembly
+from service.scoring.parts.scorer import ModelScorer
+from service.scoring.spec import InputOptions, make_spec
 
 Open = Callable[[str], Predictor]
 
@@ -78,13 +78,15 @@ def run(shipped: Open, shipped_session: Callable[[str], Session], tmp_path: Path
             source = tmp_path / source
             source.write_bytes(content)
         manifest = shipped_session(model).manifest
-        spec = complete(make_spec(manifest, str(source), f"out.{to}", Options(**options), input_format=input_format))
+        spec = complete(
+            make_spec(manifest, str(source), f"out.{to}", InputOptions(**options), input_format=input_format)
+        )
         predictor = predictor or shipped(model)
         if one_by_one:
             predictor = replace(predictor, card=replace(predictor.card, bulk=None, word_bulk=None))
-        scorer = Scorer(spec, Device.CPU, predictor=predictor)
+        scorer = ModelScorer(spec, Device.CPU, predictor=predictor)
         out, parts, errors = BytesIO(), [], 0
-        assembly = Assembly(spec, out)
+        assembly = PartAssembly(spec, out)
         for cut in [*scorer.source.cuts()]:
             scored, part = scorer.score(cut, alone=alone), BytesIO()
             scored.write(part)

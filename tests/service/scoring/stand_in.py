@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 
 from models.errors import InputChanged
 from service.scoring.execution.disk import Disk
-from service.scoring.execution.interfaces import Blame, Cut, Done, RowError
-from service.scoring.workers.worker import KINDS, Order, Stopped, score
+from service.scoring.execution.interfaces import PartResult, PartSpec, PoisonRow, RowError
+from service.scoring.workers.worker import KINDS, Stopped, WorkOrder, score
 
 SECONDS_FOR_EVER = 3600
 
@@ -77,18 +77,18 @@ class Lines:
     def __init__(self, asked: Doubling) -> None:
         self._asked, self.digest = asked, ""
 
-    def cuts(self) -> Iterator[Cut]:
+    def cuts(self) -> Iterator[PartSpec]:
         lines, first = self._asked.path.read_bytes().splitlines(keepends=True), 0
         for index, start in enumerate(range(0, max(1, len(lines)), self._asked.part_rows)):
             piece = lines[start : start + self._asked.part_rows]
             digest, place = hashlib.sha256(b"".join(piece)).hexdigest(), {"start": start}
-            yield Cut(index=index, first_row=first, rows=len(piece), digest=digest, place=place)
+            yield PartSpec(index=index, first_row=first, rows=len(piece), digest=digest, place=place)
             first += len(piece)
         self.digest = hashlib.sha256(b"".join(lines)).hexdigest()
 
     def score(
         self,
-        cut: Cut,
+        cut: PartSpec,
         *,
         known: Mapping[int, RowError] | None = None,
         alone: bool = False,
@@ -184,7 +184,7 @@ class Here:
 
     def __init__(self, asked: Doubling, disk: Disk, aside: Callable[[int], str]) -> None:
         self._scorer, self._disk, self._aside = asked.scorer(), disk, aside
-        self._waiting: deque[tuple[Cut, dict[int, RowError]]] = deque()
+        self._waiting: deque[tuple[PartSpec, dict[int, RowError]]] = deque()
 
     def __enter__(self) -> "Here":
         return self
@@ -203,16 +203,16 @@ class Here:
     def expect(self, parts: int) -> None:
         return
 
-    def submit(self, cut: Cut, known: dict[int, RowError]) -> None:
+    def submit(self, cut: PartSpec, known: dict[int, RowError]) -> None:
         self._waiting.append((cut, known))
 
-    def results(self, seconds: float) -> Iterator[Done | Blame]:
+    def results(self, seconds: float) -> Iterator[PartResult | PoisonRow]:
         if self._waiting:
             cut, known = self._waiting.popleft()
-            report = score(self._scorer, Order(cut=cut, aside=self._aside(cut.index), known=known), self._disk)
+            report = score(self._scorer, WorkOrder(cut=cut, aside=self._aside(cut.index), known=known), self._disk)
             if isinstance(report, Stopped):
                 raise KINDS[report.kind](report.reason)
-            assert isinstance(report, Done), report
+            assert isinstance(report, PartResult), report
             yield report
 
 

@@ -17,8 +17,8 @@ from models.errors import DataError
 from models.registry import CARDS
 from models.runtime.device import Device
 from service.scoring.inputs.csv_rows import CsvReader, CsvRows
-from service.scoring.parts.scorer import Scorer
-from service.scoring.spec import Options, make_spec
+from service.scoring.parts.scorer import ModelScorer
+from service.scoring.spec import InputOptions, make_spec
 
 Run = Callable[..., Any]
 DAYS = 56
@@ -61,9 +61,9 @@ class Both:
             if not at_once:
                 predictor = replace(predictor, card=replace(predictor.card, bulk=None))
                 patch.setattr(CsvReader, "at_once", lambda *_: None)
-            spec = make_spec(self.manifest, str(self.path), f"out.{to}", Options(part_rows=1000))
+            spec = make_spec(self.manifest, str(self.path), f"out.{to}", InputOptions(part_rows=1000))
             try:
-                scorer, file = Scorer(spec, Device.CPU, predictor=predictor), BytesIO()
+                scorer, file = ModelScorer(spec, Device.CPU, predictor=predictor), BytesIO()
                 (cut,) = scorer.source.cuts()
                 scored = scorer.score(cut)
                 scored.write(file)

@@ -17,7 +17,7 @@ from models.paths import REPOSITORY
 from service.scoring.commands import EXITS, HELP, ONLY_ERRORS, find_spec, how_to_go_on
 from service.scoring.execution.destination import work_folder
 from service.scoring.execution.resume_command import interpreter, resuming
-from service.scoring.inputs.interfaces import Cut
+from service.scoring.inputs.interfaces import PartSpec
 from service.scoring.inputs.jsonl_source import JsonlSource
 from tests.service.scoring import hostile
 
@@ -81,7 +81,7 @@ def test_paused_before_it_began(call: Call, tmp_path: Path, monkeypatch: pytest.
     """Ctrl-C, or a full disk, while rows are counted: there is nothing to resume, and no command that would."""
     out, sentence = tmp_path / "out.parquet", "nothing is begun yet: give the same command again\n"
 
-    def ask_to_pause(source: JsonlSource) -> Iterator[Cut]:
+    def ask_to_pause(source: JsonlSource) -> Iterator[PartSpec]:
         os.kill(os.getpid(), signal.SIGINT)
         return cuts(source)
 

@@ -16,7 +16,7 @@ from chaos.batch.power_loss import losses, write_state
 from models.errors import LecternError, NoSpace
 from service.scoring.execution.disk import Disk
 from service.scoring.execution.job import Job
-from service.scoring.execution.output import Output, read_manifest
+from service.scoring.execution.output import LocalOutput, read_manifest
 from service.scoring.execution.workspace import Workspace, default_folder
 from tests.service.scoring.stand_in import Doubling, Here, write_rows
 
@@ -29,7 +29,7 @@ def run(folder: Path, disk: Disk) -> None:
     asked, output = Doubling(folder / "in", PART_ROWS), folder / "out"
     job = Job(
         assignment=asked,
-        output=Output(output, disk),
+        output=LocalOutput(output, disk),
         workspace=Workspace(default_folder(output), disk),
         disk=disk,
     )

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.errors import DataError
-from service.scoring.inputs.csv_boundaries import Quotes
+from service.scoring.inputs.csv_boundaries import QuoteCounter
 
 Run = Callable[..., Any]
 TOKENS = b"id,tokens\n"
@@ -151,7 +151,7 @@ CELLS = st.text(alphabet=['"', ",", "\n", "\r", "a"], max_size=6)
 @example(text='a",' + '"b",' * 600 + '\na",\n', size=9)
 def test_rows_end_where_python_says(text: str, size: int) -> None:
     """Python's own reader finds the same rows in any text of quotes, commas and line feeds, however it is cut."""
-    quotes, data, rest, rows = Quotes(b","), text.encode(), b"", []
+    quotes, data, rest, rows = QuoteCounter(b","), text.encode(), b"", []
     for start in range(0, len(data), size):
         block, begin = data[start : start + size], 0
         for end in quotes.ends_after(rest, block).tolist():
@@ -170,14 +170,14 @@ def test_blank_lines_wherever_a_block_ends(line_end: bytes) -> None:
     """A line end is blank or not by what stands before it, also in the block before."""
     data = b"a" + line_end * 3 + b"b\r" + line_end + b'"c"' + line_end + line_end + b"d" + line_end
     for size in range(1, len(data)):
-        quotes, rest, rows = Quotes(b","), b"", 0
+        quotes, rest, rows = QuoteCounter(b","), b"", 0
         for start in range(0, len(data), size):
             block = data[start : start + size]
             ends = quotes.ends_after(rest, block)
             rows += len(ends)
             rest = block[int(ends[-1]) :] if len(ends) else rest + block
         assert rows == 4
-    assert Quotes(b",").ends_after(b"a", b"\nb\r").tolist() == [1]
+    assert QuoteCounter(b",").ends_after(b"a", b"\nb\r").tolist() == [1]
 
 
 @settings(max_examples=200, deadline=None)
@@ -187,7 +187,7 @@ def test_rows_that_python_wrote(cells: list[list[str]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(cells)
     data = text.getvalue().encode()
-    ends = Quotes(b",").ends(data).tolist()
+    ends = QuoteCounter(b",").ends(data).tolist()
     assert [next(csv.reader([data[s:e].decode()])) for s, e in zip([0, *ends], ends, strict=False)] == cells
 
 

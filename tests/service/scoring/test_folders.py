@@ -16,13 +16,13 @@ from models.errors import DataError, JobError
 from service.scoring.execution.destination import open_output
 from service.scoring.execution.disk import Disk
 from service.scoring.execution.job import Job
-from service.scoring.execution.output import Output
+from service.scoring.execution.output import LocalOutput
 from service.scoring.execution.planning import read_through
 from service.scoring.execution.workspace import Workspace
 from service.scoring.file_assignment import ask, local_mark
-from service.scoring.inputs.interfaces import Cut
+from service.scoring.inputs.interfaces import PartSpec
 from service.scoring.inputs.pictures import from_json, to_json
-from service.scoring.spec import Options
+from service.scoring.spec import InputOptions
 from tests.service.scoring.stand_in import Doubling, Here
 
 Run = Callable[..., Any]
@@ -61,7 +61,7 @@ def test_names_that_are_no_text(is_tar: bool, run: Run, tmp_path: Path) -> None:
     assert job.codes == [None, None]
     (cut,) = job.scorer.source.cuts()
     source = type(job.scorer.source)(job.scorer.spec)
-    assert source.read(msgspec.json.decode(msgspec.json.encode(cut), type=Cut)).count == 2
+    assert source.read(msgspec.json.decode(msgspec.json.encode(cut), type=PartSpec)).count == 2
 
 
 @pytest.mark.parametrize("name", ["a.png", "é.png", LATIN, "\ufffd"])
@@ -85,7 +85,7 @@ def test_marks_of_odd_folders(tmp_path: Path) -> None:
 def test_a_path_that_is_no_text() -> None:
     """An input whose own path is not UTF-8 is refused in words that can be printed anywhere."""
     with pytest.raises(DataError, match="not UTF-8") as refused:
-        ask("tagging", os.fsdecode(b"caf\xe9.jsonl"), "out.csv", Options(), input_format="", output_format="")
+        ask("tagging", os.fsdecode(b"caf\xe9.jsonl"), "out.csv", InputOptions(), input_format="", output_format="")
     assert str(refused.value).encode()
 
 
@@ -120,7 +120,7 @@ def test_passed_over_in_the_manifest(kind: Any, tmp_path: Path) -> None:
     """The manifest says how many files were passed over, and is as it ever was where none were."""
     (tmp_path / "in").write_text("1\n2\n")
     asked, disk = kind(tmp_path / "in"), Disk()
-    output = Output(tmp_path / "out", disk)
+    output = LocalOutput(tmp_path / "out", disk)
     job = Job(assignment=asked, output=output, workspace=Workspace(tmp_path / ".out.job", disk), disk=disk)
     assert read_through(job).passed_over == (3 if kind is Passing else 0)
     manifest, _ = job.run(lambda aside: Here(asked, disk, aside))

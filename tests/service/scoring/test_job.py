@@ -15,28 +15,28 @@ import pytest
 from chaos.batch.faulty_disk import Crash, CrashingDisk
 from models.errors import DataError, InputChanged, Interrupted, JobError, NoSpace, StackChanged, TooManyErrors
 from service.scoring.execution import ledger as ledgers
-from service.scoring.execution.context import Terms
+from service.scoring.execution.context import RunPolicy
 from service.scoring.execution.disk import Disk
-from service.scoring.execution.interfaces import Source
+from service.scoring.execution.interfaces import InputSource
 from service.scoring.execution.job import Job
-from service.scoring.execution.output import Manifest, Output, read_manifest
-from service.scoring.execution.progress import Progress, Stop
+from service.scoring.execution.output import LocalOutput, OutputManifest, read_manifest
+from service.scoring.execution.progress import JobProgress, Stop
 from service.scoring.execution.workspace import Workspace, default_folder
 from tests.service.scoring.stand_in import Doubling, Here, write_rows
 
 ROWS = 400
-Run = Callable[..., tuple[Manifest, bool]]
+Run = Callable[..., tuple[OutputManifest, bool]]
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """One runner in this process."""
 
-    def begin(asked: Doubling | None = None, disk: Disk | None = None, **more: Any) -> tuple[Manifest, bool]:
+    def begin(asked: Doubling | None = None, disk: Disk | None = None, **more: Any) -> tuple[OutputManifest, bool]:
         asked, disk, out = asked or Doubling(tmp_path / "in"), disk or Disk(), tmp_path / "out"
-        terms = Terms(**{name: more.pop(name) for name in ("max_errors", "overwrites", "mixes") if name in more})
+        terms = RunPolicy(**{name: more.pop(name) for name in ("max_errors", "overwrites", "mixes") if name in more})
         workspace = Workspace(default_folder(out), disk)
-        job = Job(assignment=asked, output=Output(out, disk), workspace=workspace, disk=disk, terms=terms, **more)
+        job = Job(assignment=asked, output=LocalOutput(out, disk), workspace=workspace, disk=disk, terms=terms, **more)
         return job.run(lambda aside: Here(asked, disk, aside))
 
     return begin
@@ -120,17 +120,17 @@ class Writing:
     def __init__(self, path: Path, at: int) -> None:
         self._path, self._at = path, at
 
-    def tell(self, progress: Progress) -> None:
+    def tell(self, progress: JobProgress) -> None:
         if progress.rows == self._at and progress.rows_total:
             self._path.write_text("mine")
 
 
 def test_progress_only_grows(run: Run, tmp_path: Path) -> None:
     """While rows are counted none is done; afterwards neither rows, error rows nor good rows ever become fewer."""
-    told: list[Progress] = []
+    told: list[JobProgress] = []
 
     class Listening:
-        def tell(self, progress: Progress) -> None:
+        def tell(self, progress: JobProgress) -> None:
             told.append(progress)
 
     write_rows(tmp_path / "in", ROWS, {0: "x", ROWS // 2: "x"})
@@ -190,7 +190,7 @@ class Touching:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def tell(self, progress: Progress) -> None:
+    def tell(self, progress: JobProgress) -> None:
         self._path.touch()
 
 
@@ -276,7 +276,7 @@ def test_what_never_began_leaves_nothing(run: Run, tmp_path: Path) -> None:
     """An input that cannot be read, and a job that is stopped while its rows are counted."""
 
     class Unreadable(Doubling):
-        def source(self) -> Source:
+        def source(self) -> InputSource:
             raise DataError("in", found="nothing", expected="rows")
 
     write_rows(tmp_path / "in", ROWS)
@@ -298,7 +298,7 @@ def test_work_folder_on_another_file_system(tmp_path: Path) -> None:
         for broken in (disk, Disk()):
             job = Job(
                 assignment=asked,
-                output=Output(tmp_path / "out", broken),
+                output=LocalOutput(tmp_path / "out", broken),
                 workspace=Workspace(Path(memory) / "work", broken),
                 disk=broken,
             )

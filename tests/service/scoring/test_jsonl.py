@@ -23,7 +23,7 @@ from service.scoring.inputs.interfaces import RowError
 
 Draw = Callable[..., list[Any]]
 Run = Callable[..., Any]
-Cut = Callable[[bytes], bytes]
+PartSpec = Callable[[bytes], bytes]
 MODELS = ["viewcount", "tagging", "image", "image-vit", "citation", "molecule"]
 
 
@@ -32,7 +32,7 @@ def lines_of(instances: list[Any]) -> bytes:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_bytes_of_the_service(name: str, run: Run, draw: Draw, alone: Any, prediction: Cut) -> None:
+def test_the_bytes_of_the_service(name: str, run: Run, draw: Draw, alone: Any, prediction: PartSpec) -> None:
     """Every prediction is, byte for byte, that of the row sent alone; the row stands before it, untouched."""
     instances = draw(name, 20)
     job = run(name, "in.jsonl", lines_of(instances), part_rows=7)
@@ -73,7 +73,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("is_alone", [False, True])
-def test_bad_lines(is_alone: bool, run: Run, draw: Draw, alone: Any, prediction: Cut) -> None:
+def test_bad_lines(is_alone: bool, run: Run, draw: Draw, alone: Any, prediction: PartSpec) -> None:
     """Among good lines each bad one is an error at its place; the good ones are answered as without it."""
     good = draw("tagging", len(BAD))
     pairs = zip(good, BAD, strict=True)
@@ -102,7 +102,7 @@ def test_no_rows(to: str, run: Run) -> None:
     assert run("tagging", "in.jsonl", b"", to="parquet").table.num_rows == 0
 
 
-def test_renamed_keys(run: Run, prediction: Cut) -> None:
+def test_renamed_keys(run: Run, prediction: PartSpec) -> None:
     """A field may stand under another key."""
     job = run("tagging", "in.jsonl", b'{"body":"I saw"}\n{"body":"I","text":"saw"}\n', columns={"text": "body"})
     assert job.codes == [None, "invalid_request"]
@@ -201,17 +201,17 @@ from pathlib import Path
 from models.runtime.device import Device
 from models.runtime.predictor import open_predictor
 from models.runtime.session import open_artifact
-from service.scoring.parts.scorer import Scorer
+from service.scoring.parts.scorer import ModelScorer
 from service.scoring.inputs.registry import complete
-from service.scoring.spec import Options, make_spec
+from service.scoring.spec import InputOptions, make_spec
 
 def peak():
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1])
 
 session = open_artifact(Path(sys.argv[1]))
-spec = complete(make_spec(session.manifest, sys.argv[2], "out.jsonl", Options()))
-scorer, out = Scorer(spec, Device.CPU, predictor=open_predictor(session)), BytesIO()
+spec = complete(make_spec(session.manifest, sys.argv[2], "out.jsonl", InputOptions()))
+scorer, out = ModelScorer(spec, Device.CPU, predictor=open_predictor(session)), BytesIO()
 before = peak()
 for cut in [*scorer.source.cuts()]:
     scorer.score(cut, alone=False).write(out)

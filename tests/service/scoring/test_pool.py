@@ -14,10 +14,10 @@ import pytest
 
 from models.errors import DataError, JobError
 from service.scoring.execution.disk import Disk
-from service.scoring.execution.interfaces import Scorer
+from service.scoring.execution.interfaces import PartScorer
 from service.scoring.execution.job import Job
-from service.scoring.execution.output import Manifest, Output
-from service.scoring.execution.progress import Progress
+from service.scoring.execution.output import LocalOutput, OutputManifest
+from service.scoring.execution.progress import JobProgress
 from service.scoring.execution.workspace import Workspace, default_folder
 from service.scoring.workers import pool as pools
 from service.scoring.workers.pool import Pool
@@ -26,11 +26,15 @@ from tests.service.scoring.stand_in import Answers, Doubling, write_rows
 ROWS = 400
 
 
-def run(asked: Doubling, folder: Path, *, workers: int = 2, row_seconds: float = 1.0, watch: object = None) -> Manifest:
+def run(
+    asked: Doubling, folder: Path, *, workers: int = 2, row_seconds: float = 1.0, watch: object = None
+) -> OutputManifest:
     """A job with real worker processes."""
     disk, output = Disk(), folder / "out"
     more = {"watch": watch} if watch else {}
-    job = Job(assignment=asked, output=Output(output, disk), workspace=Workspace(default_folder(output), disk), **more)
+    job = Job(
+        assignment=asked, output=LocalOutput(output, disk), workspace=Workspace(default_folder(output), disk), **more
+    )
     manifest, _ = job.run(lambda aside: Pool(asked, workers=workers, row_seconds=row_seconds, aside=aside))
     return manifest
 
@@ -91,7 +95,7 @@ class Killer:
     def __init__(self) -> None:
         self.kills = self.looks = 0
 
-    def tell(self, progress: Progress) -> None:
+    def tell(self, progress: JobProgress) -> None:
         self.looks += 1
         workers = children()
         if progress.rows_total and workers and self.looks % 8 == 0:
@@ -116,31 +120,31 @@ def test_a_slow_part_is_no_hang(tmp_path: Path) -> None:
 
 
 class Broken(Doubling):
-    def scorer(self) -> Scorer:
+    def scorer(self) -> PartScorer:
         raise DataError("model", found="nothing", expected="a model")
 
 
 class Stumbling(Doubling):
-    def scorer(self) -> Scorer:
+    def scorer(self) -> PartScorer:
         raise ValueError("a row's own words")
 
 
 class Unwritable(Doubling):
-    def scorer(self) -> Scorer:
+    def scorer(self) -> PartScorer:
         lines = super().scorer()
         lines.score = lambda *_, **__: Answers(["1\n", None], 0)  # type: ignore[list-item, method-assign]
         return lines
 
 
 class Gone(Doubling):
-    def scorer(self) -> Scorer:
+    def scorer(self) -> PartScorer:
         lines = super().scorer()
         lines.score = lambda *_, **__: os._exit(7)  # type: ignore[method-assign]
         return lines
 
 
 class Stillborn(Doubling):
-    def scorer(self) -> Scorer:
+    def scorer(self) -> PartScorer:
         os._exit(3)
 
 
@@ -196,7 +200,7 @@ def test_absence_is_nobody_s_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shifted = threading.Event()
 
     class Sleeper:
-        def tell(self, progress: Progress) -> None:
+        def tell(self, progress: JobProgress) -> None:
             if log.exists() and not shifted.is_set():
                 shifted.set()
                 for worker in (workers := children()):

@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from models.errors import JobError
-from service.scoring.execution.context import Terms
+from service.scoring.execution.context import RunPolicy
 from service.scoring.execution.destination import is_same
 from service.scoring.execution.disk import Disk
 from service.scoring.execution.job import Job
@@ -47,7 +47,7 @@ def run(tmp_path: Path, files: Any) -> Callable[..., Any]:
         disk, work = disk or Disk(), tmp_path / "work"
         asked = Doubling(tmp_path / "in")
         output, workspace = RemoteOutput(ADDRESS, work, disk), Workspace(work, disk)
-        job = Job(assignment=asked, output=output, workspace=workspace, disk=disk, terms=Terms(**terms))
+        job = Job(assignment=asked, output=output, workspace=workspace, disk=disk, terms=RunPolicy(**terms))
         return job.run(lambda aside: Here(asked, disk, aside))
 
     return go

@@ -16,7 +16,7 @@ from models.viewcount.schema import Instance
 from service.scoring import commands
 from service.scoring.inputs.registry import complete
 from service.scoring.inputs.series_source import SeriesSource
-from service.scoring.spec import Options, make_spec
+from service.scoring.spec import InputOptions, make_spec
 from tests.models import view_tables as made
 
 Run = Callable[..., Any]
@@ -28,7 +28,7 @@ Alone = Callable[[str, list[Any]], list[bytes]]
 def test_exports(name: str, run: Run, alone: Alone, prediction: Callable[[bytes], bytes]) -> None:
     """What each tool exports is one row: the forecast after its last day, as the service gives it."""
     write, options = made.EXPORTS[name]
-    shared = {key: options[key] for key in options if key in Options.__struct_fields__}
+    shared = {key: options[key] for key in options if key in InputOptions.__struct_fields__}
     job = run("viewcount", name, write(100), series={k: v for k, v in options.items() if k not in shared}, **shared)
     assert job.scorer.spec.input_format == "series"
     (line,) = job.output.splitlines()

@@ -12,12 +12,12 @@ from click.testing import CliRunner
 
 from models.paths import REPOSITORY
 from service.scoring.execution.disk import Disk
-from service.scoring.execution.interfaces import Cut
+from service.scoring.execution.interfaces import PartSpec
 from service.scoring.execution.workspace import Workspace, read_name
 from service.scoring.workers import pool as pools
 from service.scoring.workers.pool import Pool
 from service.scoring.workers.ray_pool import INSTALL
-from service.scoring.workers.remote_worker import READ_TOLD, Station, Task, Told
+from service.scoring.workers.remote_worker import READ_TOLD, PartReport, RemoteTask, RemoteWorker
 from service.scoring.workers.worker import Stopped
 from tests.service.scoring.runner import main
 from tests.service.scoring.stand_in import Doubling, write_rows
@@ -25,11 +25,11 @@ from tests.service.scoring.stand_in import Doubling, write_rows
 ROWS = 100
 
 
-def ask(station: Station, cut: Cut, folder: Path) -> Told | Stopped:
+def ask(station: RemoteWorker, cut: PartSpec, folder: Path) -> PartReport | Stopped:
     """What a station says of a part, as it travels."""
     (folder / "parts").mkdir(exist_ok=True)
     aside = Workspace(folder, Disk()).aside(cut.index, "run")
-    return READ_TOLD.decode(station.score(msgspec.msgpack.encode(Task(cut=cut, aside=str(aside), known={}))))
+    return READ_TOLD.decode(station.score(msgspec.msgpack.encode(RemoteTask(cut=cut, aside=str(aside), known={}))))
 
 
 def test_two_stations_write_the_same_part(tmp_path: Path) -> None:
@@ -37,10 +37,10 @@ def test_two_stations_write_the_same_part(tmp_path: Path) -> None:
     write_rows(tmp_path / "in", ROWS)
     asked = Doubling(tmp_path / "in")
     cut, _ = asked.source().cuts()
-    with Station(asked, 1.0, "s0") as first, Station(asked, 1.0, "s1") as second:
+    with RemoteWorker(asked, 1.0, "s0") as first, RemoteWorker(asked, 1.0, "s1") as second:
         told = [ask(station, cut, tmp_path) for station in (first, second)]
-    assert isinstance(told[0], Told)
-    assert isinstance(told[1], Told)
+    assert isinstance(told[0], PartReport)
+    assert isinstance(told[1], PartReport)
     assert first._aside != second._aside
     assert told[0].done.name == told[1].done.name
     assert [path.name for path in (tmp_path / "parts").iterdir()] == [told[0].done.name]
@@ -53,10 +53,10 @@ def test_a_row_that_ends_its_process(tmp_path: Path) -> None:
     """The station outlives it, and names it."""
     write_rows(tmp_path / "in", ROWS, {3: "die", 60: "raise"})
     asked = Doubling(tmp_path / "in")
-    with Station(asked, 1.0, "s0") as station:
+    with RemoteWorker(asked, 1.0, "s0") as station:
         for cut, row in zip(asked.source().cuts(), (3, 10), strict=True):
             told = ask(station, cut, tmp_path)
-            assert isinstance(told, Told)
+            assert isinstance(told, PartReport)
             assert [(blame.part, blame.row, blame.code) for blame in told.blames] == [(cut.index, row, "runner_failed")]
             assert told.done.errors == 1
 
@@ -67,7 +67,7 @@ def test_a_job_that_cannot_go_on(tmp_path: Path) -> None:
     asked = Doubling(tmp_path / "in")
     cut, _ = asked.source().cuts()
     (tmp_path / "in").write_bytes(b"9" + (tmp_path / "in").read_bytes()[1:])
-    with Station(asked, 1.0, "s0") as station:
+    with RemoteWorker(asked, 1.0, "s0") as station:
         told = ask(station, cut, tmp_path)
     assert told == Stopped(kind="input_changed", reason="the input changed")
 
@@ -83,10 +83,10 @@ def test_idle_time_is_no_absence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         submit(pool, *more)
 
     monkeypatch.setattr(Pool, "submit", spy)
-    with Station(asked, 1.0, "s0") as station:
+    with RemoteWorker(asked, 1.0, "s0") as station:
         for cut in asked.source().cuts():
             time.sleep(0.6)
-            assert isinstance(ask(station, cut, tmp_path), Told)
+            assert isinstance(ask(station, cut, tmp_path), PartReport)
     assert max(seen) < 0.5 < pools.ABSENCE_SECONDS
 
 

@@ -18,8 +18,8 @@ import pytest
 
 from models.errors import DataError, InputChanged
 from service.scoring.inputs.parquet_source import ParquetSource
-from service.scoring.outputs.assembly import Assembly
-from service.scoring.spec import Options, Spec
+from service.scoring.outputs.assembly import PartAssembly
+from service.scoring.spec import InputOptions, JobSpec
 
 Run = Callable[..., Any]
 MODELS = ["viewcount", "tagging", "image", "image-vit", "citation", "molecule"]
@@ -181,10 +181,10 @@ def cut(path: str) -> None:
         sys.stdout.write(str(error))
 
 
-def make_tagging_spec(path: str) -> Spec:
+def make_tagging_spec(path: str) -> JobSpec:
     options = {"model": "tagging:1", "manifest_digest": "", "family": "tagging", "task": "tag"}
-    return Spec(
-        **options, source=path, input_format="parquet", compression="", output_format="parquet", options=Options()
+    return JobSpec(
+        **options, source=path, input_format="parquet", compression="", output_format="parquet", options=InputOptions()
     )
 
 
@@ -195,9 +195,9 @@ def test_an_abandoned_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     table, part = pa.table({"text": ["so"]}), BytesIO()
     with pa.ipc.new_stream(part, table.schema) as stream:
         stream.write_table(table)
-    spec = msgspec.structs.replace(make_tagging_spec(""), options=Options(part_rows=1))
+    spec = msgspec.structs.replace(make_tagging_spec(""), options=InputOptions(part_rows=1))
     with (tmp_path / "out").open("wb") as file:
-        assembly = Assembly(spec, file)
+        assembly = PartAssembly(spec, file)
         assembly.add(BytesIO(part.getvalue()))
     del assembly
     gc.collect()

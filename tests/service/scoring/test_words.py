@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from models.errors import HttpError
 from service.scoring.inputs import conllu_columns, conllu_source
 from service.scoring.inputs import word_columns as places
-from service.scoring.spec import Options, make_spec
+from service.scoring.spec import InputOptions, make_spec
 
 Run = Callable[..., Any]
 FORMS = ("jsonl", "csv", "arrow", "parquet")
@@ -163,7 +163,7 @@ def texts(draw: Any) -> bytes:
 
 def rows_of(content: bytes, manifest: Any, path: Path) -> list[conllu_source.ConlluRows]:
     path.write_bytes(content)
-    source = conllu_source.ConlluSource(make_spec(manifest, str(path), "out.jsonl", Options(part_rows=3)))
+    source = conllu_source.ConlluSource(make_spec(manifest, str(path), "out.jsonl", InputOptions(part_rows=3)))
     return [source.read(cut) for cut in [*source.cuts()]]
 
 
@@ -210,7 +210,7 @@ LOOSER: dict[str, tuple[Any, str, Any]] = {
     "carriage returns are text": (conllu_columns, "RETURN", 256),
     "bytes are text": (conllu_source, "is_utf8", lambda text: True),
     "ids are not looked at": (
-        conllu_columns.Lines,
+        conllu_columns.ConlluLines,
         "_numbers",
         lambda self, starts, lengths: np.ones(len(starts), int),
     ),
