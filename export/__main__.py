@@ -154,7 +154,7 @@ def sbom(out: Path, lock: Path) -> None:
 
 
 def _find(name: str) -> Path:
-    """The artifact of the repository with this name, or in this folder.
+    """Return the artifact of the repository with this name, or in this folder.
 
     Raises:
         click.ClickException: If there is none.

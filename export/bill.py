@@ -19,7 +19,7 @@ LIBRARY = REPOSITORY / "service/demo/static/d3.min.js"
 
 
 def bill(lock: Path, folders: Iterable[Path]) -> dict[str, Any]:
-    """The bill; the same inputs give the same document.
+    """Return the bill; the same inputs give the same document.
 
     Args:
         lock: Requirements with hashes.

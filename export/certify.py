@@ -47,12 +47,12 @@ REPORTED = ("ended", "not_done", "interval", "cross_validation", "unknown_words"
 
 
 def artifact_folder(family: str, model: str) -> Path:
-    """Where a model's artifact lies in the repository."""
+    """Return where a model's artifact lies in the repository."""
     return REPOSITORY / "models" / family / "trained" / model
 
 
 def torch_predictor(net: nn.Module, card: AnyCard, data: Data) -> Predictor:
-    """The one scoring path over the torch net itself."""
+    """Return the one scoring path over the torch net itself."""
 
     def run(feeds: Feeds, outputs: list[str]) -> dict[str, Any]:
         found = run_torch(net, card, feeds)
@@ -122,7 +122,7 @@ def export_run(model: str, wanted_version: str | None, *, runs: Path = RUNS, tar
 
 
 def with_device(manifest: Manifest, content: bytes, learner: Learner) -> Manifest:
-    """The same certificate with what was proved and measured on this machine's GPU, or that there was none.
+    """Return the same certificate with what was proved and measured on this machine's GPU, or that there was none.
 
     What cannot be proved there is no fault of the artifact: it computes on the CPU, where all was proved.
     """
@@ -138,7 +138,7 @@ def with_device(manifest: Manifest, content: bytes, learner: Learner) -> Manifes
 
 
 def with_profile(manifest: Manifest, content: bytes, data: Data) -> Manifest:
-    """The same certificate with what is usual of the model's requests and answers.
+    """Return the same certificate with what is usual of the model's requests and answers.
 
     Raises:
         CertificateError: If the model was trained on other data.
@@ -165,7 +165,7 @@ def add_profile(folder: Path, data_path: Path | None) -> Manifest:
 
 
 def data_of(manifest: Manifest, data_path: Path | None) -> Data:
-    """What a model was trained on, test set included.
+    """Return what a model was trained on, test set included.
 
     Args:
         manifest: The model's.
@@ -253,7 +253,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The commit of the code; ``-dirty`` when anything but an artifact differs from it."""
+    """Return the commit of the code; ``-dirty`` when anything but an artifact differs from it."""
     head = _git("rev-parse", "--short=12", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":(exclude)models/*/trained/*")
     return f"{head}{'-dirty' if changed else ''}" if head else "unknown"

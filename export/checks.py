@@ -23,7 +23,7 @@ COMPANY_SIZES = (2, 3, 5, 8, 16, 64)
 
 
 def largest_difference(name: str, found: Array, wanted: Array) -> float:
-    """The largest absolute difference of two arrays.
+    """Return the largest absolute difference of two arrays.
 
     Raises:
         CertificateError: If shapes differ, or either is not finite.
@@ -109,7 +109,7 @@ def prediction_difference(one: Any, other: Any) -> float:
 
 
 def check_batch_invariance(predictor: Predictor) -> BatchInvariance:
-    """Every random request alone against in companies of several sizes and orders.
+    """Return every random request alone against in companies of several sizes and orders.
 
     Raises:
         CertificateError: If one bit of one prediction differs.
@@ -133,12 +133,12 @@ def check_batch_invariance(predictor: Predictor) -> BatchInvariance:
 
 
 def words(prediction: Prediction) -> dict[str, Any]:
-    """The discrete part of a prediction: labels, tags, class ids."""
+    """Return the discrete part of a prediction: labels, tags, class ids."""
     return {key: value for key, value in prediction.items() if not isinstance(value, np.ndarray | np.generic | float)}
 
 
 def check_score(data: Data, torch_predictor: Predictor, onnx_predictor: Predictor) -> CertifiedScore:
-    """The whole test set, as requests, through both.
+    """Return the whole test set, as requests, through both.
 
     Raises:
         CertificateError: If a label changes, or the scores differ by more than a hundred-thousandth.
@@ -164,7 +164,7 @@ def check_score(data: Data, torch_predictor: Predictor, onnx_predictor: Predicto
 
 
 def _given(instance: msgspec.Struct) -> list[str]:
-    """The fields of a request that say what is asked about."""
+    """Return the fields of a request that say what is asked about."""
     defaults = {field.name: field.default for field in structs.fields(instance)}
     return [name for name, default in defaults.items() if getattr(instance, name) is not default]
 

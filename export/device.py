@@ -82,7 +82,7 @@ def certify_device(
 
 
 def _describe(session: Session, content: bytes, compute: Compute) -> dict[str, Any]:
-    """The part of the proof that is looked up: where each node computes, on what, and how."""
+    """Return the part of the proof that is looked up: where each node computes, on what, and how."""
     nodes, size_nodes, provider = find_nodes(session.engine), find_size_nodes(content), session.provider
     return {
         "provider": provider,
@@ -98,7 +98,7 @@ def _describe(session: Session, content: bytes, compute: Compute) -> dict[str, A
 def _look_at_tf32(
     manifest: Manifest, content: bytes, compute: Compute, reference: Run, cpu: Predictor
 ) -> tuple[dict[str, float] | None, int | None]:
-    """How far TF32 takes the outputs from float64, and how many labels it changes; nothing is demanded of it."""
+    """Return how far TF32 takes the outputs from float64, and how many labels it changes; nothing is demanded of it."""
     session = open_model(manifest, content, replace(compute, uses_tf32=True))
     if session.provider != CUDA_PROVIDER:
         return None, None
@@ -126,7 +126,7 @@ def _best_seconds(predictor: Predictor, samples: list[object]) -> float:
 
 
 def choose(timings: list[Timing], proof: DeviceProof) -> DevicePlacement:
-    """The GPU where it takes clearly less time for the largest micro-batch measured, else the CPU.
+    """Return the GPU where it takes clearly less time for the largest micro-batch measured, else the CPU.
 
     Where no GPU was measured nothing is chosen.
     """
@@ -180,5 +180,5 @@ def _versions(provider: str) -> dict[str, str]:
 
 
 def compute_of(device: str) -> Compute:
-    """How a certificate's session computes: as it serves on a GPU, every batch filled up."""
+    """Return how a certificate's session computes: as it serves on a GPU, every batch filled up."""
     return Compute(device=Device(device), padding=Padding.ALWAYS)

@@ -29,13 +29,13 @@ class BatchMates(NamedTuple):
 
 
 def is_within(found: Array, wanted: Array, tolerance: Tolerance) -> bool:
-    """Whether every value is as near as it must be; both finite."""
+    """Return whether every value is as near as it must be; both finite."""
     bound = tolerance.atol + tolerance.rtol * np.abs(wanted.astype(np.float64))
     return bool((np.abs(found.astype(np.float64) - wanted) <= bound).all())
 
 
 def check_float64(predictor: Predictor, reference: Run, tolerance: Tolerance | None) -> dict[str, float]:
-    """Every output over many batch sizes against the same in float64: the largest difference of each.
+    """Return every output over many batch sizes against the same in float64: the largest difference of each.
 
     Args:
         predictor: On the device.
@@ -61,7 +61,7 @@ def check_float64(predictor: Predictor, reference: Run, tolerance: Tolerance | N
 
 
 def check_repeats(predictor: Predictor, operators: Iterable[str], tolerance: Tolerance) -> bool:
-    """Whether the same micro-batches come to the same bits each time.
+    """Return whether the same micro-batches come to the same bits each time.
 
     Raises:
         CertificateError: If they do not, and nothing in the model sums in no order; or if they are not even near.
@@ -115,7 +115,7 @@ def _difference(found: Prediction, wanted: Prediction, tolerance: Tolerance) -> 
 
 
 def numbers(prediction: Prediction) -> NDArray[np.float64]:
-    """All numbers of a prediction, end to end; labels and what is nested are left out."""
+    """Return all numbers of a prediction, end to end; labels and what is nested are left out."""
     parts = [
         np.ravel(value) for _, value in sorted(prediction.items()) if isinstance(value, np.ndarray | np.generic | float)
     ]
@@ -123,7 +123,7 @@ def numbers(prediction: Prediction) -> NDArray[np.float64]:
 
 
 def count_changes(ones: Sequence[Prediction], others: Sequence[Prediction]) -> int:
-    """How many answers say something else."""
+    """Return how many answers say something else."""
     return sum(words(one) != words(other) for one, other in zip(ones, others, strict=True))
 
 
@@ -135,7 +135,7 @@ def count_random_changes(one: Predictor, other: Predictor) -> int:
 
 
 def check_test_set(data: Data, cpu: Predictor, device: Predictor) -> int:
-    """How many test requests there are; each gets the CPU's label, and the CPU's numbers within the tolerance.
+    """Return how many test requests there are; each gets the CPU's label, and the CPU's numbers within the tolerance.
 
     Raises:
         CertificateError: If one does not.
@@ -151,12 +151,12 @@ def check_test_set(data: Data, cpu: Predictor, device: Predictor) -> int:
 
 
 def full_feeds(predictor: Predictor) -> Feeds:
-    """A micro-batch as large as the budget lets it be."""
+    """Return a micro-batch as large as the budget lets it be."""
     return predictor.card.collate(full_batch(predictor))
 
 
 def full_batch(predictor: Predictor) -> list[Any]:
-    """Its samples."""
+    """Return its samples."""
     rng, samples = np.random.default_rng(3), list[Any]()
     while len(predictor.batches(samples)) < 2:
         samples += predictor.encode([predictor.card.random_request(rng, predictor.assets)])

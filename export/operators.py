@@ -13,7 +13,7 @@ RANDOM = frozenset(
 
 
 def walk(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Every node, of subgraphs and model-local functions too."""
+    """Yield every node, of subgraphs and model-local functions too."""
     yield from _walk(model.graph.node)
     for function in model.functions:
         yield from _walk(function.node)
@@ -51,7 +51,7 @@ def _sums_by_scatter(node: onnx.NodeProto) -> bool:
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every constant of the main graph and of every node; branches are not on the allow-list."""
+    """Yield every constant of the main graph and of every node; branches are not on the allow-list."""
     sparse = list(model.graph.sparse_initializer)
     yield from model.graph.initializer
     for node in walk(model):
@@ -63,7 +63,7 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def check_operators(model: onnx.ModelProto, threads: int) -> list[str]:
-    """The sorted operator types of a graph that may be served.
+    """Return the sorted operator types of a graph that may be served.
 
     Args:
         model: The ONNX model.

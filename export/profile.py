@@ -28,7 +28,7 @@ CHUNK = 1024
 
 
 def make_profile(predictor: Predictor, data: Data) -> Profile | None:
-    """What is usual of a model's requests and answers; ``None`` where its card watches nothing.
+    """Return what is usual of a model's requests and answers; ``None`` where its card watches nothing.
 
     Requests are described by the training data. Answers, and whatever else training flatters, by the validation data:
     on what it has learned from a model is surer than it will ever be again. Limits come from the validation data too.
@@ -68,7 +68,7 @@ def _chunks(instances: Iterator[Any]) -> Iterator[list[Any]]:
 def make_feature(
     trait: DriftFeature, usual: Array, validation: Array, split: str, assets: Any, seed: int = 0
 ) -> Feature:
-    """What is usual of one feature.
+    """Return what is usual of one feature.
 
     Args:
         trait: Which.
@@ -115,7 +115,7 @@ def _shares(counts: Floats) -> Floats:
 
 
 def count_independent(values: Array) -> float:
-    """How many independent instances ``(B,)`` or ``(B, kinds)`` values in order are worth.
+    """Return how many independent instances ``(B,)`` or ``(B, kinds)`` values in order are worth.
 
     The number of them over the sum of their autocorrelations, up to the first pair of neighbouring lags whose sum is
     not positive (Geyer 1992, https://doi.org/10.1214/ss/1177011137).
@@ -137,7 +137,7 @@ def count_independent(values: Array) -> float:
 
 
 def find_edges(values: Array, independent: float) -> list[float]:
-    """The range, and the quantiles between that enough independent values are beyond."""
+    """Return the range, and the quantiles between that enough independent values are beyond."""
     finite = values[np.isfinite(values)].astype(np.float64)
     low, high = float(finite.min()), float(finite.max())
     chosen = [part for part in QUANTILES if independent * min(part, 1 - part) >= LEAST_BEYOND]
@@ -148,7 +148,7 @@ def find_edges(values: Array, independent: float) -> list[float]:
 
 
 def find_limit(expected: Floats, validation: Floats, independent: float, seed: int) -> float:
-    """The index that ordinary traffic, at one request in a second, does not reach on 999 of 1,000 days.
+    """Return the index that ordinary traffic, at one request in a second, does not reach on 999 of 1,000 days.
 
     A day's requests are ordinary but not those of the validation data: their shares are drawn from what half of the
     independent validation instances leave open (half, since what is usual was counted on a sample too), with one

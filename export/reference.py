@@ -17,7 +17,7 @@ TORCH, EVALUATOR = "torch", "onnx.reference"
 
 
 def torch_float64(net: nn.Module, card: AnyCard) -> Run:
-    """The net itself in float64, in evaluation mode, on the CPU."""
+    """Return the net itself in float64, in evaluation mode, on the CPU."""
     wide = deepcopy(net).cpu().double().eval()
 
     def run(feeds: Feeds, outputs: list[str]) -> dict[str, Array]:
@@ -28,7 +28,7 @@ def torch_float64(net: nn.Module, card: AnyCard) -> Run:
 
 
 def graph_float64(content: bytes) -> Run:
-    """An ONNX file's graph in float64, for artifacts whose run is not at hand.
+    """Return an ONNX file's graph in float64, for artifacts whose run is not at hand.
 
     It is computed by the evaluator that comes with ONNX's specification, in numpy: neither torch nor ONNX Runtime.
     """

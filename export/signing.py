@@ -33,7 +33,7 @@ def make_key(file: Path, passphrase: str | None) -> bytes:
 
 
 def read_private(file: Path, passphrase: Callable[[], str]) -> Ed25519PrivateKey:
-    """The private key in a PEM file.
+    """Return the private key in a PEM file.
 
     Args:
         file: Where it is.

@@ -51,7 +51,7 @@ class Checker:
 
 
 def answer_type(card: AnyCard) -> type[msgspec.Struct]:
-    """The answer to one instance of a card, as a type that msgspec can decode."""
+    """Return the answer to one instance of a card, as a type that msgspec can decode."""
     hints = get_type_hints(card.prediction, include_extras=True)
     fields: list[Any] = [
         (name, Any, None) if get_origin(hint) is NotRequired else (name, _decodable(hint))
@@ -64,7 +64,7 @@ def answer_type(card: AnyCard) -> type[msgspec.Struct]:
 
 
 def array_fields(card: AnyCard) -> list[str]:
-    """The fields of a prediction that hold numbers, nested to any depth, and are always there."""
+    """Return the fields of a prediction that hold numbers, nested to any depth, and are always there."""
     return [name for name, hint in get_type_hints(card.prediction, include_extras=True).items() if _is_array(hint)]
 
 
@@ -82,7 +82,7 @@ def _values(answer: Any) -> list[Any]:
 
 
 def _is_numeric(value: list[Any]) -> bool:
-    """Whether an array holds finite numbers and nothing else.
+    """Return whether an array holds finite numbers and nothing else.
 
     Raises:
         ValueError: If its rows differ in length.

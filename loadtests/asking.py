@@ -27,7 +27,7 @@ Fire = Callable[..., Any]
 
 
 class RequestFailure(Exception):
-    """Why a request failed."""
+    """Describe why a request failed."""
 
 
 class GeneratorRound:

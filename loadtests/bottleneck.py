@@ -14,14 +14,14 @@ OTHERS = "other processes on the machine"
 
 
 class Bottleneck(NamedTuple):
-    """What it was, and how that showed."""
+    """Describe what it was, and how that showed."""
 
     what: str
     why: str
 
 
 def find_bottleneck(part: ModelResult, used: Used, objective: Objective, patience: Patience) -> Bottleneck | None:
-    """What made the generator late, or took the cores that the service needed; ``None`` when nothing did.
+    """Return what made the generator late, or took the cores that the service needed; ``None`` when nothing did.
 
     A late generator on a machine whose cores are all busy is no sign of a busy generator: whoever took the cores is.
     """
@@ -40,7 +40,7 @@ def find_bottleneck(part: ModelResult, used: Used, objective: Objective, patienc
 
 
 def cores_taken(used: Used) -> str:
-    """Who took how many of the machine's cores."""
+    """Return who took how many of the machine's cores."""
     share = used.machine_share + used.stolen_share
     return (
         f"{share:.0%} of its {used.cores} cores were busy: the service took {used.server_cores or 0:.2f}, "

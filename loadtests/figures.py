@@ -15,7 +15,7 @@ CURVE = (*range(0, 90, 5), *range(90, 99), *(99 + tenth / 10 for tenth in range(
 
 
 def part(name: str, table: RecordTable, seconds: float, objective: Objective) -> ModelResult:
-    """The figures of some requests that were offered within ``seconds``."""
+    """Return the figures of some requests that were offered within ``seconds``."""
     offered, is_ok = len(table), table.is_ok
     good = int(is_ok.sum())
     is_late = table.latency[is_ok] > objective.p99_ms / 1000
@@ -35,7 +35,7 @@ def part(name: str, table: RecordTable, seconds: float, objective: Objective) ->
 
 
 def by_phase(phases: Sequence[LoadPhase], table: RecordTable, objective: Objective) -> list[ModelResult]:
-    """The figures of each phase."""
+    """Return the figures of each phase."""
     numbers = phase_of(phases, table.due)
     return [
         part(phase.name, table.where(numbers == number), phase.seconds, objective)
@@ -44,18 +44,18 @@ def by_phase(phases: Sequence[LoadPhase], table: RecordTable, objective: Objecti
 
 
 def by_model(names: Sequence[str], table: RecordTable, seconds: float, objective: Objective) -> list[ModelResult]:
-    """The figures of each model."""
+    """Return the figures of each model."""
     return [part(name, table.where(table.model == at), seconds, objective) for at, name in enumerate(names)]
 
 
 def counted(phases: Sequence[LoadPhase], table: RecordTable) -> RecordTable:
-    """The requests of the phases that count."""
+    """Return the requests of the phases that count."""
     is_counted = np.array([phase.is_counted for phase in phases])
     return table.where(is_counted[phase_of(phases, table.due)])
 
 
 def counted_seconds(phases: Sequence[LoadPhase]) -> float:
-    """How long the phases last that count."""
+    """Return how long the phases last that count."""
     return sum(phase.seconds for phase in phases if phase.is_counted)
 
 

@@ -10,7 +10,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class HostAddress(NamedTuple):
-    """Where a service listens.
+    """Describe where a service listens.
 
     Attributes:
         scheme: ``http`` or ``https``.
@@ -26,12 +26,12 @@ class HostAddress(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """The value of the header ``Host``."""
+        """Return the value of the header ``Host``."""
         return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
 
     @property
     def url(self) -> str:
-        """The whole address, without a slash at its end."""
+        """Return the whole address, without a slash at its end."""
         return f"{self.scheme}://{self.authority}{self.prefix}"
 
 
@@ -59,7 +59,7 @@ class Host(click.ParamType[str]):
     name = "url"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The whole address; the command ends with a sentence if it is none."""
+        """Return the whole address; the command ends with a sentence if it is none."""
         try:
             return read_host(value).url
         except ValueError as error:

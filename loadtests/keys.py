@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def read_key(file: str | Path | None) -> str:
-    """The key in a file; none without a file.
+    """Return the key in a file; none without a file.
 
     Raises:
         ValueError: If the file cannot be read, or does not hold one key; the message never quotes it.

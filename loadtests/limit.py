@@ -24,7 +24,7 @@ OBJECTIVE = Objective(p99_ms=100.0, error_share=0.001)
 
 
 class GeneratorLimit(NamedTuple):
-    """What one generator process can do.
+    """Describe what one generator process can do.
 
     Attributes:
         on_time_rate: The highest rate at which it was on time, requests per second.

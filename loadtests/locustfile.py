@@ -38,7 +38,7 @@ SPAWN_SECONDS = 10.0
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def add_arguments(parser: Any) -> None:
-    """What can be said beside Locust's own options."""
+    """Add options beside Locust's own."""
     parser.add_argument("--task", default="", include_in_web_ui=False, help="Used by python -m loadtests.")
     parser.add_argument("--key-file", default="", include_in_web_ui=False, help="With the caller's key.")
 

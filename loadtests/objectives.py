@@ -13,7 +13,7 @@ OBJECTIVES = REPOSITORY / "monitoring" / "objectives.toml"
 
 
 class _OwnObjective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a single model has instead."""
+    """Describe what a single model has instead."""
 
     p99_ms: float | None = None
     error_share: float | None = None
@@ -27,7 +27,7 @@ class Promise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     models: dict[str, _OwnObjective] = {}
 
     def of(self, models: Iterable[str]) -> Objective:
-        """The objective of a load on some models: the slowest of theirs."""
+        """Return the objective of a load on some models: the slowest of theirs."""
         own = [self.models.get(model, _OwnObjective()) for model in models] or [_OwnObjective()]
         return Objective(
             p99_ms=max(self.p99_ms if one.p99_ms is None else one.p99_ms for one in own),
@@ -40,7 +40,7 @@ class _ObjectivesFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 def read_objectives(path: Path = OBJECTIVES) -> Promise:
-    """The objectives of a file.
+    """Return the objectives of a file.
 
     Raises:
         ValueError: If it is not TOML, lacks or misspells a field, or has one out of range.

@@ -21,7 +21,7 @@ class Finite(click.FloatRange):
     """A range of numbers without infinity and without what is no number."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number; the command ends with a sentence if it is none of the range."""
+        """Return the number; the command ends with a sentence if it is none of the range."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is no finite number", param, ctx)
@@ -100,7 +100,7 @@ def shared(command: Any) -> Any:
 
 
 def readable(read: Callable[..., Read], *arguments: Any) -> Read:
-    """What a file that the command line names holds.
+    """Return what a file that the command line names holds.
 
     Raises:
         click.UsageError: If it holds something else, or cannot be read.

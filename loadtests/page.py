@@ -21,7 +21,7 @@ def render(
     comparisons: Sequence[ReportComparison],
     unlike: Sequence[str],
 ) -> str:
-    """The page, which needs nothing from anywhere else."""
+    """Return the page, which needs nothing from anywhere else."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

@@ -59,7 +59,7 @@ def _mark_phases(panel: Axes, found: LoadResult) -> None:
 
 
 def percentiles(found: LoadResult, earlier: LoadResult | None) -> str:
-    """The latency that a share of the answers stays below, by nines."""
+    """Return the latency that a share of the answers stays below, by nines."""
     figure, panel = pyplot.subplots(figsize=(5, 3.4))
     for report, colour, label in ((earlier, THEIRS, "earlier"), (found, OURS, "now")):
         if report is not None and report.percentiles:
@@ -91,7 +91,7 @@ def errors(found: LoadResult) -> str:
 
 
 def throughput(windows: Sequence[TimeWindow], found: LoadResult) -> str:
-    """Every window of a capacity search: rate against latency, and against the share that was answered well."""
+    """Return every window of a capacity search: rate against latency, and against the share that was answered well."""
     tried = sorted((window for window in windows if not window.is_void), key=lambda window: window.rate)
     if not tried:
         return ""
@@ -147,7 +147,7 @@ def stages(metrics: Sequence[MeasuredValue]) -> str:
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """The figure without what only a file of its own needs."""
+    """Return the figure without what only a file of its own needs."""
     figure.tight_layout()
     text = StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})

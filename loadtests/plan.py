@@ -15,7 +15,7 @@ Times = NDArray[np.float64]
 
 
 class Arrivals(StrEnum):
-    """How requests follow each other."""
+    """Describe how requests follow each other."""
 
     POISSON = "poisson"
     CONSTANT = "constant"
@@ -45,7 +45,7 @@ class LoadPhase(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def requests(self) -> float:
-        """How many are to be expected."""
+        """Return how many are to be expected."""
         return self.seconds * (self.rate + self.last_rate) / 2
 
 
@@ -76,12 +76,12 @@ class ArrivalPlan(msgspec.Struct, frozen=True, kw_only=True):
         return sum(phase.seconds for phase in self.phases)
 
     def schedule(self) -> Times:
-        """When this worker's requests are due, in seconds from the beginning."""
+        """Return when this worker's requests are due, in seconds from the beginning."""
         whole = np.array(self.times) if self.times is not None else schedule(self.phases, self.arrivals, self.seed)
         return whole[self.index :: self.workers]
 
     def choices(self, weights: Sequence[float], count: int) -> NDArray[np.int64]:
-        """Which of the models each of this worker's ``count`` requests asks, by their weights."""
+        """Return which of the models each of this worker's ``count`` requests asks, by their weights."""
         rng = np.random.default_rng((self.seed, self.index))
         shares = np.array(weights) / sum(weights)
         return rng.choice(len(shares), count, p=shares)
@@ -110,7 +110,7 @@ def phase_of(phases: Sequence[LoadPhase], times: Times) -> NDArray[np.int64]:
 
 
 def until(phases: Sequence[LoadPhase], seconds: float) -> list[LoadPhase]:
-    """The phases as far as they had come after so many seconds."""
+    """Return the phases as far as they had come after so many seconds."""
     found = []
     for phase in phases:
         if seconds <= 0:
@@ -123,7 +123,7 @@ def until(phases: Sequence[LoadPhase], seconds: float) -> list[LoadPhase]:
 
 
 def _inverse(phases: Sequence[LoadPhase], expected: Times) -> Times:
-    """When the expected number of requests reaches each of the values."""
+    """Return when the expected number of requests reaches each of the values."""
     parts, begin, below = [], 0.0, 0.0
     for phase in phases:
         inside = expected[(expected >= below) & (expected < below + phase.requests)] - below

@@ -11,7 +11,7 @@ QUIET = 0.2
 
 
 def smoke(rate: float, seconds: float) -> list[LoadPhase]:
-    """Whether it works at all."""
+    """Return whether it works at all."""
     return [LoadPhase(name="smoke", seconds=seconds, rate=rate)]
 
 
@@ -21,13 +21,13 @@ def ramp(rate: float, seconds: float) -> list[LoadPhase]:
 
 
 def step(rate: float, seconds: float) -> list[LoadPhase]:
-    """A quarter, a half, three quarters of the rate, and the rate."""
+    """Return a quarter, a half, three quarters of the rate, and the rate."""
     shares = (0.25, 0.5, 0.75, 1.0)
     return [LoadPhase(name=f"{share:.0%}", seconds=seconds / len(shares), rate=share * rate) for share in shares]
 
 
 def spike(rate: float, seconds: float) -> list[LoadPhase]:
-    """The rate out of nowhere for a fifth of the time, in the middle of a quiet one."""
+    """Return the rate out of nowhere for a fifth of the time, in the middle of a quiet one."""
     quiet = QUIET * rate
     return [
         LoadPhase(name="before", seconds=0.4 * seconds, rate=quiet),
@@ -37,7 +37,7 @@ def spike(rate: float, seconds: float) -> list[LoadPhase]:
 
 
 def soak(rate: float, seconds: float) -> list[LoadPhase]:
-    """One rate for long, in ten parts, so that what creeps shows as a difference between them."""
+    """Return one rate for long, in ten parts, so that what creeps shows as a difference between them."""
     return [LoadPhase(name=f"part {number}", seconds=seconds / 10, rate=rate) for number in range(1, 11)]
 
 
@@ -48,7 +48,7 @@ def overload(rate: float, seconds: float) -> list[LoadPhase]:
 
 
 def mixed(rate: float, seconds: float) -> list[LoadPhase]:
-    """All models at once, by their weights."""
+    """Return all models at once, by their weights."""
     return [LoadPhase(name="mixed", seconds=seconds, rate=rate)]
 
 
@@ -67,14 +67,14 @@ NAMES = (*PROFILES, REPLAY, CLOSED)
 
 
 def phases(profile: str, rate: float, seconds: float | None, warm_seconds: float = WARM_SECONDS) -> list[LoadPhase]:
-    """A profile's phases after its warm-up, which goes up to the rate of the first one."""
+    """Return a profile's phases after its warm-up, which goes up to the rate of the first one."""
     make, usual = PROFILES[profile]
     found = make(rate, seconds or usual)
     return [*_warm_up(found[0].rate, warm_seconds), *found]
 
 
 def closed(seconds: float | None, warm_seconds: float = WARM_SECONDS) -> list[LoadPhase]:
-    """The time of a closed loop, whose users ask as often as they are answered."""
+    """Return the time of a closed loop, whose users ask as often as they are answered."""
     warm = [LoadPhase(name="warm-up", seconds=warm_seconds, rate=0, is_counted=False)] if warm_seconds else []
     return [*warm, LoadPhase(name="closed", seconds=seconds or 30.0, rate=0)]
 

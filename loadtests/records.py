@@ -34,17 +34,17 @@ class RecordTable(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.due)
 
     def where(self, chosen: NDArray[np.bool_]) -> "RecordTable":
-        """Some of the requests."""
+        """Return some of the requests."""
         columns = {name: getattr(self, name)[chosen] for name in COLUMNS}
         return RecordTable(**columns, reasons=self.reasons)
 
     @property
     def is_ok(self) -> NDArray[np.bool_]:
-        """Which were answered, and rightly."""
+        """Return which were answered, and rightly."""
         return np.equal(self.outcome, 0)
 
     def outcomes(self) -> dict[str, int]:
-        """How many ended how, those that occur."""
+        """Return how many ended how, those that occur."""
         counts = np.bincount(self.outcome, minlength=len(self.reasons))
         return {reason: int(count) for reason, count in zip(self.reasons, counts, strict=True) if count}
 
@@ -78,12 +78,12 @@ class Records:
         return self.reasons.index(reason)
 
     def to_message(self) -> dict[str, Any]:
-        """Everything, as a Locust message carries it."""
+        """Return everything, as a Locust message carries it."""
         return {"reasons": self.reasons, **{name: column.tobytes() for name, column in self.columns.items()}}
 
 
 def merge(messages: Iterable[dict[str, Any]]) -> RecordTable:
-    """The requests of all workers in the order they were due."""
+    """Return the requests of all workers in the order they were due."""
     tables = [_table(message) for message in messages]
     reasons = [OK, *sorted({reason for table in tables for reason in table.reasons} - {OK})]
     outcome = [

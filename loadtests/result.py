@@ -50,7 +50,7 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True):
-    """What was used while requests were counted, in cores.
+    """Describe what was used while requests were counted, in cores.
 
     Attributes:
         seconds: How long it was watched.
@@ -89,7 +89,7 @@ class Used(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MeasuredValue(msgspec.Struct, frozen=True, kw_only=True):
-    """What the service's own ``/metrics`` counted meanwhile.
+    """Describe what the service's own ``/metrics`` counted meanwhile.
 
     Attributes:
         name: Of the metric, without what every label is the same.
@@ -216,7 +216,7 @@ def write(result: LoadResult, path: Path) -> None:
 
 
 def read(path: Path) -> LoadResult:
-    """A written result.
+    """Return a written result.
 
     Raises:
         msgspec.MsgspecError: If it is none.

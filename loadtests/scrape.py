@@ -15,7 +15,7 @@ Samples = dict[tuple[str, _Labels], float]
 
 
 def read(page: str) -> tuple[dict[str, str], Samples]:
-    """The kind of each metric, and every sample of those that are ours."""
+    """Return the kind of each metric, and every sample of those that are ours."""
     kinds, samples = {}, {}
     for family in text_string_to_metric_families(page):
         if family.name.startswith(PREFIXES):
@@ -26,7 +26,7 @@ def read(page: str) -> tuple[dict[str, str], Samples]:
 
 
 def growth(before: str, after: str) -> list[MeasuredValue]:
-    """What counters and histograms gained between two pages, those that gained anything."""
+    """Return what counters and histograms gained between two pages, those that gained anything."""
     kinds, last = read(after)
     _, first = read(before)
     gained = {key: value - first.get(key, 0.0) for key, value in last.items()}

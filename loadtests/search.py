@@ -47,7 +47,7 @@ Windows = Generator[SearchStep, TimeWindow, Finding]
 
 
 def search(hunt: CapacitySearch, objective: Objective) -> Windows:
-    """The windows to try, one after the other; each is answered by sending what it gave."""
+    """Yield the windows to try, one after the other; each is answered by sending what it gave."""
     low, start = 0.0, hunt.start
     for _ in range(MOST_ROUNDS):
         low, high, last = yield from _climb(hunt, start, low)
@@ -66,7 +66,7 @@ def search(hunt: CapacitySearch, objective: Objective) -> Windows:
 def _close_in(
     hunt: CapacitySearch, low: float, high: float | None, last: TimeWindow | None
 ) -> Generator[SearchStep, TimeWindow, tuple[float, float | None, TimeWindow | None]]:
-    """The same bracket as it comes, closer."""
+    """Yield the same bracket as it comes, closer."""
     while high is not None and high / low > hunt.closeness:
         rate = (low * high) ** 0.5
         held, window = yield from _majority(SearchStep(rate, hunt.seconds, "close in"))
@@ -77,7 +77,7 @@ def _close_in(
 def _confirmed(
     hunt: CapacitySearch, objective: Objective, low: float, high: float | None, last: TimeWindow | None
 ) -> Windows:
-    """What held, or something below it, held three times over."""
+    """Yield what held, or something below it, held three times over."""
     rate = low
     for number in range(1, MOST_STEPS_DOWN + 1):
         tried = yield from _confirm(SearchStep(rate, hunt.confirm_seconds, "confirm"))
@@ -92,7 +92,7 @@ def _confirmed(
 
 
 def _nothing(high: float | None, last: TimeWindow | None, slowest: str) -> Finding:
-    """The end without a rate."""
+    """Return the end without a rate."""
     refused = f"No rate was found at which the objective holds; the slowest tried was {slowest} requests/s."
     blocked = _blocked(last)
     if last is not None and blocked:
@@ -112,14 +112,14 @@ def _nothing(high: float | None, last: TimeWindow | None, slowest: str) -> Findi
 
 
 def _blocked(last: TimeWindow | None) -> str:
-    """What, other than the service, ended the search."""
+    """Return what, other than the service, ended the search."""
     return last.blame if last is not None and last.is_void else ""
 
 
 def _climb(
     hunt: CapacitySearch, start: float, low: float
 ) -> Generator[SearchStep, TimeWindow, tuple[float, float | None, TimeWindow | None]]:
-    """The highest rate that held (0 if none), the lowest that did not, and the window in which it did not."""
+    """Yield the highest rate that held (0 if none), the lowest that did not, and the window in which it did not."""
     rate = start
     while rate <= hunt.most:
         held, window = yield from _majority(SearchStep(rate, hunt.climb_seconds, "climb"))
@@ -130,7 +130,7 @@ def _climb(
 
 
 def _valid(trial: SearchStep) -> Generator[SearchStep, TimeWindow, TimeWindow]:
-    """The first window that says something about the service, or the last of some that do not."""
+    """Yield the first window that says something about the service, or the last of some that do not."""
     for _ in range(MOST_VOID):
         window = yield trial
         if not window.is_void:
@@ -139,7 +139,7 @@ def _valid(trial: SearchStep) -> Generator[SearchStep, TimeWindow, TimeWindow]:
 
 
 def _majority(trial: SearchStep) -> Generator[SearchStep, TimeWindow, tuple[bool, TimeWindow]]:
-    """Whether two windows of three held, and the last that did not, or the last; a void one counts as missed."""
+    """Yield whether two windows of three held, and the last that did not, or the last; a void one counts as missed."""
     held: list[TimeWindow] = []
     failed: list[TimeWindow] = []
     while max(len(held), len(failed)) <= TRIES // 2:
@@ -154,7 +154,7 @@ def _majority(trial: SearchStep) -> Generator[SearchStep, TimeWindow, tuple[bool
 
 
 def _confirm(trial: SearchStep) -> Generator[SearchStep, TimeWindow, list[TimeWindow]]:
-    """The windows until three held, the last of them too, or two did not, or the generator was what limited."""
+    """Yield the windows until three held, the last of them too, or two did not, or the generator was what limited."""
     tried: list[TimeWindow] = []
     while True:
         tried.append((yield from _valid(trial)))
@@ -168,7 +168,7 @@ def _count(windows: Sequence[TimeWindow], share: str) -> int:
 
 
 def upper_share(missed: int, offered: int) -> float:
-    """The 95 % upper bound of a share, exactly (Clopper and Pearson)."""
+    """Return the 95 % upper bound of a share, exactly (Clopper and Pearson)."""
     return 1.0 if missed >= offered else float(betaincinv(missed + 1, offered - missed, CONFIDENCE))
 
 
@@ -190,7 +190,7 @@ def _found(
 
 
 def interrupted(windows: Sequence[TimeWindow]) -> Finding:
-    """What is known of a search that was ended before its time."""
+    """Return what is known of a search that was ended before its time."""
     failed = [window for window in windows if not (window.is_held or window.is_void)]
     return Finding(
         rate=None,
@@ -204,14 +204,14 @@ def interrupted(windows: Sequence[TimeWindow]) -> Finding:
 
 
 def highest_held(windows: Sequence[TimeWindow]) -> float | None:
-    """The highest rate at which a window held."""
+    """Return the highest rate at which a window held."""
     return max((window.rate for window in windows if window.is_held), default=None)
 
 
 def judge(
     trial: SearchStep, part: ModelResult, later: ModelResult, used: Used, objective: Objective, patience: Patience
 ) -> TimeWindow:
-    """What a window says: it held, it did not and why, or it is void.
+    """Return what a window says: it held, it did not and why, or it is void.
 
     Args:
         trial: What was tried.
@@ -241,7 +241,7 @@ def judge(
 
 
 def miss(part: ModelResult, objective: Objective) -> str:
-    """How the objective was missed; empty when it was held."""
+    """Return how the objective was missed; empty when it was held."""
     if part.failed_share > objective.error_share:
         worst = max((reason for reason in part.outcomes if reason != "ok"), key=lambda reason: part.outcomes[reason])
         return f"{part.failed_share:.2%} of the requests failed, most by “{worst}”; {objective.error_share:.2%} may"
@@ -251,7 +251,7 @@ def miss(part: ModelResult, objective: Objective) -> str:
 
 
 def _limit(window: TimeWindow | None) -> str:
-    """What limited, by what was used in the window that did not hold."""
+    """Return what limited, by what was used in the window that did not hold."""
     if window is None:
         return "nothing that was reached"
     used, reasons = window.used, []

@@ -36,7 +36,7 @@ PAGES = {
 
 @dataclass(kw_only=True, slots=True)
 class Planted:
-    """What is planted.
+    """Describe what is planted.
 
     Attributes:
         stall_seconds: How long nothing is answered.
@@ -63,7 +63,7 @@ class Planted:
     _at: float = field(default_factory=perf_counter, init=False)
 
     def answer(self) -> bytes:
-        """The answer to one question."""
+        """Return the answer to one question."""
         self.answered += 1
         if self.work_seconds:
             end = perf_counter() + self.work_seconds
@@ -114,7 +114,7 @@ class StubConnection(asyncio.Protocol):
                 self._write(page)
 
     def _page(self, request: bytes) -> bytes | None:
-        """The page that is asked for; ``None`` for a question."""
+        """Return the page that is asked for; ``None`` for a question."""
         if request.startswith(b"GET /metrics "):
             return _answer(b"# TYPE lectern_requests counter\nlectern_requests_total %d\n" % self._planted.answered)
         return next((page for start, page in PAGES.items() if request.startswith(start)), None)

@@ -29,7 +29,7 @@ class Unusable(Exception):
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be asked.
+    """Describe what is to be asked.
 
     Attributes:
         host: Of the service.
@@ -76,7 +76,7 @@ class LoadTarget:
 
     @property
     def path(self) -> str:
-        """Where its predictions are asked for."""
+        """Return where its predictions are asked for."""
         return predict_path(self.name)
 
     def judge(self, question: int, answer: HttpAnswer) -> str:
@@ -87,7 +87,7 @@ class LoadTarget:
 
 
 def describe_failure(host: str, error: Exception) -> str:
-    """Why a service could not be asked at all, in one line."""
+    """Return why a service could not be asked at all, in one line."""
     if isinstance(error, OSError):
         return f"{host} does not answer ({error.strerror or error}); does the service run there?"
     if isinstance(error, Unusable | ValueError):
@@ -96,12 +96,12 @@ def describe_failure(host: str, error: Exception) -> str:
 
 
 def predict_path(model: str) -> str:
-    """Where a model's predictions are asked for."""
+    """Return where a model's predictions are asked for."""
     return f"/v1/models/{model}/predict"
 
 
 def refusal(answer: HttpAnswer) -> str:
-    """The reason of an answer that is no 200: its status, and the service's own code if it gives one."""
+    """Return the reason of an answer that is no 200: its status, and the service's own code if it gives one."""
     try:
         code = msgspec.json.decode(answer.body).get("code", "")
     except (msgspec.DecodeError, AttributeError):
@@ -110,7 +110,7 @@ def refusal(answer: HttpAnswer) -> str:
 
 
 def find_targets(ask: Ask, wire: HttpClient) -> list[LoadTarget]:
-    """The models to ask, with their questions encoded and the sample's answers known.
+    """Return the models to ask, with their questions encoded and the sample's answers known.
 
     Raises:
         Unusable: If a model is not served, a file does not fit it, or an unloaded question is not answered rightly.
@@ -147,7 +147,7 @@ def _target(ask: Ask, wire: HttpClient, model: Mapping[str, Any], weight: float)
 
 
 def _references(name: str, wire: HttpClient, checker: Checker, requests: Sequence[bytes]) -> list[bytes | None]:
-    """What a sample, spread over the questions, is answered when nothing else is asked.
+    """Return what a sample, spread over the questions, is answered when nothing else is asked.
 
     Raises:
         Unusable: If one is not answered, or by something that is no answer.
@@ -163,7 +163,7 @@ def _references(name: str, wire: HttpClient, checker: Checker, requests: Sequenc
 
 
 def _ask_patiently(wire: HttpClient, request: bytes) -> HttpAnswer:
-    """The answer, asked for again while the service refuses for the moment."""
+    """Return the answer, asked for again while the service refuses for the moment."""
     for _ in range(MOST_PAUSES):
         answer = wire.ask(request)
         if answer.status not in (429, 503):

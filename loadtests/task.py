@@ -7,7 +7,7 @@ from loadtests.targets import Ask
 
 
 class Objective(msgspec.Struct, frozen=True, kw_only=True):
-    """What a service promises its callers.
+    """Describe what a service promises its callers.
 
     Attributes:
         p99_ms: 99 of 100 requests are answered rightly within so long, from when they were due.
@@ -32,12 +32,12 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     lag_floor_ms: float = 2.0
 
     def lag_ms(self, objective: Objective) -> float:
-        """How late one request of a hundred may leave."""
+        """Return how late one request of a hundred may leave."""
         return max(self.lag_floor_ms, self.lag_share * objective.p99_ms)
 
 
 class CapacitySearch(msgspec.Struct, frozen=True, kw_only=True):
-    """How a capacity is searched for.
+    """Describe how a capacity is searched for.
 
     Attributes:
         start: Requests per second of the first window.

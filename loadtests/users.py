@@ -23,7 +23,7 @@ LEAST_WAIT_SECONDS, MOST_WAIT_SECONDS = 0.5, 1.5
 
 
 class UserStage:
-    """What this process's users share.
+    """Describe what this process's users share.
 
     Attributes:
         asker: Who asks.

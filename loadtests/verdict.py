@@ -35,7 +35,7 @@ class Against(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Overload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which phases of an overload must hold the objective."""
+    """Describe which phases of an overload must hold the objective."""
 
     held_phases: list[str]
 
@@ -49,7 +49,7 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def read_thresholds(path: Path = THRESHOLDS) -> Thresholds:
-    """The thresholds of a file.
+    """Return the thresholds of a file.
 
     Raises:
         ValueError: If it is not TOML, or lacks or misspells one.
@@ -69,7 +69,7 @@ def judge(result: LoadResult, thresholds: Thresholds) -> list[str]:
 
 
 def _wrong(result: LoadResult) -> list[tuple[str, int, int]]:
-    """How many answers were wrong or broken, of how many, wherever in the run, its warm-up included."""
+    """Return how many answers were wrong or broken, of how many, wherever in the run, its warm-up included."""
     parts = [window.part for window in result.windows] or result.parts
     offered = sum(part.offered for part in parts)
     counts = {reason: sum(part.outcomes.get(reason, 0) for part in parts) for reason in (WRONG, BROKEN)}
@@ -77,14 +77,14 @@ def _wrong(result: LoadResult) -> list[tuple[str, int, int]]:
 
 
 def _held(result: LoadResult, thresholds: Thresholds) -> list[ModelResult]:
-    """The parts that are held to the objective."""
+    """Return the parts that are held to the objective."""
     if result.profile not in ("overload", "spike"):
         return [result.whole]
     return [part for part in result.parts if part.name in thresholds.overload.held_phases]
 
 
 def exit_code(result: LoadResult) -> Exit:
-    """What the verdict means to a shell; wrong answers are a failure even where the generator was late."""
+    """Return what the verdict means to a shell; wrong answers are a failure even where the generator was late."""
     if result.is_interrupted:
         return Exit.INTERRUPTED
     is_blocked = result.finding is not None and bool(result.finding.blocked) and not _wrong(result)
@@ -112,7 +112,7 @@ class ReportComparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(now: LoadResult, earlier: LoadResult, bounds: Against) -> list[ReportComparison]:
-    """The figures of two reports side by side."""
+    """Return the figures of two reports side by side."""
     found = []
     if now.finding and earlier.finding and now.finding.rate and earlier.finding.rate:
         found.append(_less("capacity, requests/s", earlier.finding.rate, now.finding.rate, bounds.capacity))
@@ -136,7 +136,7 @@ def _less(name: str, earlier: float, now: float, ratio: float) -> ReportComparis
 
 
 def incomparable(now: LoadResult, earlier: LoadResult) -> list[str]:
-    """Why two reports do not say anything about each other; none when they do."""
+    """Return why two reports do not say anything about each other; none when they do."""
     found = []
     for what, mine, theirs in (
         ("the profile", now.profile, earlier.profile),

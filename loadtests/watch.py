@@ -38,7 +38,7 @@ class ProcessWatch:
         self._before = self._look()
 
     def end(self, client_shares: Sequence[float]) -> "Used":
-        """What was used since it began; the generators' shares they know themselves."""
+        """Return what was used since it began; the generators' shares they know themselves."""
         now, before = self._look(), self._before
         seconds = now["at"] - before["at"]
         busy = [(now["cpu"].get(one, 0.0) - used) / seconds for one, used in before["cpu"].items()]
@@ -85,7 +85,7 @@ def _memory_mb(processes: Sequence[psutil.Process]) -> float | None:
 
 
 def _server_processes(host: str) -> list[psutil.Process]:
-    """Who listens on the service's port on this machine, with ancestors' other children: its whole tree."""
+    """Return who listens on the service's port on this machine, with ancestors' other children: its whole tree."""
     found = urlsplit(host)
     port = found.port or (443 if found.scheme == "https" else 80)
     if not _is_loopback(found.hostname or ""):
@@ -101,7 +101,7 @@ def _server_processes(host: str) -> list[psutil.Process]:
 
 
 def _trees(listeners: set[int]) -> list[psutil.Process]:
-    """The processes of the trees with these in them.
+    """Return the processes of the trees with these in them.
 
     Runners of their own do not listen, but are children of the listener's ancestor in the same session.
     """
@@ -124,7 +124,7 @@ def _is_loopback(name: str) -> bool:
 
 
 def _interface(host: str) -> str:
-    """The interface that carries the load: the loopback, or the one with the address packets leave from."""
+    """Return the interface that carries the load: the loopback, or the one with the address packets leave from."""
     name = urlsplit(host).hostname or ""
     addresses = psutil.net_if_addrs()
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -165,7 +165,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the working tree, ``-dirty`` when it has changes, ``unknown`` without git."""
+    """Return the commit of the working tree, ``-dirty`` when it has changes, ``unknown`` without git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)  # noqa: S603  our own
     return done.stdout.strip() or "unknown"

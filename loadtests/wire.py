@@ -22,7 +22,7 @@ _DEAD_CONNECTION = (HTTPConnectionClosed, ConnectionResetError, BrokenPipeError)
 
 
 class HttpAnswer(NamedTuple):
-    """What came back."""
+    """Describe what came back."""
 
     status: int
     body: bytes
@@ -59,14 +59,14 @@ class HttpClient:
         self.reconnections = 0
 
     def request(self, path: str, body: bytes | None = None) -> bytes:
-        """A whole request: a GET, or with a body a POST of JSON."""
+        """Return a whole request: a GET, or with a body a POST of JSON."""
         if body is None:
             return f"GET {self._prefix}{path} HTTP/1.1\r\n{self._headers}\r\n".encode("latin-1")
         head = f"POST {self._prefix}{path} HTTP/1.1\r\n{self._headers}content-type: application/json\r\n"
         return f"{head}content-length: {len(body)}\r\n\r\n".encode("latin-1") + body
 
     def ask(self, request: bytes) -> HttpAnswer:
-        """The answer to a whole request.
+        """Return the answer to a whole request.
 
         A server may close an idle connection in the moment it is used again, which says nothing about the request; it
         is then sent once more, and counted.

@@ -27,7 +27,7 @@ PROFILES = {
 
 
 def tested(found: LoadResult) -> str:
-    """What was done, in a sentence."""
+    """Return what was done, in a sentence."""
     models = ", ".join(f"{name}:{version}" if version else name for name, version, *_ in found.models)
     if found.users:
         return f"{found.users} users in a closed loop asked {models} for {found.whole.seconds:g} s."
@@ -39,7 +39,7 @@ def tested(found: LoadResult) -> str:
 
 
 def broke_first(found: LoadResult) -> str:
-    """What went wrong first, and when."""
+    """Return what went wrong first, and when."""
     if found.finding is not None and found.finding.rate:
         return f"{found.finding.knee} What limited: {found.finding.limit}."
     for moment in found.moments:
@@ -61,7 +61,7 @@ def _phase(found: LoadResult, at: float) -> str:
 
 
 def summary(found: LoadResult, code: Exit) -> str:
-    """The short form: a line for a log, and one for each thing that failed."""
+    """Return the short form: a line for a log, and one for each thing that failed."""
     whole, latency = found.whole, found.whole.latency_ms
     names = ",".join(model[0] for model in found.models)
     if found.finding is not None:
@@ -76,7 +76,7 @@ def summary(found: LoadResult, code: Exit) -> str:
 
 
 def _capacity(finding: Finding, names: str, code: Exit) -> list[str]:
-    """What a search found, or how far it came."""
+    """Return what a search found, or how far it came."""
     if finding.rate:
         least = "at least " if finding.blocked else ""
         head = f"capacity of {names}: {least}{finding.rate:,.1f} requests/s"
@@ -90,7 +90,7 @@ def _capacity(finding: Finding, names: str, code: Exit) -> list[str]:
 
 
 def plan_capacity(found: LoadResult, target_rate: float | None) -> list[str]:
-    """What a planner asks, in a line: the rate within the objective, per core, memory, replicas for a target.
+    """Return what a planner asks, in a line: the rate within the objective, per core, memory, replicas for a target.
 
     Empty without a confirmed rate.
     """

@@ -7,7 +7,7 @@ from itertools import islice
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """How much one micro-batch holds, in the unit that costs.
+    """Describe how much one micro-batch holds, in the unit that costs.
 
     Attributes:
         unit: What is counted, e.g. ``"rows"``, ``"tokens"``.
@@ -23,11 +23,11 @@ class Budget:
     is_padded: bool = False
 
     def units(self, costs: Sequence[int]) -> int:
-        """What one micro-batch of these samples takes of the budget."""
+        """Return what one micro-batch of these samples takes of the budget."""
         return max(costs, default=0) * len(costs) if self.is_padded else sum(costs)
 
     def cuts(self, costs: Sequence[int]) -> list[int]:
-        """How many samples each micro-batch takes, of samples with these costs in order."""
+        """Return how many samples each micro-batch takes, of samples with these costs in order."""
         if costs and self.units(costs) <= self.batch:  # most of the time
             return [len(costs)]
         sizes, start = [], 0
@@ -37,7 +37,7 @@ class Budget:
         return sizes
 
     def cut(self, costs: Iterable[int]) -> int:
-        """How many of the samples with these costs, taken in order, make the next micro-batch; at least one."""
+        """Return how many of the samples with these costs, taken in order, make the next micro-batch; at least one."""
         count = total = largest = 0
         for cost in costs:
             total, largest = total + cost, max(largest, cost)

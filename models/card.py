@@ -47,13 +47,13 @@ class TensorSpec:
     indices: int | None = None
 
     def shape(self, sizes: Mapping[str, int]) -> list[str | int]:
-        """The axes with the static ones replaced by their sizes."""
+        """Return the axes with the static ones replaced by their sizes."""
         return [sizes.get(axis, axis) for axis in self.axes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """How far ONNX Runtime may be from torch, ``|a - b| <= atol + rtol * |b|``, and why so far."""
+    """Describe how far ONNX Runtime may be from torch, ``|a - b| <= atol + rtol * |b|``, and why so far."""
 
     atol: float
     rtol: float
@@ -61,7 +61,7 @@ class Tolerance:
 
 
 class Assets(Protocol):
-    """What the codec needs beside the weights: vocabulary, class names, window, resident graph."""
+    """Describe what the codec needs beside the weights: vocabulary, class names, window, resident graph."""
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -136,7 +136,7 @@ class WordColumnarOps(Generic[AssetsT]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesReader:
-    """How a file that is one series becomes instances, each a window of it.
+    """Describe how a file that is one series becomes instances, each a window of it.
 
     Attributes:
         field: The instance's field with a window's values.
@@ -184,7 +184,7 @@ class DriftFeature:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftFeatures(Generic[AssetsT, SampleT]):
-    """What is watched of a task's requests and answers. numpy only.
+    """Describe what is watched of a task's requests and answers. numpy only.
 
     Attributes:
         features: All of them.
@@ -200,7 +200,7 @@ class DriftFeatures(Generic[AssetsT, SampleT]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card(Generic[AssetsT, InstanceT, SampleT]):
-    """What models of one task promise.
+    """Everything that models of one task promise.
 
     Attributes:
         family: The family's name.

@@ -68,7 +68,7 @@ class Fault:
     reason: str
 
     def inside(self, *prefix: str | int) -> "Fault":
-        """The same fault seen from an enclosing document."""
+        """Return the same fault seen from an enclosing document."""
         return Fault((*prefix, *self.loc), self.reason)
 
 
@@ -77,7 +77,7 @@ _NO_TEXT = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """A text with a sign in the place of what is no UTF-8, as in names of files that another system wrote."""
+    """Return a text with a sign in the place of what is no UTF-8, as in names of files that another system wrote."""
     return _NO_TEXT.sub("\ufffd", text)
 
 

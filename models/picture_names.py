@@ -9,7 +9,7 @@ FORKS = "__MACOSX"
 
 
 def is_picture(name: str | PurePath) -> bool:
-    """Whether a path below a folder of pictures is that of a PNG, JPEG or WebP file.
+    """Return whether a path below a folder of pictures is that of a PNG, JPEG or WebP file.
 
     Whatever is hidden is passed over: names that begin with a dot, and all that lies in folders of such names
     (``.ipynb_checkpoints``, ``._name`` of macOS), or in ``__MACOSX``.
@@ -22,5 +22,5 @@ def is_picture(name: str | PurePath) -> bool:
 
 
 def is_hidden(step: str) -> bool:
-    """Whether one step of a path is passed over."""
+    """Return whether one step of a path is passed over."""
     return step == FORKS or (step.startswith(".") and step not in (".", ".."))

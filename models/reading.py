@@ -51,11 +51,11 @@ TestPart: TypeAlias = Annotated[
 
 
 class HeldOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the command line may say of data whose owner has cut them."""
+    """Describe what the command line may say of data whose owner has cut them."""
 
     test: TestPart = ""
 
 
 def beside(data: Path, place: str) -> Path | None:
-    """The file or folder at a place relative to the data; ``None`` if none was said."""
+    """Return the file or folder at a place relative to the data; ``None`` if none was said."""
     return Path(os.path.normpath(data / place)) if place else None

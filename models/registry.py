@@ -9,7 +9,7 @@ CARDS: tuple[AnyCard, ...] = tuple(card for family in FAMILIES for card in famil
 
 
 def find_card(family: str, task: str) -> AnyCard:
-    """The card of one task.
+    """Return the card of one task.
 
     Raises:
         CardMismatch: If no family of this code has the task.

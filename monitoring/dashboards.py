@@ -51,7 +51,7 @@ def _row(page: Dashboard, title: str, panels: Sequence[Panel]) -> Dashboard:
 
 
 def _now_against_training(feature: str) -> list[Query]:
-    """What share of the instances falls into each bin: in the time shown, and in training."""
+    """Return what share of the instances falls into each bin: in the time shown, and in training."""
     chosen = f'model=~"$model", feature=~"{feature}"'
     counted = f"increase(lectern_feature_instances_total{{{chosen}}}[$__range])"
     return [
@@ -133,7 +133,7 @@ def _http() -> list[Panel]:
 
 
 def overview() -> Dashboard:
-    """Everything at a glance."""
+    """Return everything at a glance."""
     page = board(
         "lectern-overview", "Lectern", "Is it well, what is asked of it, where does the time go?",
         [choice("model", "Model", MODELS, several=True)],
@@ -190,7 +190,7 @@ def overview() -> Dashboard:
 
 
 def of_family(family: Family, models: Sequence[str]) -> Dashboard:
-    """One family's models, one at a time."""
+    """Return one family's models, one at a time."""
     limit = OBJECTIVES.of(models).p99_ms / 1000
     page = board(
         f"lectern-{family.name}", f"Lectern: {family.title}", f"One model of the family {family.name} at a time.",
@@ -279,7 +279,7 @@ def drift() -> Dashboard:
 
 
 def pages() -> dict[str, str]:
-    """The dashboards' files: name and content."""
+    """Return the dashboards' files: name and content."""
     built = {"overview": overview(), "jobs": jobs(), "drift": drift()}
     for family in FAMILIES:
         shipped = sorted(

@@ -58,7 +58,7 @@ class Programs:
 
 
 def find(folder: Path = FOLDER) -> Programs | None:
-    """The unpacked Prometheus, else the one on the path, else None; nothing is fetched."""
+    """Return the unpacked Prometheus, else the one on the path, else None; nothing is fetched."""
     if (folder / "usr/bin/prometheus").exists():
         return Programs(
             prometheus=folder / "usr/bin/prometheus",
@@ -72,7 +72,7 @@ def find(folder: Path = FOLDER) -> Programs | None:
 
 
 def obtain(folder: Path = FOLDER) -> Programs:
-    """The Prometheus of this machine, or one fetched with apt and unpacked into ``folder``.
+    """Return the Prometheus of this machine, or one fetched with apt and unpacked into ``folder``.
 
     Raises:
         NotToBeHad: If there is none and none can be fetched.
@@ -107,7 +107,7 @@ def _download(scratch: Path) -> list[Path]:
 
 
 def _apt(arguments: Sequence[str], folder: Path) -> str | None:
-    """What apt complains of in the end; None if it did what it was told."""
+    """Return what apt complains of in the end; None if it did what it was told."""
     sandbox = [f"-oAPT::Sandbox::User={'root' if os.geteuid() == 0 else ''}"]
     try:
         done = subprocess.run(  # noqa: S603

@@ -28,7 +28,7 @@ STOP_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScrapeTarget:
-    """What is watched.
+    """Describe what is watched.
 
     Attributes:
         address: Host and port.
@@ -44,7 +44,7 @@ class ScrapeTarget:
 
 
 def configuration(target: ScrapeTarget) -> dict[str, Any]:
-    """The committed configuration, aimed at one target."""
+    """Return the committed configuration, aimed at one target."""
     found: dict[str, Any] = yaml.safe_load(CONFIGURATION.read_text())
     found["global"] = {
         "scrape_interval": f"{target.seconds}s",
@@ -75,11 +75,11 @@ class Prometheus:
     pages: str = "/"
 
     def page(self, name: str) -> str:
-        """The address of a page for people: ``alerts``, ``graph``, ``rules`` or ``targets``."""
+        """Return the address of a page for people: ``alerts``, ``graph``, ``rules`` or ``targets``."""
         return f"{self.url}{self.pages}{name}"
 
     def ask(self, path: str, **parameters: Any) -> Any:
-        """The data of an API call.
+        """Return the data of an API call.
 
         Raises:
             ValueError: If it was refused; the message is Prometheus' own.
@@ -93,18 +93,18 @@ class Prometheus:
         return page["data"]
 
     def query(self, expression: str, **more: Any) -> list[Mapping[str, Any]]:
-        """The series of an expression now, each with ``metric`` and ``value``."""
+        """Return the series of an expression now, each with ``metric`` and ``value``."""
         found: list[Mapping[str, Any]] = self.ask("query", query=expression, **more)["result"]
         return found
 
     def query_range(self, expression: str, start: float, end: float, step: float) -> list[Mapping[str, Any]]:
-        """The series of an expression over a time, each with ``metric`` and ``values``."""
+        """Return the series of an expression over a time, each with ``metric`` and ``values``."""
         data = self.ask("query_range", query=expression, start=start, end=end, step=step)
         found: list[Mapping[str, Any]] = data["result"]
         return found
 
     def number(self, expression: str) -> float:
-        """The one number that an expression is; NaN if it is none or several."""
+        """Return the one number that an expression is; NaN if it is none or several."""
         found = self.query(expression)
         return float(found[0]["value"][1]) if len(found) == 1 else float("nan")
 
@@ -178,7 +178,7 @@ def running(programs: Programs, target: ScrapeTarget, folder: Path, port: int) -
 
 
 def free_port(wanted: int = 0) -> int:
-    """A port of 127.0.0.1 on which nobody listens: the wanted one, or any.
+    """Return a port of 127.0.0.1 on which nobody listens: the wanted one, or any.
 
     Raises:
         OSError: If the wanted one is taken.

@@ -91,7 +91,7 @@ def lines(
 
 
 def number(title: str, unit: str, expression: str, *, red_above: float | None = None, description: str = "") -> Panel:
-    """One large number; its colour changes above a bound."""
+    """Return one large number; its colour changes above a bound."""
     panel = _common(stat.Panel(), title, unit, 4, 4, description)
     panel = panel.targets(_targets([Query(expression, title)])).graph_mode(BigValueGraphMode.AREA).no_value("none")
     panel = panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -117,7 +117,7 @@ def bars(title: str, by: str, *queries: Query, repeat: str | None = None, width:
 
 
 def rows(title: str, unit: str, query: Query, *, width: int = HALF) -> Panel:
-    """A table of the series as they are now: their labels, and a value called by the query's legend."""
+    """Return a table of the series as they are now: their labels, and a value called by the query's legend."""
     panel = _common(table.Panel(), title, unit, width, TALL, "")
     options = {"excludeByName": {"Time": True, "__name__": True}, "renameByName": {"Value": query.legend}}
     panel = panel.targets(_targets([query], now=True)).show_header(True)
@@ -127,7 +127,7 @@ def rows(title: str, unit: str, query: Query, *, width: int = HALF) -> Panel:
 def choice(
     name: str, label: str, query: str, current: str | None = None, *, several: bool = False, hide: bool = False
 ) -> dashboard.QueryVariable:
-    """A variable with the values of a label; ``current`` is what it begins with, or everything."""
+    """Return a variable with the values of a label; ``current`` is what it begins with, or everything."""
     values = "$__all" if current is None else current
     text = "All" if current is None else current
     variable = dashboard.QueryVariable(name).label(label).datasource(SOURCE).query(query)
@@ -139,7 +139,7 @@ def choice(
 
 
 def board(uid: str, title: str, description: str, variables: Sequence[Any]) -> dashboard.Dashboard:
-    """An empty dashboard that links to the others and shows where alerts fired."""
+    """Return an empty dashboard that links to the others and shows where alerts fired."""
     fired = 'ALERTS{alertstate="firing", alertname=~"Lectern.*"}'
     found = dashboard.Dashboard(title).uid(uid).description(description).tags(["lectern"]).readonly()
     found = found.time("now-1h", "now").refresh("30s").timezone("browser").tooltip(DashboardCursorSync.CROSSHAIR)

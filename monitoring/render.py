@@ -35,7 +35,7 @@ Panel = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What is looked at.
+    """Describe what is looked at.
 
     Attributes:
         prometheus: Whom to ask.
@@ -50,23 +50,23 @@ class View:
     variables: Mapping[str, str]
 
     def filled(self, text: str) -> str:
-        """A text with values in place of variables."""
+        """Return a text with values in place of variables."""
         for name, value in self.variables.items():
             text = text.replace(name, value)
         return text
 
     def over_time(self, expression: str) -> list[Mapping[str, Any]]:
-        """Its series, at 200 moments."""
+        """Return its series, at 200 moments."""
         step = max((self.end - self.start) / 200, 1.0)
         return self.prometheus.query_range(self.filled(expression), self.start, self.end, step)
 
     def now(self, expression: str) -> list[Mapping[str, Any]]:
-        """Its series at the end."""
+        """Return its series at the end."""
         return self.prometheus.query(self.filled(expression), time=self.end)
 
 
 def amount(value: float, unit: str) -> str:
-    """A number for people."""
+    """Return a number for people."""
     if math.isnan(value):
         return "–"
     if unit == "percentunit":
@@ -109,7 +109,7 @@ def _lines(axes: Axes, panel: Panel, view: View) -> None:
 
 
 def _colour(panel: Panel, name: str, index: int) -> Any:
-    """The panel's own for this name, else the next one."""
+    """Return the panel's own for this name, else the next one."""
     for one in panel["fieldConfig"]["overrides"]:
         if one["matcher"] == {"id": "byName", "options": name}:
             return {"green": GREEN, "red": RED, "orange": "#ff9830", "blue": "#5794f2"}[
@@ -190,7 +190,7 @@ DRAW = {"timeseries": _lines, "stat": _number, "barchart": _bars, "table": _rows
 
 
 def _expanded(page: Mapping[str, Any], view: View) -> Iterator[tuple[Panel, View]]:
-    """The panels; one that repeats once for every value of its variable, three in a row."""
+    """Yield the panels; one that repeats once for every value of its variable, three in a row."""
     for panel in page["panels"]:
         if not panel.get("repeat"):
             yield panel, view
@@ -236,7 +236,7 @@ def draw(page: Mapping[str, Any], view: View, path: Path) -> None:
 
 
 def variables(page: Mapping[str, Any], minutes: float, chosen: str | None) -> dict[str, str]:
-    """What a dashboard's variables begin with, or a chosen model."""
+    """Return what a dashboard's variables begin with, or a chosen model."""
     found = {"$__rate_interval": "30s", "$__range": f"{round(minutes * 60)}s"}
     for one in page["templating"]["list"]:
         if one["type"] == "query":

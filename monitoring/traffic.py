@@ -38,7 +38,7 @@ class TrafficBodies:
         return [msgspec.json.encode({"instances": list(pair)}) for pair in pairs]
 
     def draw(self, is_shifted: bool) -> bytes:
-        """The next one."""
+        """Return the next one."""
         chosen = self.shifted if is_shifted else self.usual
         return chosen[next(self._next) % len(chosen)]
 

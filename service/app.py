@@ -85,7 +85,7 @@ def _jobs() -> JobsApi | None:
 
 
 class GatewayCore:
-    """What the Gateway does, whatever its models are."""
+    """Describe what the Gateway does, whatever its models are."""
 
     settings: Settings
     served: Sequence[ServedModel]
@@ -171,7 +171,7 @@ class GatewayCore:
         return [endpoint.manifest for endpoint in [*self.gateway.endpoints.values()]]
 
     async def __is_ready__(self) -> bool:
-        """Every remote runner answers in time."""
+        """Return whether every remote runner answers in time."""
 
         async def ready(name: str) -> bool:
             runner = getattr(self, f"{name}_runner")
@@ -194,7 +194,7 @@ def settle() -> None:
 
 
 def _api(model: ServedModel) -> Any:
-    """A BentoML API for one model, so that BentoML's schema, clients and ``depends()`` know it."""
+    """Return a BentoML API for one model, so that BentoML's schema, clients and ``depends()`` know it."""
 
     async def predict(
         self: GatewayCore, instances: list[dict[str, Any]], explain: bool = False, outlier: bool = False
@@ -210,12 +210,12 @@ def _api(model: ServedModel) -> Any:
 
 
 def api_name(model: str) -> str:
-    """The method of BentoML's clients that asks this model, e.g. ``predict_image_vit``."""
+    """Return the method of BentoML's clients that asks this model, e.g. ``predict_image_vit``."""
     return "predict_" + model.replace("-", "_")
 
 
 def build(settings: Settings) -> Any:
-    """The Gateway service for these settings."""
+    """Return the Gateway service for these settings."""
     find_exporter(settings.traces)
     Access(settings)  # keys that cannot be read end the start here
     served = find_models(settings.wanted_models)

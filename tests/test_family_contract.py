@@ -57,7 +57,7 @@ def check_tensors(
 
 
 def row_sums(attention: Any) -> np.ndarray:
-    """What must be 1: sums over the last axis, or for edges the sums per target and head."""
+    """Return what must be 1: sums over the last axis, or for edges the sums per target and head."""
     if not isinstance(attention, dict):
         return attention.sum(-1)
     targets, places = np.unique(attention["edges"][:, 1], return_inverse=True)
@@ -113,7 +113,7 @@ def test_random_requests(name: str, shipped: Open) -> None:
 
 
 def holder_of(predictor: Predictor, kind: int) -> Any:
-    """A checker of what a model's own schema says of its request (0) or prediction (1)."""
+    """Return a checker of what a model's own schema says of its request (0) or prediction (1)."""
     found = schemas(request_type(predictor.card, 128), predictor, "#/$defs/{name}")
     return jsonschema.Draft202012Validator(found[kind] | {"$defs": found[2]})
 
@@ -268,7 +268,7 @@ def draw_predictions(predictor: Predictor) -> list[Any]:
 
 
 def inconsistencies(prediction: Mapping[str, Any], assets: Any) -> list[str]:
-    """What in a prediction contradicts the rest of it."""
+    """Return what in a prediction contradicts the rest of it."""
     wrong: list[str] = []
     if "label" in prediction:
         single = {f"{key}s": [prediction[key]] for key in ("label", "class_id", "score")}
@@ -447,7 +447,7 @@ def test_memory_addresses_do_not_matter(name: str, shipped: Open) -> None:
 
 
 def at_offset(feed: np.ndarray, offset: int) -> np.ndarray:
-    """A copy that begins so many bytes after a multiple of 64."""
+    """Return a copy that begins so many bytes after a multiple of 64."""
     buffer = np.zeros(feed.nbytes + 64 + offset, np.uint8)
     start = -buffer.ctypes.data % 64 + offset
     moved = buffer[start : start + feed.nbytes].view(feed.dtype).reshape(feed.shape)

@@ -43,7 +43,7 @@ for program in programs:
 
 
 def find_programs() -> list[str]:
-    """The modules that do something when they are run."""
+    """Return the modules that do something when they are run."""
     found = []
     for path in sorted(path for room in ROOMS for path in (REPOSITORY / room).rglob("*.py")):
         if '\nif __name__ == "__main__":' in path.read_text():

@@ -59,7 +59,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def asked(make: Make, tmp_path: Path, *arguments: str, **environment: str) -> list[str]:
-    """What the interpreters of that checkout were asked, all in one."""
+    """Return what the interpreters of that checkout were asked, all in one."""
     done = make(*arguments, **environment)
     assert done.returncode == 0, done.stderr
     return (tmp_path / "a checkout" / "record").read_text().split("\0")
@@ -242,7 +242,7 @@ def test_score_and_serve_where_paths_have_blanks(checkout: Path, tmp_path: Path)
 
 
 def is_ready(url: str) -> bool:
-    """Whether the service there takes requests."""
+    """Return whether the service there takes requests."""
     try:
         return httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
     except httpx.TransportError:

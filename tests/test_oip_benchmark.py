@@ -14,7 +14,7 @@ CASE = ProtocolCase(name="good", model="viewcount", body=b"", outputs=("forecast
 
 
 def answer(values: list[float], *, is_binary: bool = True, **more: str) -> TritonAnswer:
-    """An answer with one output."""
+    """Return an answer with one output."""
     request = of_tensors({"forecast": np.array(values, np.float32)}, is_binary=is_binary)
     head = json.dumps({"model_name": "viewcount", "outputs": request.head["inputs"], **more}).encode()
     headers = {HEAD_LENGTH: str(len(head))} if is_binary else {}

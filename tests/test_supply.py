@@ -60,7 +60,7 @@ def needed(names: list[str]) -> set[str]:
 
 
 def disagreements(root: Path) -> list[str]:
-    """What does not fit together, one line each."""
+    """Return what does not fit together, one line each."""
     serve, cuda = pins(root / "requirements/serve.txt"), pins(root / "requirements/cuda.txt")
     lines = (root / "constraints.txt").read_text().splitlines()
     tested = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines[1:])}

@@ -67,7 +67,7 @@ def serve() -> Iterator[Serve]:
 
 
 def offer(port: int, rate: float = 200, seconds: float = 0.5, **more: float) -> ChaosReport:
-    """What a short offer finds."""
+    """Return what a short offer finds."""
     options = {"patience_seconds": 2.0, **more}
     return OpenLoopPlan(
         LoadPlan(port=port, requests=[REQUEST], phases=[ChaosPhase(rate=rate, seconds=seconds)], **options)

@@ -53,7 +53,7 @@ WORKS = (
 
 
 class Timed(NamedTuple):
-    """How long a command took, the CPU time of all its processes, and the most memory they had together (pss), MB."""
+    """Describe a command's run: seconds, CPU seconds of all its processes, and their most memory together (pss), MB."""
 
     seconds: float
     cpu_seconds: float
@@ -95,13 +95,13 @@ def _watch(leader: int, peak: list[float]) -> None:
 
 
 def job(model: str, source: Path, target: Path) -> Timed:
-    """The command."""
+    """Return the command."""
     program = [sys.executable, "-m", "service.scoring", "run", model, str(source), str(target)]
     return timed([*program, "--quiet", "--overwrite", "--workers", str(len(machine.CORES))])
 
 
 def measure(work: Work, folder: Path, rounds: int) -> dict[str, Any]:
-    """All of one comparison."""
+    """Return all of one comparison."""
     source, one = folder / work.source, folder / f"one-{work.source}"
     if not source.exists():
         MAKERS[work.source](source, work.rows)
@@ -147,7 +147,7 @@ def _sums(steps: dict[str, Seconds]) -> tuple[float, float]:
 
 
 def page(results: dict[str, Any]) -> str:
-    """The results for people."""
+    """Return the results for people."""
     lines = [
         "# Batch scoring", "",
         f"`{results['command']}` at `{results['commit']}` on {results['machine']['cpu']}, "

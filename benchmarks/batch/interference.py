@@ -38,7 +38,7 @@ Begin = Callable[[], tuple[int, Callable[[], None]]]
 
 
 def free_port() -> int:
-    """A port nobody listens on."""
+    """Return a port nobody listens on."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
@@ -72,7 +72,7 @@ def serving(root: Path, home: Path, workers: int) -> Iterator[tuple[int, httpx.C
 
 
 def is_ready(client: httpx.Client) -> bool:
-    """Whether the server answers."""
+    """Return whether the server answers."""
     with suppress(httpx.HTTPError):
         return client.get("/readyz").status_code == 200
     return False
@@ -157,7 +157,7 @@ def compare(port: int, begin: Begin, rate: float, seconds: float, rounds: int) -
 
 
 def told(without: Rounds, beside: Rounds, percent: int) -> str:
-    """A percentile of all answers, and the median of the rounds' own, which a busy neighbour moves less."""
+    """Return a percentile of all answers, and the median of the rounds' own, which a busy neighbour moves less."""
 
     def cut(taken: list[float]) -> float:
         return quantiles(taken, n=100)[percent - 1]

@@ -40,7 +40,7 @@ Steps: TypeAlias = dict[str, Seconds]
 
 
 def seconds(work: Callable[[], Any]) -> Seconds:
-    """The best of some rounds."""
+    """Return the best of some rounds."""
     times = []
     for _ in range(ROUNDS):
         started, computed = perf_counter(), process_time()
@@ -88,7 +88,7 @@ def views(predictor: Predictor, source: Path, target: Path) -> Steps:
 
 
 def engine_alone(predictor: Predictor, source: Path, model: Any) -> Steps:
-    """The engine on everything, encoded, sorted by length, packed and collated before the clock starts."""
+    """Return the engine on everything, encoded, sorted by length, packed and collated before the clock starts."""
     opened = open_source(make_spec(model, str(source), "x.parquet"))
     samples = []
     for cut in [*opened.cuts()]:

@@ -26,7 +26,7 @@ MORE = 1.1
 
 
 def repeat(table: Path, path: Path, size: int) -> int:
-    """A CSV of at least so many bytes: a table's header, and its rows again and again; how often."""
+    """Return a CSV of at least so many bytes: a table's header, and its rows again and again; how often."""
     times = 0
     with path.open("wb") as target:
         while target.tell() < size:
@@ -40,7 +40,7 @@ def repeat(table: Path, path: Path, size: int) -> int:
 
 
 def measure(folder: Path, gigabytes: float, rows: int) -> dict[str, Any]:
-    """One job."""
+    """Return one job."""
     table, source, target = folder / "table.csv", folder / "in.csv", folder / "out.parquet"
     if not table.exists():
         views(table, rows)
@@ -59,7 +59,7 @@ def measure(folder: Path, gigabytes: float, rows: int) -> dict[str, Any]:
 
 
 def page(results: dict[str, Any]) -> str:
-    """The results for people."""
+    """Return the results for people."""
     lines = [
         "# Batch scoring: memory over the size of the input", "",
         f"`{results['command']}` at `{results['commit']}` on {results['machine']['cpu']}, "
@@ -75,7 +75,7 @@ def page(results: dict[str, Any]) -> str:
 
 
 def is_flat(jobs: Sequence[dict[str, Any]]) -> bool:
-    """Whether the last job took hardly more memory than the first."""
+    """Return whether the last job took hardly more memory than the first."""
     return bool(jobs[-1]["memory_mb"] <= MORE * jobs[0]["memory_mb"])
 
 

@@ -25,7 +25,7 @@ ROWS = 1024
 
 
 def views(session: Any, source: str) -> pd.DataFrame:
-    """A table in, a table out."""
+    """Return a table in, a table out."""
     frame = pd.read_csv(source)
     numbers = frame[[f"views_{day + 1}" for day in range(DAYS)]].to_numpy(np.float32)
     found: dict[str, list[Any]] = {"forecast": [], "lower": [], "upper": []}
@@ -39,7 +39,7 @@ def views(session: Any, source: str) -> pd.DataFrame:
 
 
 def pictures(session: Any, source: str, classes: list[str]) -> pd.DataFrame:
-    """Each picture opened, a batch stacked and run."""
+    """Return each picture opened, a batch stacked and run."""
     rows = []
     with zipfile.ZipFile(source) as archive:
         names = archive.namelist()

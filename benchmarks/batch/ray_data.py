@@ -29,7 +29,7 @@ class RayStage:
         self._station, self._log = RemoteWorker(assignment, ROW_SECONDS, uuid4().hex), Path(log)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """What is said of each part."""
+        """Return what is said of each part."""
         told = []
         for task in batch["task"]:
             with self._log.open("ab", buffering=0) as log:

@@ -24,7 +24,7 @@ NO_GPU = "no NVIDIA device on this machine: nothing was run; --device cpu --out 
 
 
 class GpuReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run found."""
+    """Describe what a run found."""
 
     device: str
     date: str
@@ -34,14 +34,14 @@ class GpuReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(scope: Scope) -> list[GpuRow]:
-    """All rows of the table, in its order."""
+    """Return all rows of the table, in its order."""
     with TemporaryDirectory() as folder:
         rows = [*proofs(scope), *speed(scope), *unwritten()]
         return [*rows, *served(scope, Path(folder)), *no_gpu(scope, Path(folder))]
 
 
 def page(report: GpuReport) -> str:
-    """The table as Markdown."""
+    """Return the table as Markdown."""
     lines = [
         "# On the GPU",
         "",

@@ -55,7 +55,7 @@ class GpuRow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def verdict(self) -> str:
-        """One or two words."""
+        """Return one or two words."""
         if self.is_met is None:
             return "not run" if self.found.startswith("not run") else "told"
         return "kept" if self.is_met else "missed"
@@ -63,7 +63,7 @@ class GpuRow(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """How much is run, and where.
+    """Describe how much is run, and where.
 
     Attributes:
         device: ``cuda`` or ``cpu``.
@@ -81,16 +81,16 @@ class Scope:
 
     @property
     def is_small(self) -> bool:
-        """Whether this is only to see that it runs."""
+        """Return whether this is only to see that it runs."""
         return self.device == "cpu"
 
     def folders(self) -> list[Path]:
-        """The artifacts."""
+        """Return the artifacts."""
         return [folder for folder in shipped_folders() if not self.models or folder.name in self.models]
 
 
 def proofs(scope: Scope) -> Iterator[GpuRow]:
-    """Every model's certificate on the device; one that fails is told, and the others go on."""
+    """Yield every model's certificate on the device; one that fails is told, and the others go on."""
     details, wrong, tests, strays = list[str](), 0, 0, 0
     for folder in scope.folders():
         manifest, content = read_artifact(folder)
@@ -118,7 +118,7 @@ def proofs(scope: Scope) -> Iterator[GpuRow]:
 
 
 def _test_set(scope: Scope, manifest: Manifest, details: list[str]) -> Data | None:
-    """The data with the test set, or a line that says why not."""
+    """Return the data with the test set, or a line that says why not."""
     try:
         return data_of(manifest, None) if scope.has_test_set else None
     except (LecternError, OSError) as error:
@@ -190,7 +190,7 @@ def _paces(scope: Scope, folder: Path) -> Iterator[GpuPace]:
 
 
 def unwritten() -> Iterator[GpuRow]:
-    """What waits for a GPU to be written on."""
+    """Yield what waits for a GPU to be written on."""
     for what, bar in (
         ("viewcount, image, image-vit with CUDA graphs at batch 1", "at most 1.3x of the kernels' own time"),
         ("IO binding with buffers that stay on the device", "no bar; copies and launches are told apart"),
@@ -200,7 +200,7 @@ def unwritten() -> Iterator[GpuRow]:
 
 
 def served(scope: Scope, home: Path) -> Iterator[GpuRow]:
-    """What callers see."""
+    """Yield what callers see."""
     for what, bar, measure in (
         (
             f"through REST, {WORKERS} gateway workers, {IMAGE}, binary bodies, c = {CONNECTIONS}",

@@ -30,7 +30,7 @@ Run = Callable[[Feeds], dict[str, Array]]
 
 
 def net_of(manifest: Manifest, assets: Any) -> nn.Module:
-    """A net as large as the one that was trained, in evaluation mode."""
+    """Return a net as large as the one that was trained, in evaluation mode."""
     recipe = recipes(manifest.family)[manifest.training.recipe["name"]]
     return MAKERS[manifest.family, manifest.task](recipe.network, assets).eval()
 
@@ -52,7 +52,7 @@ def _run(net: Any, card: AnyCard, device: str, feeds: Feeds) -> dict[str, Array]
 
 
 def best_seconds(run: Callable[[], Any], budget_seconds: float) -> float:
-    """The least time of a call, after two to warm up, within a budget; at least three are timed."""
+    """Return the least time of a call, after two to warm up, within a budget; at least three are timed."""
     for _ in range(2):
         run()
     times, end = list[float](), perf_counter() + budget_seconds

@@ -17,7 +17,7 @@ TOLERANCE = 1e-5
 
 
 def find_difference(found: Any, expected: Any, place: str = "answer") -> str | None:
-    """Where two answers differ first and how, ``None`` when they agree.
+    """Return where two answers differ first and how, ``None`` when they agree.
 
     Numbers may differ by 1e-5 of their size, or by 1e-5 below one; everything else must be the same.
     """
@@ -34,7 +34,7 @@ def find_difference(found: Any, expected: Any, place: str = "answer") -> str | N
 
 
 def expected_answers(workload: BenchmarkWorkload) -> list[Any]:
-    """The in-process predictions of each checked body; none for a form that this commit does not read."""
+    """Return the in-process predictions of each checked body; none for a form that this commit does not read."""
     codec = open_codec(workload.model)
     if workload.media_type not in codec.bodies.media_types:
         return []
@@ -105,7 +105,7 @@ def _exchanged(answers: list[Any]) -> list[Any]:
 
 
 def _missing(answers: list[Any]) -> list[Any]:
-    """The last caller got no answer."""
+    """Return the last caller got no answer."""
     return answers[:-1]
 
 

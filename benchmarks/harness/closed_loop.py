@@ -30,7 +30,7 @@ class ClosedLoopPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClosedLoopCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What came back; ``statuses`` counts connections that ended without an answer as ``"closed"``."""
+    """Describe what came back; ``statuses`` counts connections that ended without an answer as ``"closed"``."""
 
     answers: int
     seconds: float
@@ -41,7 +41,7 @@ class ClosedLoopCounts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def errors(self) -> int:
-        """What was not a 200."""
+        """Return what was not a 200."""
         return sum(self.statuses.values()) - self.statuses.get("200", 0)
 
 
@@ -62,7 +62,7 @@ class ClosedLoopConnection:
             raise ValueError(f"a request of {len(request)} bytes does not fit the send buffer")
 
     def receive(self) -> bytes | None:
-        """The status of the answer once it is whole, ``None`` before, ``CLOSED`` when there will be none."""
+        """Return the status of the answer once it is whole, ``None`` before, ``CLOSED`` when there will be none."""
         try:
             new = self.socket.recv(RECEIVE_BYTES)
         except ConnectionError:
@@ -77,7 +77,7 @@ class ClosedLoopConnection:
 
 
 def _length(head: bytes) -> int:
-    """The length of the body behind a head, which must say it."""
+    """Return the length of the body behind a head, which must say it."""
     _, name, rest = head.lower().partition(LENGTH)
     if not name:
         raise ValueError("an answer without a content length")

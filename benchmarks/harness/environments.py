@@ -26,7 +26,7 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What a file's environment must have.
+    """Describe what a file's environment must have.
 
     Attributes:
         python: Exact version of the interpreter, or empty for any.
@@ -52,7 +52,7 @@ def needs_of(module: str) -> Needs:
 
 
 def build(name: str, needs: Needs) -> Path:
-    """The interpreter of an environment, made anew unless it was made from the same needs.
+    """Return the interpreter of an environment, made anew unless it was made from the same needs.
 
     Raises:
         Unavailable: If it cannot be made.
@@ -70,7 +70,7 @@ def build(name: str, needs: Needs) -> Path:
 
 
 def versions(interpreter: Path) -> dict[str, str]:
-    """The versions of every package of an environment."""
+    """Return the versions of every package of an environment."""
     command = [str(interpreter), "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"]
     found = msgspec.json.decode(_run(command), type=list[dict[str, str]])
     return {package["name"].lower(): package["version"] for package in found}

@@ -38,7 +38,7 @@ def adopt_orphans() -> None:
 
 
 def tree(leader: int) -> list[psutil.Process]:
-    """A process and all its descendants, the elders first; empty when it is gone."""
+    """Return a process and all its descendants, the elders first; empty when it is gone."""
     try:
         root = psutil.Process(leader)
         return [root, *root.children(recursive=True)]
@@ -88,7 +88,7 @@ def memory_mb(processes: Sequence[psutil.Process]) -> dict[str, float]:
 
 
 def describe() -> dict[str, Any]:
-    """The machine, without names or paths."""
+    """Return the machine, without names or paths."""
     return {
         "cpu": _cpu_model(),
         "cores": len(CORES),
@@ -107,7 +107,7 @@ def _cpu_model() -> str:
 
 
 def commit() -> str:
-    """The commit of the working tree, ``-dirty`` when it has changes, ``unknown`` without git."""
+    """Return the commit of the working tree, ``-dirty`` when it has changes, ``unknown`` without git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)  # noqa: S603  our own
     return done.stdout.strip() or "unknown"

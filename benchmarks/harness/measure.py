@@ -46,7 +46,7 @@ class LoadClient:
             wrk.write_script(calls, self._script)
 
     def run(self, server: Server, connections: int, seconds: int) -> ClosedLoopCounts:
-        """One run.
+        """Return one run.
 
         Raises:
             OSError: If the client fails.
@@ -64,7 +64,7 @@ def client_cores(server: Server) -> set[int]:
 
 
 def drive(plan: ClosedLoopPlan) -> list[ClosedLoopCounts]:
-    """The tallies of the Python client, in a process of its own.
+    """Return the tallies of the Python client, in a process of its own.
 
     Raises:
         OSError: If it fails.
@@ -75,7 +75,7 @@ def drive(plan: ClosedLoopPlan) -> list[ClosedLoopCounts]:
 
 
 def limit(task: BoundTask) -> UpperBound:
-    """The in-process limits of a task, on the server's core."""
+    """Return the in-process limits of a task, on the server's core."""
     with on_cores(SERVER_CORES):
         return msgspec.json.decode(
             _run("benchmarks.harness.upper_bound", msgspec.msgpack.encode(task)), type=UpperBound

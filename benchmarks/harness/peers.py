@@ -40,7 +40,7 @@ class Peer:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is Lectern."""
+        """Return whether it is Lectern."""
         return self.module is None
 
 

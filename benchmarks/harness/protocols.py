@@ -17,7 +17,7 @@ class ProtocolCall:
     body: bytes
 
     def to_bytes(self) -> bytes:
-        """The whole request, kept alive."""
+        """Return the whole request, kept alive."""
         lines = [f"POST {self.path} HTTP/1.1", "host: 127.0.0.1", f"content-length: {len(self.body)}"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         return "\r\n".join([*lines, "", ""]).encode() + self.body
@@ -42,7 +42,7 @@ class Envelope:
     unwrap: Callable[[bytes], Any] = lambda answer: json.loads(answer)["predictions"]
 
     def call(self, model: str, body: bytes, media_type: str = JSON) -> ProtocolCall:
-        """The request that asks a model."""
+        """Return the request that asks a model."""
         headers = {"content-type": self.media_type or media_type, **self.headers}
         return ProtocolCall(path=self.path.format(model=model), headers=headers, body=self.wrap(body))
 
@@ -57,7 +57,7 @@ def _out_of_v2(answer: bytes) -> Any:
 
 
 def _out_of_binary(answer: bytes) -> Any:
-    """The one element behind the JSON head, whose length stands in four bytes before it."""
+    """Return the one element behind the JSON head, whose length stands in four bytes before it."""
     _, end = json.JSONDecoder().raw_decode(answer.decode("latin-1"))
     return json.loads(answer[end + 4 :])["predictions"]
 

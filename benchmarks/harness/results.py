@@ -36,12 +36,12 @@ class RateSample(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nobody else disturbed it, or the server had its core anyway."""
+        """Return whether nobody else disturbed it, or the server had its core anyway."""
         return self.other_cores < MAX_OTHERS or self.server_cores > MAX_SHARE_ANYWAY
 
     @property
     def is_client_bound(self) -> bool:
-        """Whether it measured the client: it had no time left, and the server had."""
+        """Return whether it measured the client: it had no time left, and the server had."""
         return self.client_cores > BUSY_CLIENT and self.server_cores < BUSY_SERVER
 
 
@@ -58,11 +58,11 @@ class ResultCell(msgspec.Struct, kw_only=True):
 
     @property
     def counting(self) -> list[RateSample]:
-        """The undisturbed samples; all of them when there is none."""
+        """Return the undisturbed samples; all of them when there is none."""
         return [sample for sample in self.samples if sample.is_quiet] or self.samples
 
     def middle(self, field: str) -> float:
-        """The median of one field."""
+        """Return the median of one field."""
         return float(median(getattr(sample, field) for sample in self.counting))
 
     @property
@@ -73,7 +73,7 @@ class ResultCell(msgspec.Struct, kw_only=True):
 
     @property
     def marks(self) -> str:
-        """What a reader must know: ``!`` errors, ``†`` client bound, ``~`` never undisturbed."""
+        """Return what a reader must know: ``!`` errors, ``†`` client bound, ``~`` never undisturbed."""
         found = "!" if any(sample.errors for sample in self.samples) else ""
         found += "†" if any(sample.is_client_bound for sample in self.counting) else ""
         return found + ("" if any(sample.is_quiet for sample in self.samples) else "~")
@@ -124,7 +124,7 @@ class Bound(msgspec.Struct, kw_only=True):
     burst_ms: dict[str, list[float]] = {}
 
     def best(self, kind: str) -> tuple[float, int]:
-        """The highest median rate of ``"engine"`` or ``"codec"`` and its batch size; zeros when not measured."""
+        """Return the highest median rate of ``"engine"`` or ``"codec"`` and its batch size; zeros when not measured."""
         rates = {int(size): median(found) for size, found in getattr(self, kind).items()}
         return max(((rate, size) for size, rate in rates.items()), default=(0.0, 0))
 
@@ -146,7 +146,7 @@ class Results(msgspec.Struct, kw_only=True):
     cells: list[ResultCell] = []
 
     def cell(self, peer: str, workload: str, connections: int) -> ResultCell | None:
-        """The cell, if it was measured."""
+        """Return the cell, if it was measured."""
         wanted = (peer, workload, connections)
         found = (cell for cell in self.cells if (cell.peer, cell.workload, cell.connections) == wanted)
         return next(found, None)
@@ -160,7 +160,7 @@ class Results(msgspec.Struct, kw_only=True):
         cell.samples.append(sample)
 
     def bound(self, workload: str) -> Bound:
-        """The workload's limits, empty at first."""
+        """Return the workload's limits, empty at first."""
         found = next((bound for bound in self.bounds if bound.workload == workload), None)
         if found is None:
             found = Bound(workload=workload)
@@ -186,7 +186,7 @@ def load(path: Path) -> Results:
 
 
 def _short(value: Any) -> Any:
-    """The same with numbers of five digits: more is noise."""
+    """Return the same with numbers of five digits: more is noise."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):

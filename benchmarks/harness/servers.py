@@ -43,7 +43,7 @@ class Server:
     ready_seconds: float
 
     def tree(self) -> list[psutil.Process]:
-        """All its processes."""
+        """Return all its processes."""
         return tree(self.process.pid)
 
 
@@ -136,7 +136,7 @@ def install_artifacts(home: Path, *folders: Path) -> None:
 
 
 def without_paths(text: str) -> str:
-    """The text with every folder's name cut off, so that no result says where it was made."""
+    """Return the text with every folder's name cut off, so that no result says where it was made."""
     return _FOLDER.sub("", text).strip()
 
 

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class BoundTask(msgspec.Struct, frozen=True, kw_only=True):
-    """What to measure.
+    """Describe what to measure.
 
     Attributes:
         model: Whose session.
@@ -40,7 +40,7 @@ class BoundTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UpperBound(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found.
+    """Describe what was found.
 
     Attributes:
         engine: Requests per second by requests in a batch.
@@ -67,7 +67,7 @@ def rate(step: Callable[[T], object], groups: Sequence[T], size: int, seconds: f
 
 
 def measure(task: BoundTask) -> UpperBound:
-    """The limits of requests that never stop coming."""
+    """Return the limits of requests that never stop coming."""
     codec = open_codec(task.model)
     predictor = codec.predictor
     samples = [codec.read(body, task.media_type) for body in task.bodies]
@@ -84,7 +84,7 @@ def measure(task: BoundTask) -> UpperBound:
 
 
 def measure_burst(task: BoundTask) -> UpperBound:
-    """The limits of requests that come once, together."""
+    """Return the limits of requests that come once, together."""
     codec = open_codec(task.model)
     instances = [codec.bodies.read(body, task.media_type).instances[0] for body in task.bodies]
 

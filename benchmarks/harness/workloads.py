@@ -62,12 +62,12 @@ class BenchmarkWorkload:
 
 
 def body(*instances: Any) -> bytes:
-    """A request of Lectern's form."""
+    """Return a request of Lectern's form."""
     return msgspec.json.encode({"instances": instances})
 
 
 def viewcount() -> list[BenchmarkWorkload]:
-    """The card's example, alone and 32 in a request."""
+    """Return the card's example, alone and 32 in a request."""
     codec = open_codec("viewcount")
     example = codec.predictor.card.example(codec.predictor.assets)
     checks = [body(instance) for instance in _random(codec, CHECKED)]
@@ -119,7 +119,7 @@ def image() -> list[BenchmarkWorkload]:
 
 
 def tagging() -> list[BenchmarkWorkload]:
-    """One sentence of 18 words; the answers are checked on 64 others."""
+    """Return one sentence of 18 words; the answers are checked on 64 others."""
     return [
         BenchmarkWorkload(
             key="tagging",
@@ -163,7 +163,7 @@ KEYS = ("viewcount", "viewcount-32", "image", "image-npy", "tagging", "sentences
 
 
 def make(keys: Sequence[str]) -> list[BenchmarkWorkload]:
-    """The workloads asked for, in the tables' order, without those whose data is not here."""
+    """Return the workloads asked for, in the tables' order, without those whose data is not here."""
     wanted = [maker for name, maker in MAKERS.items() if any(key.startswith(name) for key in keys)]
     made = [workload for maker in wanted for workload in maker()]
     return [workload for workload in made if workload.key in keys]
@@ -177,7 +177,7 @@ def molecules() -> list[bytes]:
 
 
 def examples() -> dict[str, bytes]:
-    """One valid body per served model."""
+    """Return one valid body per served model."""
     codecs = {model: open_codec(model).predictor for model in ALL_MODELS}
     return {model: body(predictor.card.example(predictor.assets)) for model, predictor in codecs.items()}
 

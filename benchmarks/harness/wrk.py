@@ -41,7 +41,7 @@ end
 
 
 def is_here() -> bool:
-    """Whether wrk can be run."""
+    """Return whether wrk can be run."""
     return shutil.which("wrk") is not None
 
 
@@ -59,7 +59,7 @@ def write_script(calls: Sequence[ProtocolCall], path: Path) -> None:
 
 
 def run(script: Path, port: int, connections: int, seconds: int) -> ClosedLoopCounts:
-    """One run of wrk, with one thread.
+    """Return one run of wrk, with one thread.
 
     Raises:
         OSError: If it fails.
@@ -84,7 +84,7 @@ def run(script: Path, port: int, connections: int, seconds: int) -> ClosedLoopCo
 
 
 def _quote(value: str | bytes) -> str:
-    """A Lua string of any bytes."""
+    """Return a Lua string of any bytes."""
     content = value.encode() if isinstance(value, str) else value
     plain = (chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03d}" for byte in content)
     return f'"{"".join(plain)}"'

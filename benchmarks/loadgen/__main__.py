@@ -60,7 +60,7 @@ def stub(work_ms: float) -> Iterator[Address]:
 
 
 def compare(service: str, load: GeneratedLoad, rounds: int) -> list[CrosscheckRow]:
-    """Every generator in turn, in another order each round."""
+    """Return every generator in turn, in another order each round."""
     found: dict[str, list[Percentiles]] = {name: [] for name in GENERATORS}
     names = list(GENERATORS)
     for number in tqdm(range(rounds), service, leave=False):
@@ -88,7 +88,7 @@ def _row(
 
 
 def disagreements(rows: Sequence[CrosscheckRow]) -> list[str]:
-    """Which percentiles of whom are further apart than a tenth, or were not measured over all answers."""
+    """Return which percentiles of whom are further apart than a tenth, or were not measured over all answers."""
     found = [f"{row.service}, {row.generator}: {row.failures} failures" for row in rows if row.failures]
     return found + [
         f"{row.service}, {row.generator}: {share} is {ratio:.2f} times ours"
@@ -100,7 +100,7 @@ def disagreements(rows: Sequence[CrosscheckRow]) -> list[str]:
 
 
 def markdown(rows: Sequence[CrosscheckRow], about: str) -> str:
-    """The table."""
+    """Return the table."""
     lines = [
         "# Our open-loop generator, k6 and wrk",
         "",
@@ -119,7 +119,7 @@ def markdown(rows: Sequence[CrosscheckRow], about: str) -> str:
 
 
 def questions(address: Address, model: str, rate: float, seconds: int) -> GeneratedLoad:
-    """What is asked of one model: random valid requests with one instance each."""
+    """Return what is asked of one model: random valid requests with one instance each."""
     (served,) = find_served(address, [model])
     samples = random_library(served, QUESTIONS, seed=7).samples
     bodies = [b'{"instances":[%b]}' % sample for sample in samples]

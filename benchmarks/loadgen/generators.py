@@ -56,7 +56,7 @@ end
 
 
 class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
-    """What a generator found, milliseconds."""
+    """Describe what a generator found, milliseconds."""
 
     p50: float
     p90: float
@@ -68,7 +68,7 @@ class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratedLoad:
-    """What every generator is told."""
+    """Describe what every generator is told."""
 
     address: Address
     model: str

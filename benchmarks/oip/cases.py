@@ -37,7 +37,7 @@ class ProtocolCase:
 
 
 def right(predictors: Mapping[str, Predictor]) -> Iterator[ProtocolCase]:
-    """What both must answer alike."""
+    """Yield what both must answer alike."""
     for path in ("/health/live", "/health/ready", ""):
         yield ProtocolCase(name=f"GET /v2{path}", path=path, is_right=True)
     for model, predictor in predictors.items():
@@ -88,7 +88,7 @@ def _variants() -> Iterator[ProtocolCase]:
 
 
 def wrong(predictors: Mapping[str, Predictor]) -> Iterator[ProtocolCase]:
-    """What ought to be refused."""
+    """Yield what ought to be refused."""
     yield ProtocolCase(name="unknown model's metadata", model="nobody", path="")
     yield ProtocolCase(name="unknown model's readiness", model="nobody", path="/ready")
     yield ProtocolCase(name="unknown model's configuration", model="nobody", path="/config")

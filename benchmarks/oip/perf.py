@@ -62,7 +62,7 @@ class PerfResult(NamedTuple):
 
 
 def install() -> Path:
-    """The tool, unpacked from its wheel unless it is there.
+    """Return the tool, unpacked from its wheel unless it is there.
 
     Raises:
         Unavailable: If a wheel cannot be had.
@@ -91,7 +91,7 @@ def loads() -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def run(program: Path, address: str, model: str, load: str, arguments: tuple[str, ...]) -> PerfResult:
-    """One run of the tool.
+    """Return one run of the tool.
 
     Raises:
         RuntimeError: If it comes to no result.

@@ -28,12 +28,12 @@ class Request(NamedTuple):
 
     @property
     def body(self) -> bytes:
-        """All of it."""
+        """Return all of it."""
         return json.dumps(self.head).encode() + self.rest
 
     @property
     def headers(self) -> dict[str, str]:
-        """What has to be said of the body."""
+        """Return what has to be said of the body."""
         if not self.rest:
             return {"content-type": "application/json"}
         length = len(json.dumps(self.head).encode())
@@ -41,7 +41,7 @@ class Request(NamedTuple):
 
 
 def of_tensors(tensors: Mapping[str, Array], *, is_binary: bool, **more: Any) -> Request:
-    """A request with tensors, and more in its head."""
+    """Return a request with tensors, and more in its head."""
     inputs, rest = [], b""
     for name, values in tensors.items():
         entry: dict[str, Any] = {"name": name, "shape": list(values.shape), "datatype": DATATYPES[values.dtype.name]}
@@ -58,7 +58,7 @@ def of_tensors(tensors: Mapping[str, Array], *, is_binary: bool, **more: Any) ->
 
 
 def of_strings(name: str, elements: Sequence[bytes], *, is_binary: bool, **more: Any) -> Request:
-    """A request with one input of byte strings, and more in its head."""
+    """Return a request with one input of byte strings, and more in its head."""
     entry: dict[str, Any] = {"name": name, "shape": [len(elements)], "datatype": "BYTES"}
     if not is_binary:
         return Request({"inputs": [entry | {"data": [element.decode() for element in elements]}], **more})
@@ -68,17 +68,17 @@ def of_strings(name: str, elements: Sequence[bytes], *, is_binary: bool, **more:
 
 
 def feeds(predictor: Predictor, instances: Sequence[Any]) -> dict[str, Array]:
-    """What the session is fed of instances."""
+    """Return what the session is fed of instances."""
     return dict(predictor.card.collate(predictor.encode(instances)))
 
 
 def of_instances(instances: Sequence[Any], *, is_binary: bool, **more: Any) -> Request:
-    """A request with instances as `/v1` has them."""
+    """Return a request with instances as `/v1` has them."""
     return of_strings("instance", [msgspec.json.encode(one) for one in instances], is_binary=is_binary, **more)
 
 
 def read_answer(body: bytes, head_length: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The head of an answer, and its outputs as arrays, or lists of byte strings, by name."""
+    """Return the head of an answer, and its outputs as arrays, or lists of byte strings, by name."""
     head = json.loads(body[:head_length] if head_length is not None else body)
     start, outputs = head_length or 0, {}
     for output in head["outputs"]:

@@ -32,7 +32,7 @@ WAYS = ("v1 JSON", "v2 JSON", "v2 binary")
 
 
 def calls(model: str, predictor: Predictor) -> dict[str, list[ProtocolCall]]:
-    """The same instances by every way; pictures as pixels, which all of them can carry."""
+    """Return the same instances by every way; pictures as pixels, which all of them can carry."""
     rng = np.random.default_rng(SEED)
     found: dict[str, list[ProtocolCall]] = {way: [] for way in WAYS}
     for _ in range(BODIES):
@@ -48,7 +48,7 @@ def calls(model: str, predictor: Predictor) -> dict[str, list[ProtocolCall]]:
 
 
 def _plain(predictor: Predictor, rng: np.random.Generator) -> Any:
-    """A random instance that holds no file."""
+    """Return a random instance that holds no file."""
     while True:
         instance = predictor.card.random_request(rng, predictor.assets)
         if not predictor.card.holds_file(instance):

@@ -43,7 +43,7 @@ INTENDED = {
 
 
 class TritonAnswer(NamedTuple):
-    """What one of the two said."""
+    """Describe what one of the two said."""
 
     status: int
     headers: dict[str, str]
@@ -51,7 +51,7 @@ class TritonAnswer(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Where they differ."""
+    """Describe where they differ."""
 
     case: str
     field: str
@@ -60,7 +60,7 @@ class Difference(NamedTuple):
 
     @property
     def reason(self) -> str | None:
-        """Why that is meant; ``None`` if it is not."""
+        """Return why that is meant; ``None`` if it is not."""
         for (case, field), reason in INTENDED.items():
             if fnmatch(self.case, case) and fnmatch(self.field, field):
                 return reason
@@ -68,7 +68,7 @@ class Difference(NamedTuple):
 
 
 def ask(address: str, case: ProtocolCase) -> TritonAnswer:
-    """The answer of one of the two, on a connection of its own."""
+    """Return the answer of one of the two, on a connection of its own."""
     where = f"/models/{case.model}" if case.model else ""
     connection = http.client.HTTPConnection(address, timeout=30)
     try:
@@ -88,7 +88,7 @@ def ask(address: str, case: ProtocolCase) -> TritonAnswer:
 
 
 def compare(lectern: str, triton: str, predictors: Mapping[str, Predictor]) -> tuple[int, list[Difference]]:
-    """How many requests were compared, and where the answers differ."""
+    """Return how many requests were compared, and where the answers differ."""
     cases = [*right(predictors), *wrong(predictors)]
     return len(cases), [
         difference for case in cases for difference in _differ(case, ask(lectern, case), ask(triton, case))
@@ -132,7 +132,7 @@ def _differ_pages(case: ProtocolCase, ours: TritonAnswer, theirs: TritonAnswer) 
 
 
 def _plain(value: Any) -> Any:
-    """A list of tensors with what both say of each; whatever else is not a list."""
+    """Return a list of tensors with what both say of each; whatever else is not a list."""
     known = ("name", "datatype", "shape", "data_type", "dims")
     if not isinstance(value, list):
         return value
@@ -214,7 +214,7 @@ def write(cases: int, differences: list[Difference]) -> None:
 
 
 def table(cases: int, differences: list[Difference]) -> str:
-    """What was found, for people."""
+    """Return what was found, for people."""
     lines = [f"{cases} requests, {len(differences)} differences"]
     for reason in [None, *dict.fromkeys(INTENDED.values())]:
         of_this = [one for one in differences if one.reason == reason]

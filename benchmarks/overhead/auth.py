@@ -67,7 +67,7 @@ class Socket(asyncio.Transport):
         """Nobody reads it: requests are handed to the connection."""
 
     def get_write_buffer_size(self) -> int:
-        """Nothing waits."""
+        """Return nothing waits."""
         return 0
 
     def is_closing(self) -> bool:
@@ -76,7 +76,7 @@ class Socket(asyncio.Transport):
 
 
 def connect(settings: Settings, pool: ThreadPoolExecutor) -> tuple[Any, Socket]:
-    """A connection to the view counts' model, and what it writes to."""
+    """Return a connection to the view counts' model, and what it writes to."""
     session = open_artifact(next((REPOSITORY / "models").glob("*/trained/viewcount")))
     outputs = session.run({"views": np.ones((1, 56), np.float32)}, [spec.name for spec in session.manifest.outputs])
     runner = InProcessRunner(pool, lambda feeds, wanted: outputs)  # the model is not what is measured here
@@ -124,7 +124,7 @@ async def _spend(wire: Any, transport: Socket, request: bytes) -> float:
 
 
 def lines(found: dict[str, float]) -> Iterable[str]:
-    """The figures, and what each way costs more than an open service does."""
+    """Yield the figures, and what each way costs more than an open service does."""
     for name, spent in found.items():
         yield f"{name:26} {spent:6.2f} µs  {spent - found['open']:+6.2f}"
 

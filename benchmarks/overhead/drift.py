@@ -69,7 +69,7 @@ def connect(session: Session, pool: ThreadPoolExecutor) -> Lines:
 
 
 def requests_of(session: Session) -> list[bytes]:
-    """One for each connection."""
+    """Return one for each connection."""
     rng, found = np.random.default_rng(0), []
     for _ in range(CONNECTIONS):
         body = msgspec.json.encode({"instances": [session.card.random_request(rng, session.assets)]})

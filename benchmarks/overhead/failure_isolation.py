@@ -65,7 +65,7 @@ def bodies(kind: str, rng: np.random.Generator) -> list[bytes]:
 
 
 async def answer(desk: InferenceGateway, endpoint: Endpoint, company: list[bytes]) -> list[bytes | HttpError]:
-    """What each of the bodies is answered when all arrive in one turn of the loop."""
+    """Return what each of the bodies is answered when all arrive in one turn of the loop."""
     loop = asyncio.get_running_loop()
     answers: list[asyncio.Future[bytes | HttpError]] = [loop.create_future() for _ in company]
     for answered, body in zip(answers, company, strict=True):

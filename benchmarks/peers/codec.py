@@ -42,11 +42,11 @@ class Codec:
         return self.encode(self.bodies.read(bytes(body), media_type).instances)
 
     def encode(self, instances: Sequence[Any]) -> Samples:
-        """The samples of instances that a framework decoded itself."""
+        """Return the samples of instances that a framework decoded itself."""
         return self.predictor.encode(instances)
 
     def answer(self, requests: Sequence[Samples]) -> list[list[Prediction]]:
-        """The predictions of many requests, computed together in micro-batches within the card's budget."""
+        """Return the predictions of many requests, computed together in micro-batches within the card's budget."""
         predictor = self.predictor
         predictions: list[Prediction] = []
         for batch in predictor.batches([sample for samples in requests for sample in samples]):
@@ -56,21 +56,21 @@ class Codec:
         return [[next(rest) for _ in samples] for samples in requests]
 
     def write(self, predictions: Sequence[Prediction]) -> bytes:
-        """The JSON answer to one request."""
+        """Return the JSON answer to one request."""
         return self.bodies.write(predictions)
 
     def reply(self, body: bytes) -> bytes:
-        """The answer to one body, computed alone."""
+        """Return the answer to one body, computed alone."""
         return self.write(self.answer([self.read(body)])[0])
 
 
 def artifact(model: str) -> Path:
-    """The folder of a shipped model."""
+    """Return the folder of a shipped model."""
     return next(Path(__file__).resolve().parents[2].glob(f"models/*/trained/{model}"))
 
 
 def open_codec(model: str) -> Codec:
-    """The codec of a shipped model, with its session open."""
+    """Return the codec of a shipped model, with its session open."""
     session = open_artifact(artifact(model))
     predictor = open_predictor(session)
     return Codec(

@@ -24,7 +24,7 @@ def _plain(prediction: dict[str, Any]) -> dict[str, Any]:
 
 
 def _api(model: str) -> Any:
-    """A batchable API for one model."""
+    """Return a batchable API for one model."""
 
     def predict(self: Any, instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
         codec = self.codecs[model]

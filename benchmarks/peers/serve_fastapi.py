@@ -39,21 +39,21 @@ class Body(Strict, Generic[InstanceT]):
 
 
 class Channel(Strict):
-    """What ``viewcount`` predicts on."""
+    """Describe what ``viewcount`` predicts on."""
 
     views: Annotated[list[Annotated[float, Field(ge=0, le=1e9)]], Field(min_length=56, max_length=3660)]
     horizon: Annotated[int, Field(ge=1, le=28)] = 7
 
 
 class SentenceBody(Strict):
-    """What ``tagging`` predicts on."""
+    """Describe what ``tagging`` predicts on."""
 
     text: Annotated[str, Field(max_length=20_000)] = ""
     tokens: list[str] = []
 
 
 class PictureBody(Strict):
-    """What ``image`` and ``image-vit`` predict on."""
+    """Describe what ``image`` and ``image-vit`` predict on."""
 
     image: Base64Bytes = b""
     pixels: Annotated[list[list[Annotated[int, Field(ge=0, le=255)]]], Field(max_length=4096)] = []
@@ -67,32 +67,32 @@ class Paper(Strict):
 
 
 class Papers(Strict):
-    """What ``citation`` predicts on."""
+    """Describe what ``citation`` predicts on."""
 
     new: Annotated[list[Paper], Field(min_length=1)]
 
 
 class Molecule(Strict):
-    """What ``molecule`` predicts on."""
+    """Describe what ``molecule`` predicts on."""
 
     atoms: Annotated[list[str], Field(min_length=1)]
     bonds: list[tuple[Id, Id]] = []
 
 
 def convert(kind: Any, one: BaseModel) -> Any:
-    """The same fields in Lectern's own type."""
+    """Return the same fields in Lectern's own type."""
     return kind(**{name: getattr(one, name) for name in one.model_fields_set})
 
 
 def answer(model: str, instances: Sequence[BaseModel]) -> Response:
-    """The answer of one model."""
+    """Return the answer of one model."""
     codec = codecs[model]
     kind = codec.predictor.card.instance
     return reply(codec, [convert(kind, one) for one in instances])
 
 
 def reply(codec: Codec, instances: Sequence[Any]) -> Response:
-    """The answer to converted instances."""
+    """Return the answer to converted instances."""
     try:
         predictions = codec.answer([codec.encode(instances)])[0]
     except HttpError as error:

@@ -20,7 +20,7 @@ codecs = {model: open_codec(model) for model in MODELS}
 
 @app.post("/v1/models/{model}/predict")
 async def predict(model: str, request: Request) -> Response:
-    """The answer of one model."""
+    """Return the answer of one model."""
     try:
         answer = codecs[model].reply(await request.body())
     except HttpError as error:

@@ -24,7 +24,7 @@ TIMER_SECONDS = 0.001
 
 
 async def raw_body(request: Request) -> bytes:
-    """The body as it came."""
+    """Return the body as it came."""
     return await request.body()
 
 
@@ -40,26 +40,26 @@ class ModelAPI(LitAPI):
         self.codec = open_codec(self.model_name)
 
     def decode_request(self, request: Annotated[bytes, Depends(raw_body)]) -> Samples:
-        """The samples of one request."""
+        """Return the samples of one request."""
         try:
             return self.codec.read(request)
         except HttpError as error:
             raise HTTPException(error.status, str(error)) from error
 
     def batch(self, inputs: list[Samples]) -> list[Samples]:
-        """The requests of a batch, as they are: the codec collates."""
+        """Return the requests of a batch, as they are: the codec collates."""
         return list(inputs)
 
     def predict(self, x: list[Samples]) -> list[list[Prediction]]:
-        """The predictions of a batch of requests."""
+        """Return the predictions of a batch of requests."""
         return self.codec.answer(x)
 
     def unbatch(self, output: list[list[Prediction]]) -> list[list[Prediction]]:
-        """One entry per request."""
+        """Return one entry per request."""
         return output
 
     def encode_response(self, output: list[Prediction]) -> Response:
-        """One answer."""
+        """Return one answer."""
         return Response(self.codec.write(output), media_type="application/json")
 
 

@@ -38,7 +38,7 @@ class MLServerModel(MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """The answers to a batch of requests, one element each."""
+        """Return the answers to a batch of requests, one element each."""
         bodies: list[Any] = list(payload.inputs[0].data)
         answers = self.codec.answer([self.codec.read(_bytes(body)) for body in bodies])
         data: Any = [self.codec.write(answer).decode() for answer in answers]
@@ -47,7 +47,7 @@ class MLServerModel(MLModel):
 
     @custom_handler(rest_path="/v1/models/{model}/predict")
     async def reply(self, request: Request) -> Response:
-        """The answer to one request, alone."""
+        """Return the answer to one request, alone."""
         try:
             answer = codecs[request.path_params["model"]].reply(await request.body())
         except HttpError as error:

@@ -29,18 +29,18 @@ class ModelWorker(Worker):
         self.codec = open_codec(os.environ["PEER_MODEL"])
 
     def deserialize(self, data: bytes | memoryview) -> Samples:
-        """The samples of one request."""
+        """Return the samples of one request."""
         try:
             return self.codec.read(data)
         except HttpError as error:
             raise ValidationError(str(error)) from error
 
     def forward(self, data: list[Samples]) -> list[list[Prediction]]:
-        """The predictions of a batch of requests."""
+        """Return the predictions of a batch of requests."""
         return self.codec.answer(data)
 
     def serialize(self, data: list[Prediction]) -> bytes:
-        """The body of one answer."""
+        """Return the body of one answer."""
         return self.codec.write(data)
 
 

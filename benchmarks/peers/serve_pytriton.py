@@ -26,7 +26,7 @@ DELAY_US = 1000
 
 
 def bind(model: str) -> Callable[..., Any]:
-    """The function Triton calls with the requests of a batch."""
+    """Return the function Triton calls with the requests of a batch."""
     codec = open_codec(model)
 
     def infer(requests: list[Any]) -> list[dict[str, NDArray[Any]]]:

@@ -26,7 +26,7 @@ MAX_BATCH = 1024
 
 
 def bind(session: Session, names: list[str]) -> Callable[..., Any]:
-    """The function Triton calls with requests; each is run alone, so that nothing depends on the others."""
+    """Return the function Triton calls with requests; each is run alone, so that nothing depends on the others."""
 
     def infer(requests: list[Any]) -> list[dict[str, Any]]:
         return [session.run({name: request[name] for name in request.data}, names) for request in requests]
@@ -35,7 +35,7 @@ def bind(session: Session, names: list[str]) -> Callable[..., Any]:
 
 
 def tensors(specs: list[TensorSpec], session: Session, first: int) -> list[Tensor]:
-    """The tensors of a graph, without the axis of the batch."""
+    """Return the tensors of a graph, without the axis of the batch."""
     sizes = session.assets.sizes
     found = []
     for spec in specs:

@@ -34,7 +34,7 @@ class RayModel:
         self.codec = open_codec(model)
 
     async def __call__(self, request: Request) -> Response:
-        """The answer to one request."""
+        """Return the answer to one request."""
         try:
             samples = self.codec.read(await request.body())
         except HttpError as error:
@@ -43,7 +43,7 @@ class RayModel:
 
     @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=TIMER_SECONDS)
     async def answer(self, requests: list[Samples]) -> list[list[Prediction]]:
-        """The predictions of a batch of requests."""
+        """Return the predictions of a batch of requests."""
         return self.codec.answer(requests)
 
 

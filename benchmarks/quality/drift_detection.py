@@ -35,7 +35,7 @@ Counts = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What a shifted set did.
+    """Describe what a shifted set did.
 
     Attributes:
         title: Which.
@@ -66,7 +66,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuietDays:
-    """What ordinary days did: test instances drawn with replacement, one a second, looked at every 15 s.
+    """Describe what ordinary days did: test instances drawn with replacement, one a second, looked at every 15 s.
 
     Attributes:
         instances: Different ones.
@@ -126,7 +126,7 @@ def _indices(feature: Feature, rows: NDArray[np.float64], ends: NDArray[np.intp]
 
 
 def try_shift(profile: Profile, usual: Counts, shifted: Counts, trials: int, seed: int) -> list[Any]:
-    """The first alarm of each trial."""
+    """Return the first alarm of each trial."""
     rng, found = np.random.default_rng(seed), []
     counts = [len(next(iter(counts.values()))) for counts in (usual, shifted)]
     for _ in range(trials):
@@ -138,7 +138,7 @@ def try_shift(profile: Profile, usual: Counts, shifted: Counts, trials: int, see
 
 
 def quiet_days(profile: Profile, usual: Counts, days: int, seed: int) -> tuple[int, tuple[str, float]]:
-    """How many days had an alarm, and which feature came nearest to one."""
+    """Return how many days had an alarm, and which feature came nearest to one."""
     rng = np.random.default_rng(seed)
     count = len(next(iter(usual.values())))
     steps = math.ceil(profile.window / SCRAPE_SECONDS)
@@ -157,7 +157,7 @@ def quiet_days(profile: Profile, usual: Counts, days: int, seed: int) -> tuple[i
 
 
 def evaluate(model: str, split: str, days: int, trials: int) -> dict[str, Any]:
-    """One model."""
+    """Return one model."""
     session = open_artifact(next((REPOSITORY / "models").glob(f"*/trained/{model}")))
     predictor, profile, data = open_predictor(session), session.manifest.profile, load(model)
     assert profile is not None  # every shipped model has one
@@ -202,7 +202,7 @@ def evaluate(model: str, split: str, days: int, trials: int) -> dict[str, Any]:
 
 
 def table(found: list[dict[str, Any]]) -> Iterator[str]:
-    """The figures as Markdown."""
+    """Yield the figures as Markdown."""
     yield "## Shifted requests"
     yield ""
     yield "| model | requests | alarm | after requests (most) | first by | its index, limit | outlier score ≥ 2, ≥ 3 |"
@@ -233,7 +233,7 @@ def _percent(shares: tuple[float, float]) -> str:
 
 
 def page(found: list[dict[str, Any]], command: str) -> str:
-    """The whole page."""
+    """Return the whole page."""
     machine = describe()
     head = [
         "# Drift",

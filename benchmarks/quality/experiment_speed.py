@@ -36,7 +36,7 @@ ROUNDS = 3
 
 
 def certified(family: str, rung: Experiment) -> Path:
-    """The artifact of a rung: the shipped one, or its run exported once, beside it."""
+    """Return the artifact of a rung: the shipped one, or its run exported once, beside it."""
     if rung.is_shipped:
         return artifact_folder(family, rung.recipe.name)
     name = run_name(rung.recipe, seed=0)
@@ -75,7 +75,7 @@ def ask(artifact: Path, requests: Path) -> dict[str, Any]:
 
 
 def compare(family: str, folder: Path) -> dict[str, Speed]:
-    """The speed of every rung that has a run."""
+    """Return the speed of every rung that has a run."""
     ladder = load_ladder(family)
     rungs = {rung.recipe.name: rung for rung in ladder.rungs}
     recipe = ladder.rungs[0].recipe

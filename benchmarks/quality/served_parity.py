@@ -20,7 +20,7 @@ from models.training.checkpoint import FINAL_WEIGHTS
 
 
 def ask(url: str, model: str, instances: list[Any]) -> list[dict[str, Any]]:
-    """The served predictions of a request."""
+    """Return the served predictions of a request."""
     request = urllib.request.Request(  # noqa: S310  the operator's own service
         f"{url}/v1/models/{model}/predict",
         msgspec.json.encode({"instances": instances}),

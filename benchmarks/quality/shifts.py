@@ -146,7 +146,7 @@ LOADERS = {
 
 
 def load(model: str) -> Data:
-    """The public data that a shipped model was trained on."""
+    """Return the public data that a shipped model was trained on."""
     module, name = LOADERS[model]
     data: Data = getattr(import_module(module), name)()
     return data

@@ -32,7 +32,7 @@ SHORT_WORKLOADS = tuple(name for name, _ in regression_gate.CELLS)
 
 
 def chosen(text: str, known: Sequence[str]) -> list[str]:
-    """The comma-separated names, all of them when there are none.
+    """Return the comma-separated names, all of them when there are none.
 
     Raises:
         click.BadParameter: If one is not known.
@@ -69,7 +69,7 @@ def start(command: str, client: str, rounds: int, seconds: int, workloads: Seque
 
 
 def build(peers: Sequence[Peer], rounds: Rounds) -> dict[Peer, Path]:
-    """The interpreter of every peer that has one; the others' rows say why not."""
+    """Return the interpreter of every peer that has one; the others' rows say why not."""
     found = {}
     for peer in tqdm(peers, "environments", leave=False):
         row = rounds.row(peer)
@@ -184,7 +184,7 @@ def main(
 
 
 def _command() -> str:
-    """How this run was asked for, without where its results go."""
+    """Return how this run was asked for, without where its results go."""
     words = iter(sys.argv[1:])
     kept = [word for word in words if not (word == "--out" and next(words, "")) and not word.startswith("--out=")]
     return " ".join(["python -m benchmarks.serving", *kept])

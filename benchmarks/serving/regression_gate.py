@@ -16,14 +16,14 @@ NOISE = 0.5
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """How many times FastAPI's rate Lectern's was, and how much of that a run may lose by chance."""
+    """Describe how many times FastAPI's rate Lectern's was, and how much of that a run may lose by chance."""
 
     ratio: float
     noise: float = NOISE
 
     @property
     def least(self) -> float:
-        """The lowest ratio that is not a fall."""
+        """Return the lowest ratio that is not a fall."""
         return self.ratio * (1 - self.noise)
 
 
@@ -37,7 +37,7 @@ class Floor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def verdict(found: Mapping[str, float], floor: Floor) -> list[str]:
-    """A sentence for every ratio that fell below its mark, or is not there at all."""
+    """Return a sentence for every ratio that fell below its mark, or is not there at all."""
     sentences = []
     for name, mark in floor.marks.items():
         ratio = found.get(name)
@@ -52,7 +52,7 @@ def verdict(found: Mapping[str, float], floor: Floor) -> list[str]:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median over the rounds of our rate in theirs."""
+    """Return the median over the rounds of our rate in theirs."""
     return median(mine / other for mine, other in zip(ours, theirs, strict=True))
 
 
@@ -79,7 +79,7 @@ def _ratio(rounds: Rounds, workload: str, connections: int) -> float:
 
 
 def read(path: Path) -> Floor:
-    """The committed floor."""
+    """Return the committed floor."""
     return msgspec.json.decode(path.read_bytes(), type=Floor)
 
 

@@ -20,20 +20,20 @@ OURS = {peer.key for peer in PEERS if peer.is_ours}
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, its first column on the left."""
+    """Return a Markdown table, its first column on the left."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def number(value: float) -> str:
-    """A number with three or four digits that matter."""
+    """Return a number with three or four digits that matter."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def markdown(results: Results) -> str:
-    """Everything, as a page."""
+    """Return everything, as a page."""
     parts = [f"# Lectern and its peers\n\n{_origin(results)}\n\n{NOTE.replace('ALONE', ALONE)}"]
     parts += [f"## {heading.title}\n\n{workload_table(results, heading)}" for heading in results.workloads]
     sections = (_pair(results), _burst(results), _upkeep(results), _missing(results))
@@ -42,7 +42,7 @@ def markdown(results: Results) -> str:
 
 
 def workload_table(results: Results, heading: Heading) -> str:
-    """One row per peer, in the order of their speed, with the limits on top."""
+    """Return one row per peer, in the order of their speed, with the limits on top."""
     bound = results.bound(heading.key)
     column = _column(heading)
     header = ["", *(f"c={count}" for count in heading.connections), "µs", "spread", "% of codec"]
@@ -82,7 +82,7 @@ def _line(results: Results, row: ResultRow, heading: Heading, limit: float) -> l
 
 
 def show(cell: ResultCell | None) -> str:
-    """One cell."""
+    """Return one cell."""
     if cell is None:
         return "–"
     speed = f"{number(cell.middle('rate'))} ({number(cell.middle('p50_ms'))} / {number(cell.middle('p99_ms'))})"
@@ -91,7 +91,7 @@ def show(cell: ResultCell | None) -> str:
 
 
 def _limit_lines(bound: Bound, heading: Heading, width: int) -> list[list[str]]:
-    """The limits, in the columns of the table."""
+    """Return the limits, in the columns of the table."""
     lines = []
     for title, kind in ((ENGINE, "engine"), (CODEC, "codec")):
         rate, size = bound.best(kind)
@@ -107,7 +107,7 @@ def _limit_lines(bound: Bound, heading: Heading, width: int) -> list[list[str]]:
 
 
 def _pair(results: Results) -> str:
-    """One and two workers on both cores, beside one on its own core."""
+    """Return one and two workers on both cores, beside one on its own core."""
     titles = {"lectern": "1 worker on one core, client on the other"}
     titles |= {row.key: f"{row.title.removeprefix('Lectern, ')}, client and server on both cores"
                for row in results.rows if row.key in ON_BOTH_CORES}  # fmt: skip

@@ -24,7 +24,7 @@ MOLECULE = "molecule"
 
 
 class Rounds:
-    """What is measured, with what, and into which results."""
+    """Describe what is measured, with what, and into which results."""
 
     def __init__(
         self,
@@ -42,12 +42,12 @@ class Rounds:
 
     @property
     def asked(self) -> list[str]:
-        """The models that are timed."""
+        """Return the models that are timed."""
         models = [workload.model for workload in self.workloads if not workload.is_ours]
         return list(dict.fromkeys([*models, *([MOLECULE] if self.molecules else [])]))
 
     def serve(self, peer: Peer, interpreter: Path, *models: str) -> AbstractContextManager[Server]:
-        """The peer's server, running, with the models (all of them when none is named)."""
+        """Return the peer's server, running, with the models (all of them when none is named)."""
         examples = {model: self.examples[model] for model in models or self.examples}
         return serving(peer, interpreter, self.folder, examples)
 
@@ -78,7 +78,7 @@ class Rounds:
         return wrong
 
     def row(self, peer: Peer) -> ResultRow:
-        """The peer's row, empty at first."""
+        """Return the peer's row, empty at first."""
         found = next((row for row in self.results.rows if row.key == peer.key), None)
         if found is None:
             found = ResultRow(key=peer.key, title=peer.title)
@@ -86,7 +86,7 @@ class Rounds:
         return found
 
     def cells(self, peer: Peer) -> list[tuple[BenchmarkWorkload, int]]:
-        """The peer's workloads and connections."""
+        """Return the peer's workloads and connections."""
         if peer in PAIR:
             return [(work, PAIR_CONNECTIONS) for work in self.workloads if work.key in PAIR_WORKLOADS]
         return [(work, count) for work in self.forms(peer) for count in work.connections]
@@ -115,7 +115,7 @@ class Rounds:
                 self.results.bound(MOLECULE_KEY).burst_ms.setdefault(name, []).append(time)
 
     def check(self, server: Server, workload: BenchmarkWorkload) -> bool:
-        """Whether the server answers a workload rightly; compared once in a run."""
+        """Return whether the server answers a workload rightly; compared once in a run."""
         row, key = self.row(server.peer), (server.peer.key, workload.key)
         if key not in self.checked:
             self.checked.add(key)

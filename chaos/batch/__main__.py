@@ -25,7 +25,7 @@ FULL, PART_ROWS = 500, 50
 
 
 def prepare(chosen: Format, folder: Path) -> Telling:
-    """The input in a folder, and what is asked of it."""
+    """Return the input in a folder, and what is asked of it."""
     source = folder / chosen.name
     chosen.write(source, np.random.default_rng(0))
     artifact = next((REPOSITORY / "models").glob(f"*/trained/{chosen.model}"))
@@ -35,7 +35,7 @@ def prepare(chosen: Format, folder: Path) -> Telling:
 
 
 def hold_all(names: list[str], trials: int, seed: int) -> Iterator[tuple[str, KillCounts, float]]:
-    """Each format's tally, and how long it took."""
+    """Yield each format's tally, and how long it took."""
     for name in names:
         began = perf_counter()
         with TemporaryDirectory(prefix="lectern-") as folder:

@@ -39,7 +39,7 @@ class Forking:
 
     @staticmethod
     def Process(*, target: Callable[..., None], args: Any, daemon: bool) -> Any:  # noqa: N802  as multiprocessing has it
-        """A process, not yet begun."""
+        """Return a process, not yet begun."""
         return FORK.Process(target=_alone, args=(target, args), daemon=daemon)
 
 
@@ -51,10 +51,10 @@ def _alone(target: Callable[..., None], args: Any) -> None:
 
 
 class Telling(FileAssignment):
-    """What is asked, with workers that write down each part they begin with."""
+    """Describe what is asked, with workers that write down each part they begin with."""
 
     def scorer(self) -> PartScorer:
-        """The model, open."""
+        """Return the model, open."""
         return _Telling(super().scorer(), Path(self.asked.source).with_name("log"))
 
 
@@ -71,7 +71,7 @@ class _Telling:
 
 @dataclass(slots=True)
 class KillCounts:
-    """What a format's trials came to.
+    """Describe what a format's trials came to.
 
     Attributes:
         kills: How many runners were killed at work.
@@ -98,7 +98,7 @@ class KillCounts:
 
     @property
     def is_met(self) -> bool:
-        """Whether every promise held."""
+        """Return whether every promise held."""
         return not (self.failed or self.differences or self.partial or self.left or self.too_often)
 
 
@@ -191,7 +191,7 @@ def hold(asked: FileAssignment, folder: Path, name: str, *, trials: int, workers
 
 
 def _undisturbed(asked: FileAssignment, out: Path, workers: int) -> tuple[float, str]:
-    """How long it takes and what comes out, at its second time."""
+    """Return how long it takes and what comes out, at its second time."""
     for _ in range(2):
         _clear(out, out.with_name("log"))
         began = time.monotonic()

@@ -16,7 +16,7 @@ KEPT = ("nothing", "names", "bytes", "half of the bytes")
 
 
 class DiskState(NamedTuple):
-    """What is on the disk, and how it came to be there."""
+    """Describe what is on the disk, and how it came to be there."""
 
     kept: str
     ledger: str
@@ -31,7 +31,7 @@ class DiskFile:
         self.now = self.synced = b""
 
     def after_loss(self, kept: str) -> bytes:
-        """What is left of it."""
+        """Return what is left of it."""
         if kept == "half of the bytes" and self.now != self.synced:
             return self.now[: len(self.now) // 2]
         return self.now if kept == "bytes" else self.synced
@@ -62,7 +62,7 @@ class Platter:
         }[event.name](event)
 
     def states(self) -> Iterator[DiskState]:
-        """What a power loss might leave at this moment."""
+        """Yield what a power loss might leave at this moment."""
         for kept in KEPT:
             names = self._now if kept in ("names", "half of the bytes") else self._synced
             folders = frozenset(self._folders if names is self._now else self._synced_folders)
@@ -122,7 +122,7 @@ def write_state(state: DiskState, root: Path, elsewhere: Path) -> None:
 
 
 def losses(events: Sequence[DiskEvent], root: Path) -> Iterator[tuple[int, DiskState]]:
-    """Every state that a power loss before any of these operations, or after the last, may leave; each once."""
+    """Yield every state that a power loss before any of these operations, or after the last, may leave; each once."""
     platter, seen = Platter(root), set[int]()
     for number, event in enumerate([*events, None]):
         for state in platter.states():

@@ -50,7 +50,7 @@ class RestCase(NamedTuple):
 
 
 def mutate_tree(rng: Random, value: Any, depth: int = 0) -> Any:
-    """A JSON value with one thing in it changed."""
+    """Return a JSON value with one thing in it changed."""
     if isinstance(value, dict | list) and value and rng.random() < 0.85 - depth / 20:
         place = rng.choice([*value]) if isinstance(value, dict) else rng.randrange(len(value))
         changed = value.copy()
@@ -105,7 +105,7 @@ def write(document: Any) -> bytes:
 
 
 def array_file(rng: Random, model: str) -> bytes:
-    """An array such as the model reads, or nearly."""
+    """Return an array such as the model reads, or nearly."""
     shape: Any = (rng.choice((1, 1, 3)), 56) if model == "viewcount" else (rng.choice((1, 2)), 28, 28)
     kinds = ["<i8", ">f4", "<f8", "|u1", "|u1", "<f2", "|b1", "<c16", "<U4", "<M8[s]"]
     buffer = io.BytesIO()
@@ -114,7 +114,7 @@ def array_file(rng: Random, model: str) -> bytes:
 
 
 def picture_file(rng: Random) -> tuple[str, bytes]:
-    """A small picture and its content type."""
+    """Return a small picture and its content type."""
     kind, mode = rng.choice(("PNG", "JPEG", "WEBP")), rng.choice(("L", "RGB", "RGBA", "P", "1", "LA", "CMYK", "I;16"))
     plain = Image.frombytes("L", (9, 7), rng.randbytes(63))
     picture = plain.convert(mode) if mode != "I;16" else Image.frombytes("I;16", (9, 7), rng.randbytes(126))
@@ -151,7 +151,7 @@ def mutate_png(rng: Random, content: bytes) -> bytes:
 
 
 def make_case(rng: Random, model: str, predictor: Predictor) -> RestCase:
-    """A request that is nearly right."""
+    """Return a request that is nearly right."""
     headers = [rng.choice(HEADERS) for _ in range(rng.choice((0, 0, 0, 0, 0, 1, 2)))]
     media_types = [kind for kind in predictor.card.from_media if rng.random() < 0.4]
     if media_types:
@@ -190,7 +190,7 @@ def _file_case(rng: Random, model: str, media_type: str) -> tuple[str, bytes]:
 
 
 def make_raw(rng: Random, good: bytes, model: str) -> bytes:
-    """The bytes of a request, or of several, with the HTTP around the body changed."""
+    """Return the bytes of a request, or of several, with the HTTP around the body changed."""
     body = good if rng.random() < 0.7 else mutate_bytes(rng, good)
     head = [
         f"{rng.choice(('POST',) * 6 + ('GET', 'PUT', 'OPTIONS', 'X'))} /v1/models/{model}/predict HTTP/1.1",

@@ -30,7 +30,7 @@ class OipCase(NamedTuple):
 
 
 def make_case(rng: Random, model: str, predictor: Predictor) -> OipCase:
-    """A request that is nearly right."""
+    """Return a request that is nearly right."""
     request = _good(rng, predictor)
     head: Any = json.loads(json.dumps(request.head))
     rest, lie = request.rest, rng.random()

@@ -21,7 +21,7 @@ GOOD_EVERY = 25
 
 @dataclass
 class OipFuzzReport:
-    """How the cases of one model ended.
+    """Describe how the cases of one model ended.
 
     Attributes:
         statuses: How many answers of each status.

@@ -38,12 +38,12 @@ PROBLEM = {"status", "code", "error", "request_id", "retryable", "errors"}
 
 
 class FuzzFailure(Exception):
-    """What was promised was not kept."""
+    """A promise that was not kept."""
 
 
 @dataclass
 class RestFuzzReport:
-    """How the cases of one family ended.
+    """Describe how the cases of one family ended.
 
     Attributes:
         statuses: How many answers of each status; 0 stands for none, which only a request cut off may have.
@@ -106,7 +106,7 @@ class FuzzConnection:
 
 
 def post(case: RestCase) -> bytes:
-    """A request as it goes over the wire."""
+    """Return a request as it goes over the wire."""
     lines = (
         f"POST /v1/models/{case.model}/predict HTTP/1.1", "host: x", f"content-type: {case.media_type}",
         f"content-length: {len(case.body)}", *case.headers, "", "",

@@ -58,7 +58,7 @@ AFAR = ("overload", "deadlines", "disconnects")
 
 
 def hold(name: str, ground: Harness, *, has_control: bool) -> ChaosVerdict:
-    """One trial, and its control; what breaks it is a bar that is not met."""
+    """Return one trial, and its control; what breaks it is a bar that is not met."""
     module, began = TRIALS[name], perf_counter()
     verdict = _attempt(name, lambda: module.run(ground))
     if has_control and module.CONTROL:

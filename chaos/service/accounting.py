@@ -69,7 +69,7 @@ class ClientKeys(msgspec.Struct, frozen=True):
 
 
 class Books:
-    """What the clients have seen, by outcome.
+    """Describe what the clients have seen, by outcome.
 
     Attributes:
         seen: Answers, and callers who left.
@@ -101,7 +101,7 @@ class Books:
             self.left_at.append(perf_counter())
 
     def differences(self, server: Counter[str], kills: list[float]) -> list[str]:
-        """Where the server's books differ by more than what was under way in a worker when that was killed."""
+        """Return where the server's books differ by more than what was under way in a worker when that was killed."""
         found = []
         unnoticed = sum(any(0 < at - left < NOTICE_SECONDS for at in kills) for left in self.left_at)
         for outcome in sorted({*self.seen, *server} - {*NOT_A_MODEL}):
@@ -182,7 +182,7 @@ class AccountingClient(threading.Thread):
 
 
 def run(ground: Harness, faults: tuple[str, ...] = ()) -> ChaosVerdict:
-    """A hundred thousand requests of twelve kinds, and five kills."""
+    """Return a hundred thousand requests of twelve kinds, and five kills."""
     verdict, home = ChaosVerdict(trial="truth"), Path(mkdtemp(dir=ground.folder))
     keys, requests, kills = ClientKeys(new_key(), new_key(), new_key()), ground.part(REQUESTS), ground.part(KILLS)
     install_artifacts(home)
@@ -216,7 +216,7 @@ def run(ground: Harness, faults: tuple[str, ...] = ()) -> ChaosVerdict:
 
 
 def control(ground: Harness) -> ChaosVerdict:
-    """The same with a fault."""
+    """Return the same with a fault."""
     return run(Harness(folder=ground.folder, share=0.01, say=ground.say), ("miscounts",))
 
 
@@ -236,7 +236,7 @@ def _kill(ground: Harness, site: Site, books: Books, total: int, kills: int) -> 
 
 
 def scrape(site: Site, keys: ClientKeys) -> Counter[str]:
-    """The server's outcomes now.
+    """Return the server's outcomes now.
 
     Raises:
         OSError: If there is no page.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 def schedule(rate: float, seconds: float, seed: int) -> NDArray[np.float64]:
-    """When requests arrive, whatever the server does: a Poisson process of ``rate`` per second, from zero on."""
+    """Return when requests arrive, whatever the server does: a Poisson process of ``rate`` per second, from zero on."""
     rng = np.random.default_rng(seed)
     count = int(rate * seconds + 6 * math.sqrt(rate * seconds) + 10)
     times = np.cumsum(rng.exponential(1 / rate, count))
@@ -16,7 +16,7 @@ def schedule(rate: float, seconds: float, seed: int) -> NDArray[np.float64]:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least ``share`` of the values do not exceed; zero when there is none."""
+    """Return the smallest value that at least ``share`` of the values do not exceed; zero when there is none."""
     if not len(values):
         return 0.0
     ranked = sorted(values)

@@ -42,5 +42,5 @@ def run(ground: Harness, faults: tuple[str, ...] = ()) -> ChaosVerdict:
 
 
 def control(ground: Harness) -> ChaosVerdict:
-    """The same with a fault."""
+    """Return the same with a fault."""
     return run(Harness(folder=ground.folder, share=0.1, say=ground.say), ("wall_clock_deadlines",))

@@ -75,7 +75,7 @@ def get(port: int, path: str, timeout: float = 30.0) -> tuple[int, bytes]:
 
 
 def scrape(port: int) -> Count:
-    """The counters now.
+    """Return the counters now.
 
     Raises:
         OSError: If ``/metrics`` does not answer with 200.
@@ -88,7 +88,7 @@ def scrape(port: int) -> Count:
 
 
 def parse(page: str, seconds: float = 0.0) -> Count:
-    """The counters on a page of metrics."""
+    """Return the counters on a page of metrics."""
     outcomes, batches, instances = Counter[str](), 0.0, 0.0
     for name, labels, value in _LINE.findall(page):
         if name == "lectern_requests_total":
@@ -108,7 +108,7 @@ def parse(page: str, seconds: float = 0.0) -> Count:
 
 
 def differences(client: Mapping[str, int], server: Mapping[str, int]) -> list[str]:
-    """Where the two disagree: each status of the client's must be the server's outcomes of that status, exactly.
+    """Return where the two disagree: each status of the client's must be the server's outcomes of that status, exactly.
 
     Requests that got no answer may be counted as ``disconnected`` or not at all, when their server was killed.
     """

@@ -39,7 +39,7 @@ def busy(site: Site) -> Iterator[list[bytes]]:
 
 
 def _taken_in(site: Site, before: Count, now: Count) -> float:
-    """How many requests were answered since, or are being answered."""
+    """Return how many requests were answered since, or are being answered."""
     page = get(site.port, "/metrics")[1].decode()
     in_flight = re.search(r'^lectern_requests_in_flight\{model="tagging"\} (\S+)', page, re.MULTILINE)
     assert in_flight is not None, "the series is made at start"
@@ -47,7 +47,7 @@ def _taken_in(site: Site, before: Count, now: Count) -> float:
 
 
 def run(ground: Harness, faults: tuple[str, ...] = ()) -> ChaosVerdict:
-    """A thousand requests with a fifth of a second each, behind seconds of work."""
+    """Return a thousand requests with a fifth of a second each, behind seconds of work."""
     verdict, rounds = ChaosVerdict(trial="deadlines"), ground.part(10)
     content = workload("tagging", x_request_timeout_ms=str(DEADLINE_MS))
     late, sent, computed, statuses = 0.0, 0, 0, dict[str, int]()
@@ -76,5 +76,5 @@ def run(ground: Harness, faults: tuple[str, ...] = ()) -> ChaosVerdict:
 
 
 def control(ground: Harness) -> ChaosVerdict:
-    """The same with a fault."""
+    """Return the same with a fault."""
     return run(Harness(folder=ground.folder, share=0.1, say=ground.say), ("ignores_deadlines",))

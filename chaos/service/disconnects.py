@@ -47,7 +47,7 @@ def run(ground: Harness, faults: tuple[str, ...] = ()) -> ChaosVerdict:
 
 
 def _storm(port: int, content: bytes, rng: random.Random) -> int:
-    """How many requests were sent and abandoned; some with a reset, some with a plain close."""
+    """Return how many requests were sent and abandoned; some with a reset, some with a plain close."""
     opened = []
     for _ in range(CALLERS):
         one = socket.create_connection(("127.0.0.1", port), timeout=10)
@@ -64,5 +64,5 @@ def _storm(port: int, content: bytes, rng: random.Random) -> int:
 
 
 def control(ground: Harness) -> ChaosVerdict:
-    """The same with a fault."""
+    """Return the same with a fault."""
     return run(Harness(folder=ground.folder, share=0.1, say=ground.say), ("ignores_leaving",))

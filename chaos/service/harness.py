@@ -47,22 +47,22 @@ class Site:
 
     @property
     def server(self) -> Server:
-        """The server, which must be ours."""
+        """Return the server, which must be ours."""
         if self.running is None:
             raise ValueError("somebody else's server can only be asked")
         return self.running
 
     def workers(self) -> list[psutil.Process]:
-        """The processes that answer; the leader only looks after them."""
+        """Return the processes that answer; the leader only looks after them."""
         return [one for one in self.server.tree()[1:] if "_bentoml_impl.worker.service" in " ".join(_command(one))]
 
     def count(self) -> Count:
-        """The server's counters, once it has had time to flush them."""
+        """Return the server's counters, once it has had time to flush them."""
         sleep(SETTLE_SECONDS)
         return scrape(self.port)
 
     def log(self) -> str:
-        """What it said."""
+        """Return what it said."""
         return (self.home / f"{self.server.peer.key}.log").read_text(errors="replace")
 
 
@@ -138,7 +138,7 @@ class Harness:
             yield Site(port=server.port, home=home, running=server)
 
     def examples(self, *models: str) -> Mapping[str, bytes]:
-        """One valid body per model."""
+        """Return one valid body per model."""
         self._examples = self._examples or examples()
         return {model: self._examples[model] for model in models}
 
@@ -152,13 +152,13 @@ def requests(model: str, body: bytes | Sequence[bytes], media_type: str = JSON, 
 
 
 def one_request(path: str, headers: Mapping[str, str], body: bytes, method: str = "POST") -> bytes:
-    """A whole request."""
+    """Return a whole request."""
     lines = [f"{method} {path} HTTP/1.1", "host: 127.0.0.1", f"content-length: {len(body)}"]
     return "\r\n".join([*lines, *(f"{k}: {v}" for k, v in headers.items()), "", ""]).encode() + body
 
 
 def workload(key: str, **headers: str) -> list[bytes]:
-    """The requests of one of the benchmark's workloads."""
+    """Return the requests of one of the benchmark's workloads."""
     work = make([key])[0]
     return requests(work.model, work.bodies, work.media_type, **headers)
 
@@ -180,7 +180,7 @@ class BackgroundLoad:
         self.process.stdin = None
 
     def report(self) -> ChaosReport:
-        """What became of it; waits for its end.
+        """Return what became of it; waits for its end.
 
         Raises:
             OSError: If the client failed.
@@ -197,7 +197,7 @@ def offer(site: Site, content: Sequence[bytes], *phases: tuple[float, float], **
 
 
 def start_load(site: Site, content: Sequence[bytes], *phases: tuple[float, float], **options: float) -> BackgroundLoad:
-    """The same, under way."""
+    """Return the same, under way."""
     made = [ChaosPhase(rate=rate, seconds=seconds) for rate, seconds in phases]
     return BackgroundLoad(
         msgspec.convert({"port": site.port, "requests": list(content), "phases": made, **options}, LoadPlan)

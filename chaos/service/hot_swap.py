@@ -30,12 +30,12 @@ RATE, PAUSE_SECONDS = 200.0, 0.2
 
 
 def run(ground: Harness) -> ChaosVerdict:
-    """The trial."""
+    """Return the trial."""
     return _hold(ground)
 
 
 def control(ground: Harness) -> ChaosVerdict:
-    """The same, with answers that all name the first version."""
+    """Return the same, with answers that all name the first version."""
     return _hold(ground, "wrong_digest")
 
 
@@ -72,7 +72,7 @@ def install_other(home: Path) -> str:
 
 
 def moved(content: bytes) -> bytes:
-    """The same network with every weight a little larger."""
+    """Return the same network with every weight a little larger."""
     model = onnx.load_model_from_string(content)
     for weight in model.graph.initializer:
         values = numpy_helper.to_array(weight)
@@ -83,7 +83,7 @@ def moved(content: bytes) -> bytes:
 
 
 def activate(site: Site, model: str, version: str, headers: Mapping[str, str]) -> int:
-    """The status of the call that makes a version the served one."""
+    """Return the status of the call that makes a version the served one."""
     connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=60)
     try:
         body = json.dumps({"version": version})
@@ -97,7 +97,7 @@ def activate(site: Site, model: str, version: str, headers: Mapping[str, str]) -
 def swap(
     site: Site, content: bytes, model: str, versions: Sequence[str], times: int, headers: Mapping[str, str]
 ) -> tuple[ChaosReport, list[int]]:
-    """What became of one request sent over and over while the versions take turns, and of the calls themselves."""
+    """Send one request over and over while the versions take turns, and report what became of it and of the calls."""
     plan = LoadPlan(
         port=site.port,
         requests=[content],
@@ -131,7 +131,7 @@ def judge(verdict: ChaosVerdict, report: ChaosReport, swaps: Sequence[int], refe
 
 
 def reference(report: ChaosReport) -> dict[str, str]:
-    """The checksum by digest of answers that are all alike.
+    """Return the checksum by digest of answers that are all alike.
 
     Raises:
         ValueError: If they are not.

@@ -37,7 +37,7 @@ class Slice(Struct, frozen=True):
 
 
 class Cost(Struct, frozen=True):
-    """What metrics cost one workload: medians over pairs of neighbouring slices.
+    """Describe what metrics cost one workload: medians over pairs of neighbouring slices.
 
     Attributes:
         pairs: How many.
@@ -57,7 +57,7 @@ class Cost(Struct, frozen=True):
 
 
 def ask(site: Site, content: list[bytes], seconds: float) -> Slice:
-    """One slice.
+    """Return one slice.
 
     Raises:
         OSError: If an answer is not a 200.
@@ -94,7 +94,7 @@ def compare(ground: Harness, key: str, pairs: int, seconds: float) -> Cost:
 
 
 def lines(costs: Iterable[Cost]) -> Iterable[str]:
-    """The figures, one line a workload."""
+    """Yield the figures, one line a workload."""
     for one in costs:
         yield (
             f"{one.workload:10} off {one.rate_off:8.0f}/s {one.cpu_us_off:6.1f} µs   metrics take {one.rate:+.1%} of "

@@ -52,7 +52,7 @@ class OpenLoopConnection:
         return not self.request
 
     def receive(self) -> bytes | None:
-        """The whole answer, ``None`` before it is whole, empty when there will be none."""
+        """Return the whole answer, ``None`` before it is whole, empty when there will be none."""
         new = self.socket.recv(RECEIVE_BYTES)
         if not new:
             return b""

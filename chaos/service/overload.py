@@ -22,12 +22,12 @@ CONNECTIONS = {"image": 64, "tagging": 64, "long tagging": 4}
 
 
 def long_sentence() -> Sentence:
-    """One that takes hundreds of times as long to tag as to refuse."""
+    """Return one that takes hundreds of times as long to tag as to refuse."""
     return Sentence(tokens=[f"word{number % 97}" for number in range(LONG_TOKENS)])
 
 
 def contents() -> dict[str, tuple[str, list[bytes]]]:
-    """What is asked: the model and the requests."""
+    """Return what is asked: the model and the requests."""
     deadline = {"x_request_timeout_ms": str(DEADLINE_MS)}
     return {
         "image": ("image", workload("image", **deadline)),
@@ -37,7 +37,7 @@ def contents() -> dict[str, tuple[str, list[bytes]]]:
 
 
 def run(ground: Harness, kinds: Sequence[str] = ("image", "tagging", "long tagging")) -> ChaosVerdict:
-    """Every kind of request at every factor."""
+    """Return every kind of request at every factor."""
     verdict = ChaosVerdict(trial="overload")
     found = contents()
     for kind in kinds:
@@ -54,7 +54,7 @@ def run(ground: Harness, kinds: Sequence[str] = ("image", "tagging", "long taggi
 
 
 def control(ground: Harness) -> ChaosVerdict:
-    """The same with a fault."""
+    """Return the same with a fault."""
     verdict = ChaosVerdict(trial="overload")
     with ground.serve("tagging", faults=["stalls"], LECTERN_QUEUE_SECONDS=PATIENCE_SECONDS) as site:
         _try(ground, site, "long tagging", contents()["long tagging"][1], verdict)

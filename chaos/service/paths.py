@@ -43,7 +43,7 @@ def run(ground: Harness, faults: tuple[str, ...] = ()) -> ChaosVerdict:
 
 
 def control(ground: Harness) -> ChaosVerdict:
-    """The same with a fault."""
+    """Return the same with a fault."""
     return run(Harness(folder=ground.folder, share=0.02, say=ground.say), ("labels",))
 
 

@@ -46,7 +46,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutcomeCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the requests of one phase.
+    """Describe what became of the requests of one phase.
 
     Attributes:
         offered: Requests that were to leave.
@@ -70,7 +70,7 @@ class OutcomeCounts(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def statuses(self) -> dict[str, int]:
-        """How many requests ended how."""
+        """Return how many requests ended how."""
         return {status: group.count for status, group in self.groups.items()}
 
 

@@ -24,7 +24,7 @@ def load(path: Path) -> Trials:
 
 
 def markdown(found: Trials) -> str:
-    """The page: a summary, then every bar."""
+    """Return the page: a summary, then every bar."""
     machine = found.machine
     origin = (
         f"`python -m chaos.service`, last on {found.date}: {machine['cpu']}, {machine['cores']} cores, "
@@ -58,7 +58,7 @@ def _section(verdict: ChaosVerdict) -> str:
 
 
 def _short(value: Any) -> Any:
-    """The same with figures of four digits, and infinity as a word: JSON has none."""
+    """Return the same with figures of four digits, and infinity as a word: JSON has none."""
     if isinstance(value, float):
         return float(f"{value:.4g}") if value not in (float("inf"), float("-inf")) else "never"
     if isinstance(value, dict):

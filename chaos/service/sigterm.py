@@ -62,7 +62,7 @@ class HealthWatch:
 
 
 def run(ground: Harness, faults: Sequence[str] = ()) -> ChaosVerdict:
-    """A hundred servers, each told to end while it is asked."""
+    """Return a hundred servers, each told to end while it is asked."""
     verdict, home = ChaosVerdict(trial="sigterm"), Path(mkdtemp(dir=ground.folder))
     install_artifacts(home)
     deadline = str(round(1000 * DEADLINE_SECONDS))
@@ -100,7 +100,7 @@ def run(ground: Harness, faults: Sequence[str] = ()) -> ChaosVerdict:
 
 
 def control(ground: Harness) -> ChaosVerdict:
-    """The same with a fault."""
+    """Return the same with a fault."""
     return run(Harness(folder=ground.folder, share=0.01, say=ground.say), ["abrupt"])
 
 

@@ -129,7 +129,7 @@ class Siege:
 
 
 async def _until_ended(attack: Callable[[Streams], Awaitable[None]], streams: Streams) -> str:
-    """The status the server ended an attack with, empty if it just closed."""
+    """Return the status the server ended an attack with, empty if it just closed."""
     acting = asyncio.ensure_future(attack(streams))
     try:
         if attack is never_reading:
@@ -217,5 +217,5 @@ def _summary(ended: list[tuple[float, str]]) -> dict[str, object]:
 
 
 def control(ground: Harness) -> ChaosVerdict:
-    """The same with a setting."""
+    """Return the same with a setting."""
     return run(Harness(folder=ground.folder, share=0.1, say=ground.say), LECTERN_BODY_TIMEOUT_SECONDS="60")

@@ -46,7 +46,7 @@ class ChaosVerdict(msgspec.Struct, kw_only=True):
 
     @property
     def is_met(self) -> bool:
-        """Whether every bar is."""
+        """Return whether every bar is."""
         return bool(self.bars) and all(bar.is_met for bar in self.bars)
 
     def at_most(self, promise: str, found: float, limit: float, unit: str = "") -> None:
@@ -63,7 +63,7 @@ class ChaosVerdict(msgspec.Struct, kw_only=True):
 
 
 def number(value: float) -> str:
-    """A number as short as its size allows."""
+    """Return a number as short as its size allows."""
     if value == int(value) if abs(value) < 1e15 else False:
         return f"{int(value):,}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

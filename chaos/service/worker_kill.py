@@ -35,7 +35,7 @@ def run(ground: Harness, workers: tuple[str, ...] = ("1", "2")) -> ChaosVerdict:
 
 
 def control(ground: Harness) -> ChaosVerdict:
-    """The same where nothing replaces a worker."""
+    """Return the same where nothing replaces a worker."""
     verdict = ChaosVerdict(trial="worker_kill")
     with ground.serve("viewcount", LECTERN_WORKERS="2", BENTOML_CONTAINERIZED="true") as site:
         _kills(ground, site, "2 workers", 1, verdict)
@@ -82,7 +82,7 @@ def kill(site: Site) -> tuple[float, float, float]:
 
 
 def _hang(site: Site, verdict: ChaosVerdict) -> None:
-    """What becomes of the share of a worker that is stopped, and whether anybody notices."""
+    """Stop a worker, and report what becomes of its share and whether anybody notices."""
     victim = site.workers()[0]
     deadline = workload("viewcount", x_request_timeout_ms="1000")
     load = start_load(site, deadline, (RATE, HANG_SECONDS), patience_seconds=3)

@@ -126,7 +126,7 @@ def examine(
 
 
 def _ask_once(served: ModelUnderTest, library: SampleLibrary, logs: Path) -> LoggedAnswers:
-    """The whole library in accuracy mode, all at once."""
+    """Return the whole library in accuracy mode, all at once."""
     settings = ScenarioSettings(
         scenario=Scenario.OFFLINE,
         purpose=Purpose.ACCURACY,
@@ -156,7 +156,7 @@ def _judge(served: ModelUnderTest, library: SampleLibrary, marked: LoggedAnswers
 
 
 def _command() -> str:
-    """How this run was asked for, without where its results and logs go."""
+    """Return how this run was asked for, without where its results and logs go."""
     words = iter(word for word in sys.argv[1:] if word != "mlperf")
     kept = []
     for word in words:

@@ -30,7 +30,7 @@ SERVER_SHARE = 0.5
 
 
 class ComplianceVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """How a compliance test ended.
+    """Describe how a compliance test ended.
 
     Attributes:
         name: ``"TEST01"`` or ``"TEST04"``.
@@ -50,7 +50,7 @@ class ComplianceVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_same(one: Any, other: Any, tolerance: Tolerance) -> bool:
-    """Whether two decoded answers say the same: words equal, numbers within the certificate's tolerance."""
+    """Return whether two decoded answers say the same: words equal, numbers within the certificate's tolerance."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(is_same(one[key], other[key], tolerance) for key in one)
     if isinstance(one, list) and isinstance(other, list):
@@ -61,7 +61,7 @@ def is_same(one: Any, other: Any, tolerance: Tolerance) -> bool:
 
 
 def count_different(found: Sequence[tuple[int, bytes]], wanted: Mapping[int, bytes], tolerance: Tolerance) -> int:
-    """How many answers differ from those of accuracy mode; one that is missing in either differs."""
+    """Return how many answers differ from those of accuracy mode; one that is missing in either differs."""
     decode = msgspec.json.decode
     count = 0
     for number, answer in found:

@@ -34,7 +34,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 class LoggedOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What LoadGen found.
+    """Describe what LoadGen found.
 
     Attributes:
         is_valid: LoadGen says VALID, and every request was answered.
@@ -98,7 +98,7 @@ class LoggedPart:
         self.identities, self.numbers = zip(*samples, strict=True)
 
     def request(self) -> bytes:
-        """The whole HTTP request."""
+        """Return the whole HTTP request."""
         return self.exam.library.request(self.numbers)
 
     def answered(self, outcome: str, body: bytes) -> None:

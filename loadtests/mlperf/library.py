@@ -52,16 +52,16 @@ class SampleLibrary:
 
     @property
     def is_uneven(self) -> bool:
-        """Whether the inputs cost differently, so that the rules ask for equal issue."""
+        """Return whether the inputs cost differently, so that the rules ask for equal issue."""
         return len(set(self.costs)) > 1
 
     def request(self, numbers: Sequence[int]) -> bytes:
-        """One whole HTTP request for these samples, on a connection that is kept."""
+        """Return one whole HTTP request for these samples, on a connection that is kept."""
         body = b'{"instances":[%b]}' % b",".join([self.samples[number] for number in numbers])
         return b"%b%d\r\n\r\n%b" % (self.head, len(body), body)
 
     def score(self, answers: Sequence[bytes]) -> float | None:
-        """What the answers to all samples are worth; ``None`` where nobody knows the truth."""
+        """Return what the answers to all samples are worth; ``None`` where nobody knows the truth."""
         if self.data is None:
             return None
         return self.data.judge([msgspec.json.decode(answer) for answer in answers], self.truths)
@@ -86,7 +86,7 @@ def random_library(served: ModelUnderTest, count: int, seed: int) -> SampleLibra
 
 
 def head_of(path: str, headers: Mapping[str, str]) -> bytes:
-    """What all requests to a path begin with."""
+    """Return what all requests to a path begin with."""
     lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "content-type: application/json", "content-length: "]).encode("latin-1")
 

@@ -25,7 +25,7 @@ class LoadgenQuery(Protocol):
     """One request, made when it is sent."""
 
     def request(self) -> bytes:
-        """The whole HTTP request."""
+        """Return the whole HTTP request."""
         ...
 
     def answered(self, outcome: str, body: bytes) -> None:

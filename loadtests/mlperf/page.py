@@ -77,7 +77,7 @@ class MlperfReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def passed(self) -> bool:
-        """Nothing failed."""
+        """Return nothing failed."""
         return self.accuracy.passed and all(row.passed for row in self.rows)
 
 
@@ -94,12 +94,12 @@ def write(reports: Sequence[MlperfReport], folder: Path) -> Path:
 
 
 def read(path: Path) -> list[MlperfReport]:
-    """The reports of a ``mlperf.json``; none where there is no file."""
+    """Return the reports of a ``mlperf.json``; none where there is no file."""
     return msgspec.json.decode(path.read_bytes(), type=list[MlperfReport]) if path.is_file() else []
 
 
 def markdown(reports: Sequence[MlperfReport]) -> str:
-    """The page."""
+    """Return the page."""
     first = reports[0]
     return "\n".join(
         [
@@ -187,7 +187,7 @@ def _origins(reports: Sequence[MlperfReport]) -> list[str]:
 
 
 def limits(report: MlperfReport) -> list[str]:
-    """Where LoadGen and its client, not the service, may be what a figure says."""
+    """Return where LoadGen and its client, not the service, may be what a figure says."""
     return [
         f"{report.model} {row.outcome.scenario}: the client used {row.outcome.client_cores:.2f} cores, and may be what "
         "limited"
@@ -197,7 +197,7 @@ def limits(report: MlperfReport) -> list[str]:
 
 
 def reasons(report: MlperfReport) -> list[str]:
-    """Why a report did not pass, a sentence each."""
+    """Return why a report did not pass, a sentence each."""
     found = [] if report.accuracy.passed else [f"{report.model}: accuracy is below {QUALITY:.0%} of the certificate"]
     for row in report.rows:
         where = f"{report.model} {row.outcome.scenario}"

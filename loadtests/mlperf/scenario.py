@@ -23,12 +23,12 @@ class Scenario(StrEnum):
 
     @property
     def is_stream(self) -> bool:
-        """Whether the next query follows the answer to the last one."""
+        """Return whether the next query follows the answer to the last one."""
         return self in (Scenario.SINGLE_STREAM, Scenario.MULTI_STREAM)
 
 
 class Purpose(StrEnum):
-    """What LoadGen asks for: speed by the rules, every sample once, or what the compliance tests need."""
+    """Describe what LoadGen asks for: speed by the rules, every sample once, or what the compliance tests need."""
 
     PERFORMANCE = "performance"
     ACCURACY = "accuracy"
@@ -78,7 +78,7 @@ class ScenarioSettings:
 
 
 def least_queries(scenario: Scenario, samples: int) -> int:
-    """The least queries (Offline: samples) of a run by the rules, with a library of so many samples."""
+    """Return the least queries (Offline: samples) of a run by the rules, with a library of so many samples."""
     if scenario is Scenario.OFFLINE:
         return min(OFFLINE_SAMPLES, samples)
     return {Scenario.MULTI_STREAM: MULTI_STREAM_QUERIES, Scenario.SERVER: SERVER_QUERIES}.get(scenario, 100)

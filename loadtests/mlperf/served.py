@@ -22,7 +22,7 @@ class Unmeasurable(click.ClickException):
 
 
 class ServedScore(msgspec.Struct, frozen=True, kw_only=True):
-    """What the certificate says of the test set."""
+    """Describe what the certificate says of the test set."""
 
     metric: str
     unit: str
@@ -52,7 +52,7 @@ class _Index(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where a service listens, and the key it wants to see, if any."""
+    """Describe where a service listens, and the key it wants to see, if any."""
 
     host: str
     port: int
@@ -61,7 +61,7 @@ class Address:
 
     @classmethod
     def of(cls, url: str, key: str = "") -> "Address":
-        """The address in a URL; only plain HTTP is measured here.
+        """Return the address in a URL; only plain HTTP is measured here.
 
         Raises:
             click.BadParameter: If it is no such URL.
@@ -76,17 +76,17 @@ class Address:
 
     @property
     def authority(self) -> str:
-        """The value of the header ``Host``."""
+        """Return the value of the header ``Host``."""
         return HostAddress("http", self.host, self.port, "").authority
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every request carries."""
+        """Return what every request carries."""
         host = {"host": self.authority, "x-load-test": "1"}
         return host | ({"authorization": f"Bearer {self.key}"} if self.key else {})
 
     def page(self, path: str) -> bytes:
-        """A page that must be there.
+        """Return a page that must be there.
 
         Raises:
             Unmeasurable: If it is not.
@@ -119,7 +119,7 @@ class ModelUnderTest:
 
     @property
     def path(self) -> str:
-        """Where predictions are asked for."""
+        """Return where predictions are asked for."""
         return f"{self.address.prefix}/v1/models/{self.entry.name}/predict"
 
     def cost(self, instance: Any) -> int:
@@ -128,7 +128,7 @@ class ModelUnderTest:
 
 
 def find_served(address: Address, wanted: Sequence[str]) -> list[ModelUnderTest]:
-    """The models asked for (none: all), as the service has them.
+    """Return the models asked for (none: all), as the service has them.
 
     Raises:
         click.BadParameter: If one is not served.

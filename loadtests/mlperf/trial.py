@@ -29,7 +29,7 @@ class MlperfRun:
         self.seconds, self.bound_ms, self.logs = seconds, bound_ms, logs
 
     def settings(self, scenario: Scenario, expected: float) -> ScenarioSettings:
-        """A run by the rules, of the seconds that were asked for."""
+        """Return a run by the rules, of the seconds that were asked for."""
         return ScenarioSettings(
             scenario=scenario,
             seconds=self.seconds,
@@ -40,7 +40,7 @@ class MlperfRun:
         )
 
     def short(self, scenario: Scenario, expected: float, queries: int) -> LoggedOutcome:
-        """A run that only says how fast the service is."""
+        """Return a run that only says how fast the service is."""
         settings = dataclasses.replace(self.settings(scenario, expected), seconds=SHORT_SECONDS, queries=queries)
         return self._run(dataclasses.replace(settings, is_uneven=False))
 
@@ -48,7 +48,7 @@ class MlperfRun:
         return run(self.address, self.library, settings, self.logs).outcome
 
     def perform(self, scenario: Scenario, rate: float | None = None) -> tuple[LoggedOutcome, ScenarioSettings]:
-        """The run that counts, and the settings it had; ``rate`` is Server's, searched for by default."""
+        """Return the run that counts, and the settings it had; ``rate`` is Server's, searched for by default."""
         expected = rate or self._expect(scenario)
         for _ in range(ATTEMPTS):
             settings = self.settings(scenario, expected)

@@ -56,7 +56,7 @@ class DeviceProof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class DevicePlacement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which device a model computes on where both are there and nobody says otherwise.
+    """Describe which device a model computes on where both are there and nobody says otherwise.
 
     Attributes:
         chosen: The faster one for full micro-batches; ``None`` where no GPU was measured.

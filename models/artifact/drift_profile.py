@@ -24,7 +24,7 @@ MOST_SURPRISE = 9.0
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
-    """What is usual of one feature.
+    """Describe what is usual of one feature.
 
     Attributes:
         name: The card's.
@@ -63,13 +63,13 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return np.array(self.edges, np.float64)
 
     def places(self, values: Floats) -> NDArray[np.intp]:
-        """The bin of each number; the last bin in range holds its upper edge too."""
+        """Return the bin of each number; the last bin in range holds its upper edge too."""
         places: NDArray[np.intp] = self._bounds[:-1].searchsorted(values, side="right")
         places += values > self._bounds[-1]
         return places
 
     def count(self, values: Array) -> Floats:
-        """How many of ``(B,)`` numbers, or what of ``(B, kinds)`` shares, are in each bin."""
+        """Return how many of ``(B,)`` numbers, or what of ``(B, kinds)`` shares, are in each bin."""
         if self.kinds:
             whole: Floats = values.sum(axis=0, dtype=np.float64)
             return whole
@@ -77,7 +77,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return np.bincount(self.places(finite), minlength=len(self.expected)).astype(np.float64)
 
     def outside(self, counts: Floats) -> float:
-        """How many of the counted are out of range."""
+        """Return how many of the counted are out of range."""
         return 0.0 if self.kinds else float(counts[0] + counts[-1])
 
     def tails(self, values: Floats) -> Floats:
@@ -95,7 +95,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is usual of a model's requests and answers.
+    """Describe what is usual of a model's requests and answers.
 
     Attributes:
         window: Latest instances the limits are meant for.
@@ -107,7 +107,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Outlier(msgspec.Struct, frozen=True, kw_only=True):
-    """How unusual an instance is.
+    """Describe how unusual an instance is.
 
     Attributes:
         score: Minus the decimal logarithm of the share of ordinary instances that are as unusual, at most: 3 is one
@@ -152,12 +152,12 @@ def shares(ids: Sequence[int] | Array, lengths: Sequence[int], kinds: int) -> Fl
 def measure(
     traits: DriftFeatures[Any, Any], samples: Sequence[Any], predictions: Sequence[Prediction], assets: Assets
 ) -> dict[str, Array]:
-    """All that is watched of samples and their predictions."""
+    """Return all that is watched of samples and their predictions."""
     return traits.of_samples(samples, assets) | traits.of_answers(samples, predictions, assets)
 
 
 def find_outliers(profile: Profile, measured: Mapping[str, Array]) -> list[Outlier]:
-    """How unusual each measured instance is, by its most unusual number.
+    """Return how unusual each measured instance is, by its most unusual number.
 
     Of ``F`` numbers one is always the most unusual, so its tail counts ``F`` times (Bonferroni): of ordinary
     instances at most one in a thousand has 3 or more.
@@ -193,7 +193,7 @@ def check_profile(profile: Profile, card: AnyCard, assets: Assets, tag: str) -> 
 
 
 def describe_feature(feature: Feature) -> str:
-    """A line for people."""
+    """Return a line for people."""
     return (
         f"{feature.name}: {len(feature.expected)} bins of {feature.instances:,} {feature.split} instances, "
         f"worth {feature.independent:,.0f}; alarm above {feature.limit:g}"

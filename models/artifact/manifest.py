@@ -103,7 +103,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Training(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the weights come from.
+    """Describe where the weights come from.
 
     Attributes:
         trained: The day the run ended, UTC; unset in artifacts from before it was written down.
@@ -189,7 +189,7 @@ def _canonical(document: Any) -> bytes:
 
 
 def read_artifact(folder: Path) -> tuple[Manifest, bytes]:
-    """The manifest and the model's bytes, proven to belong together.
+    """Return the manifest and the model's bytes, proven to belong together.
 
     Raises:
         ArtifactMissing: If either file is not there.

@@ -90,7 +90,7 @@ _OWN_DOMAINS = (b"", b"ai.onnx")
 
 
 def find_operators(model: bytes) -> list[str]:
-    """The sorted operator types of a model that may be opened.
+    """Return the sorted operator types of a model that may be opened.
 
     Raises:
         ArtifactMismatch: If it is no ONNX file, or holds an operator that is not on the list, a subgraph, a function,
@@ -163,7 +163,7 @@ def _size_nodes(graph: memoryview) -> Iterator[str]:
 
 
 def _texts(message: memoryview) -> defaultdict[int, set[str]]:
-    """The texts in some fields of a node or a tensor; an input that is left out is none."""
+    """Return the texts in some fields of a node or a tensor; an input that is left out is none."""
     found = defaultdict[int, set[str]](set)
     for number, content in _fields(message):
         if number in (_INPUT, _OUTPUT, _NAME, _OPERATOR, _TENSOR_NAME) and isinstance(content, memoryview) and content:

@@ -29,12 +29,12 @@ _trusted: Keys = {}
 
 
 def key_id(public: bytes) -> str:
-    """The name of a raw public key: 16 hexadecimal digits of its sha256."""
+    """Return the name of a raw public key: 16 hexadecimal digits of its sha256."""
     return hashlib.sha256(public).hexdigest()[:16]
 
 
 def signature_line(public: bytes, signature: bytes) -> bytes:
-    """What a signature file holds, of a raw public key and the 64 bytes it signed with."""
+    """Return what a signature file holds, of a raw public key and the 64 bytes it signed with."""
     return f"ed25519 {key_id(public)} {base64.b64encode(signature).decode()}\n".encode()
 
 
@@ -94,7 +94,7 @@ def trust_only(keys: Keys) -> None:
 
 
 def read_signature(folder: Path) -> bytes | None:
-    """The artifact's signature file; ``None`` when it has none."""
+    """Return the artifact's signature file; ``None`` when it has none."""
     try:
         with (folder / SIGNATURE_FILE).open("rb") as opened:
             return opened.read(_MOST_BYTES)
@@ -110,7 +110,7 @@ def write_signature(folder: Path, line: bytes) -> None:
 
 
 def check_signature(manifest: bytes, folder: Path) -> None:
-    """Whether a trusted key signed these bytes; nothing is asked of a process that trusts no key.
+    """Check that a trusted key signed these bytes; a process that trusts no key checks nothing.
 
     Raises:
         ArtifactUntrusted: If none did.

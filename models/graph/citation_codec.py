@@ -31,7 +31,7 @@ class Sample(NamedTuple):
 
 
 def encode(instance: Instance, assets: Assets) -> Sample:
-    """The request's own graph, or what its answers depend on in the resident one."""
+    """Return the request's own graph, or what its answers depend on in the resident one."""
     if not isinstance(instance.words, UnsetType):
         edges = canonical([] if isinstance(instance.edges, UnsetType) else instance.edges, len(instance.words))
         every = np.arange(len(instance.words))
@@ -45,14 +45,14 @@ def encode(instance: Instance, assets: Assets) -> Sample:
 
 
 def resident(assets: Assets) -> Sample:
-    """The whole resident graph, every node asked."""
+    """Return the whole resident graph, every node asked."""
     every = np.arange(len(assets.papers))
     starts, words = assets.bags
     return Sample(words, np.diff(starts), by_distance(assets.edges, len(every), assets.hops), every, every)
 
 
 def _encode_new(paper: NewPaper, number: int, assets: Assets) -> Sample:
-    """The surroundings of the papers it cites, one hop less than its own, and the paper as the last node."""
+    """Return the surroundings of the papers it cites, one hop less than its own, and the paper as the last node."""
     cited = np.unique(np.asarray(paper.cites, np.int64))
     nodes, edges = surroundings(assets.neighbours, cited, assets.hops * len(assets.heads) - 1)
     last = len(nodes)
@@ -96,7 +96,7 @@ def _merge(samples: Sequence[Sample]) -> Sample:
 
 
 def collate(samples: Sequence[Sample]) -> Feeds:
-    """All graphs as one whose parts do not touch.
+    """Return all graphs as one whose parts do not touch.
 
     A node's features are the set of its words; as ids end to end they are a twentieth of the 0/1 matrix.
 
@@ -114,7 +114,7 @@ def collate(samples: Sequence[Sample]) -> Feeds:
 
 
 def decode(outputs: Outputs, samples: Sequence[Sample], assets: Assets) -> list[Prediction]:
-    """Each sample's asked rows of ``scores`` ``(nodes, classes)``, with incoming attention if asked for."""
+    """Return each sample's asked rows of ``scores`` ``(nodes, classes)``, with incoming attention if asked for."""
     predictions: list[Prediction] = []
     node = edge = 0
     for sample in samples:

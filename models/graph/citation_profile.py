@@ -34,7 +34,7 @@ def _near(sample: Sample) -> Array:
 
 
 def of_answers(samples: Sequence[Sample], predictions: Sequence[Prediction], assets: Assets) -> dict[str, Array]:
-    """The labels, each an equal part, and the mean of their probabilities."""
+    """Return the labels, each an equal part, and the mean of their probabilities."""
     asked = [len(answer["class_ids"]) for answer in predictions]
     labels = [*chain.from_iterable(answer["class_ids"] for answer in predictions)]
     scores = np.concatenate([answer["scores"] for answer in predictions])

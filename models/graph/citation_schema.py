@@ -119,12 +119,12 @@ class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
 
     @cached_property
     def edges(self) -> Ints:
-        """The resident graph's canonical edges, ``(2, E)``."""
+        """Return the resident graph's canonical edges, ``(2, E)``."""
         return canonical(self.links, len(self.papers))
 
     @cached_property
     def neighbours(self) -> Neighbours:
-        """The resident graph by target."""
+        """Return the resident graph by target."""
         return by_target(self.edges, len(self.papers))
 
     @cached_property
@@ -134,7 +134,7 @@ class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
 
     @cached_property
     def bags(self) -> tuple[Ints, Ints]:
-        """The resident papers' words end to end, and where each paper's start (and the last one's end)."""
+        """Return the resident papers' words end to end, and where each paper's start (and the last one's end)."""
         starts = np.cumsum([0, *map(len, self.papers)])
         return starts, np.fromiter(chain.from_iterable(self.papers), np.int64, starts[-1])
 
@@ -148,7 +148,7 @@ def validate(instance: Instance, assets: Assets) -> Iterator[Fault]:
 
 
 def _count_walks(instance: Instance, assets: Assets) -> int:
-    """An upper bound: a new paper may be near to the whole resident graph, and brings its citations together."""
+    """Return an upper bound: a new paper may be near to the whole resident graph, and brings its citations together."""
     if not isinstance(instance.new, UnsetType):
         counts = np.diff(assets.neighbours.starts)
         walks = 0
@@ -187,7 +187,7 @@ def _own_graph(words: Sequence[Sequence[int]], edges: Sequence[tuple[int, int]],
 
 
 def outside_links(links: Sequence[tuple[int, int]], nodes: int, *place: str | int) -> Iterator[Fault]:
-    """A fault for every link with an end that is no node's number."""
+    """Yield a fault for every link with an end that is no node's number."""
     for number, link in enumerate(links):
         for end in link:
             if not 0 <= end < nodes:
@@ -202,7 +202,7 @@ def _outside(ids: Sequence[int], bound: int, what: str, *place: str | int) -> It
 
 
 def narrow(assets: Assets) -> Narrowing:
-    """Its classes and its numbers of words and nodes; without a resident graph only graphs of one's own."""
+    """Return its classes and its numbers of words and nodes; without a resident graph only graphs of one's own."""
     words = {"type": "array", "maxItems": MAX_WORDS, "items": _below(assets.words)}
     instance: dict[str, dict[str, Any] | None] = {"words": {"items": words}}
     if assets.papers:

@@ -25,7 +25,7 @@ class Neighbours(NamedTuple):
 
 
 def canonical(links: Sequence[Sequence[int]] | Ints, nodes: int) -> Ints:
-    """The edges of undirected links ``(L, 2)`` between ``nodes`` nodes.
+    """Return the edges of undirected links ``(L, 2)`` between ``nodes`` nodes.
 
     Self-links, repeated links and links given in both directions change nothing.
 
@@ -57,14 +57,14 @@ def by_target(edges: Ints, nodes: int) -> Neighbours:
 
 
 def take(starts: Ints, members: Ints, rows: Ints) -> tuple[Ints, Ints]:
-    """Some rows of a table of lists: their members end to end ``(M,)``, and lengths ``(len(rows),)``."""
+    """Return some rows of a table of lists: their members end to end ``(M,)``, and lengths ``(len(rows),)``."""
     lengths = starts[rows + 1] - starts[rows]
     shifts = np.repeat(starts[rows] - np.cumsum(lengths) + lengths, lengths)
     return members[np.arange(lengths.sum()) + shifts], lengths
 
 
 def surroundings(neighbours: Neighbours, seeds: Ints, hops: int) -> tuple[Ints, Ints]:
-    """All that ``hops`` rounds of attention at the seeds can depend on.
+    """Return all that ``hops`` rounds of attention at the seeds can depend on.
 
     A node within ``hops - 1`` of a seed keeps all its incoming edges, in their order: the answer at the seeds
     has the bits of the whole graph's. The outermost nodes only lend their features and keep the self-loop.
@@ -91,12 +91,12 @@ def surroundings(neighbours: Neighbours, seeds: Ints, hops: int) -> tuple[Ints, 
 
 
 def count_walks(edges: Ints) -> int:
-    """How many pairs ``by_distance`` has to sort: walks of two edges, of canonical ones ``(2, E)``."""
+    """Return how many pairs ``by_distance`` has to sort: walks of two edges, of canonical ones ``(2, E)``."""
     return int((np.bincount(edges[1]) ** 2).sum())
 
 
 def by_distance(edges: Ints, nodes: int, hops: int) -> Ints:
-    """What a node hears within some hops, and over how many.
+    """Return what a node hears within some hops, and over how many.
 
     Args:
         edges: Canonical, ``(2, E)``.
@@ -117,7 +117,7 @@ def by_distance(edges: Ints, nodes: int, hops: int) -> Ints:
 
 
 def side_by_side(edges: Sequence[Ints], nodes: Sequence[int]) -> Ints:
-    """The edges of several graphs as those of one with all their nodes in order; none joins two of them."""
+    """Return the edges of several graphs as those of one with all their nodes in order; none joins two of them."""
     offsets = np.cumsum([0, *nodes[:-1]])
     shifts = np.zeros((len(edges), len(edges[0]), 1), np.int64)
     shifts[:, :2, 0] = offsets[:, None]  # of both ends, not of the hop

@@ -29,7 +29,7 @@ def encode(instance: Instance, assets: Assets) -> Sample:
 
 
 def collate(samples: Sequence[Sample]) -> Feeds:
-    """All molecules as one graph whose parts do not touch.
+    """Return all molecules as one graph whose parts do not touch.
 
     Returns:
         ``features`` ``(features,)``, ``node_of_feature`` ``(features,)``, ``features_of_node`` ``(nodes,)``,
@@ -48,7 +48,7 @@ def collate(samples: Sequence[Sample]) -> Feeds:
 
 
 def decode(outputs: Outputs, samples: Sequence[Sample], assets: Assets) -> list[Prediction]:
-    """The likeliest class of each row of ``scores`` ``(graphs, classes)``, and its attention if asked for."""
+    """Return the likeliest class of each row of ``scores`` ``(graphs, classes)``, and its attention if asked for."""
     scores = outputs["scores"]
     winners = scores.argmax(axis=1).tolist()
     predictions: list[Prediction] = [

@@ -24,7 +24,7 @@ def of_samples(samples: Sequence[Sample], assets: Assets) -> dict[str, Array]:
 
 
 def of_answers(samples: Sequence[Sample], predictions: Sequence[Prediction], assets: Assets) -> dict[str, Array]:
-    """The label, and its probability."""
+    """Return the label, and its probability."""
     labels = [answer["class_id"] for answer in predictions]
     return {
         "label": shares(labels, [1] * len(labels), len(assets.classes)),

@@ -96,7 +96,7 @@ def validate(instance: Instance, assets: Assets) -> Iterator[Fault]:
 
 
 def narrow(assets: Assets) -> Narrowing:
-    """Its atoms and classes."""
+    """Return its atoms and classes."""
     atoms = {"description": "Symbols of atoms.", "items": {"type": "string", "enum": assets.atoms}}
     ids = {"minimum": 0, "maximum": len(assets.classes) - 1}
     answer: dict[str, dict[str, Any]] = {"label": {"enum": assets.classes}, "class_id": ids}
@@ -112,7 +112,7 @@ def example(assets: Assets) -> Instance:
 
 
 def random_request(rng: np.random.Generator, assets: Assets) -> Instance:
-    """A random tree of one to forty atoms, closed to rings here and there, sometimes with a bond twice."""
+    """Return a random tree of one to forty atoms, closed to rings here and there, sometimes with a bond twice."""
     atoms = 1 if rng.random() < 0.1 else int(rng.integers(2, 41))
     symbols = rng.choice(np.asarray(assets.atoms), atoms).tolist()
     bonds = [(atom, int(rng.integers(max(0, atom - 4), atom))) for atom in range(1, atoms)]

@@ -34,12 +34,12 @@ def _check_edges(edges: Ints, nodes: int, hops: int) -> None:
 
 
 def _repeats(counts: Ints, found: Ints) -> bool:
-    """Whether ``found`` says of each member whose it is, where each owner has so many, end to end."""
+    """Return whether ``found`` says of each member whose it is, where each owner has so many, end to end."""
     return int(counts.sum()) == len(found) and np.array_equal(np.repeat(np.arange(len(counts)), counts), found)
 
 
 def papers(feeds: Mapping[str, Array], assets: citation_schema.Assets) -> list[citation_codec.Sample]:
-    """The one graph in a session's inputs, to label every node of.
+    """Return the one graph in a session's inputs, to label every node of.
 
     Raises:
         InvalidRequest: Unless ``citation_codec.collate`` could have made them.
@@ -62,7 +62,7 @@ def _check_counts(counts: Ints, owners: Ints, *, least: int, most: int) -> None:
 
 
 def molecules(feeds: Mapping[str, Array], assets: molecule_schema.Assets) -> list[molecule_codec.Sample]:
-    """The molecules in a session's inputs.
+    """Return the molecules in a session's inputs.
 
     Raises:
         InvalidRequest: Unless ``molecule_codec.collate`` could have made them.
@@ -101,7 +101,7 @@ def _steps_of_papers(sample: citation_codec.Sample) -> Steps:
 
 
 def _asked(sample: citation_codec.Sample) -> Mapping[str, Ints]:
-    """The nodes that are to be labelled, and the edges into them."""
+    """Return the nodes that are to be labelled, and the edges into them."""
     return {"nodes": sample.ask, EDGES: np.flatnonzero(np.isin(sample.edges[1], sample.ask))}
 
 

@@ -31,7 +31,7 @@ class Graphs(NamedTuple):
 
 
 def files_of(path: Path) -> tuple[str, list[Path]]:
-    """The name of the data set in a folder, and its files in the order of ``PARTS``.
+    """Return the name of the data set in a folder, and its files in the order of ``PARTS``.
 
     Raises:
         DataError: If one is missing.
@@ -48,7 +48,7 @@ def files_of(path: Path) -> tuple[str, list[Path]]:
 
 
 def read_numbers(content: bytes, file: str, columns: int) -> Ints:
-    """The whole numbers of a text file, ``(lines, columns)``, separated by commas.
+    """Return the whole numbers of a text file, ``(lines, columns)``, separated by commas.
 
     Raises:
         DataError: Naming the first line, counted from 1, that is anything else.
@@ -67,7 +67,7 @@ def read_numbers(content: bytes, file: str, columns: int) -> Ints:
 
 
 def read_graphs(name: str, files: Mapping[str, bytes]) -> Graphs:
-    """The numbers of a data set's files.
+    """Return the numbers of a data set's files.
 
     Raises:
         DataError: Naming the line, where they do not fit together.
@@ -103,7 +103,7 @@ def _check(name: str, graphs: Graphs) -> None:
 
 
 def with_test(graphs: Graphs, test: Path | None, first: int = 1) -> tuple[Graphs, NDArray[np.bool_], list[Path]]:
-    """The graphs with those that test, which of them do ``(N,)``, and the files these came from.
+    """Return the graphs with those that test, which of them do ``(N,)``, and the files these came from.
 
     Args:
         graphs: All that were read so far.

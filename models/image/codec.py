@@ -14,7 +14,7 @@ Sample: TypeAlias = NDArray[np.uint8]
 
 
 def encode(instance: Instance, assets: Assets) -> Sample:
-    """The picture in the model's size and colours, ``(channels, height, width)`` uint8."""
+    """Return the picture in the model's size and colours, ``(channels, height, width)`` uint8."""
     if isinstance(instance.pixels, np.ndarray):
         return instance.pixels.reshape(assets.height, assets.width, -1).transpose(2, 0, 1)
     if not isinstance(instance.pixels, UnsetType):
@@ -24,12 +24,12 @@ def encode(instance: Instance, assets: Assets) -> Sample:
 
 
 def collate(samples: Sequence[Sample]) -> Feeds:
-    """The session's feeds: ``pixels`` ``(batch, channels, height, width)`` uint8."""
+    """Return the session's feeds: ``pixels`` ``(batch, channels, height, width)`` uint8."""
     return {"pixels": np.stack(samples)}
 
 
 def decode(outputs: Outputs, samples: Sequence[Sample], assets: Assets) -> list[Prediction]:
-    """The likeliest class of each row of ``scores`` ``(batch, classes)``, and its attention if asked for."""
+    """Return the likeliest class of each row of ``scores`` ``(batch, classes)``, and its attention if asked for."""
     scores = outputs["scores"]
     winners = scores.argmax(axis=1).tolist()
     predictions: list[Prediction] = [

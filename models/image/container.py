@@ -58,7 +58,7 @@ def find_format(data: bytes) -> str | None:
 
 
 def unpack(data: bytes) -> Packed:
-    """A file's picture, without what else is in it.
+    """Return a file's picture, without what else is in it.
 
     Raises:
         UnreadablePicture: If it is none, or not one still picture and nothing behind it.
@@ -106,7 +106,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _unpacked_bytes(chunk: bytes, room: int) -> int:
-    """How long a packed text or profile is: it stands behind a keyword and at most two more texts.
+    """Return how long a packed text or profile is: it stands behind a keyword and at most two more texts.
 
     Raises:
         UnreadablePicture: If it is longer than ``room``.
@@ -165,7 +165,7 @@ def _read_webp(data: bytes) -> Packed:
 
 
 def read_orientation(exif: bytes) -> int:
-    """The orientation in EXIF data, 1 to 8; 1, which is upright, where there is none.
+    """Return the orientation in EXIF data, 1 to 8; 1, which is upright, where there is none.
 
     Source: EXIF 2.32 (CIPA DC-008), 4.6.2 and 4.6.4 A.
     """

@@ -6,7 +6,7 @@ from models.errors import DataError
 
 
 def read_head(content: bytes, name: str, axes: int) -> tuple[int, ...]:
-    """The shape of an IDX file of unsigned bytes; its values follow after ``4 + 4 * axes`` bytes.
+    """Return the shape of an IDX file of unsigned bytes; its values follow after ``4 + 4 * axes`` bytes.
 
     Args:
         content: The file, or its beginning.

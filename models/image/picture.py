@@ -50,7 +50,7 @@ _END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def _open_plain(data: bytes) -> Image.Image | None:
-    """A PNG of three chunks by Pillow's decoder alone; ``None`` if it is another, or anything is wrong with it.
+    """Return a PNG of three chunks by Pillow's decoder alone; ``None`` if it is another, or anything is wrong with it.
 
     Pillow reads a file's chunks in Python, which takes three times as long as the pixels of a small picture.
     """

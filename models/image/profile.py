@@ -19,7 +19,7 @@ def of_samples(samples: Sequence[Sample], assets: Assets) -> dict[str, Array]:
 
 
 def of_answers(samples: Sequence[Sample], predictions: Sequence[Prediction], assets: Assets) -> dict[str, Array]:
-    """The class, and its probability."""
+    """Return the class, and its probability."""
     classes = [answer["class_id"] for answer in predictions]
     return {
         "class": shares(classes, [1] * len(classes), len(assets.classes)),

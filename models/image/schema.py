@@ -138,7 +138,7 @@ def _file_bytes(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def narrow(assets: Assets) -> Narrowing:
-    """Its classes and its size; a model of colour pictures takes no ``pixels`` in JSON."""
+    """Return its classes and its size; a model of colour pictures takes no ``pixels`` in JSON."""
     height, width = assets.height, assets.width
     row = {"type": "array", "minItems": width, "maxItems": width, "items": {"type": "integer"} | _GREY}
     size = f"{height} rows of {width} grey values each, 0 black to 255 white."
@@ -149,7 +149,7 @@ def narrow(assets: Assets) -> Narrowing:
 
 
 def example(assets: Assets) -> Instance:
-    """A grey T-shirt, drawn by hand, as a PNG file; of a model that knows none, a ramp of its own size."""
+    """Return a grey T-shirt, drawn by hand, as a PNG file; of a model that knows none, a ramp of its own size."""
     if "T-shirt/top" not in assets.classes:
         ramp = np.linspace(0, 255, assets.height * assets.width).reshape(assets.height, assets.width)
         return Instance(image=_file_bytes(ramp.astype(np.uint8)))
@@ -170,7 +170,7 @@ def random_request(rng: np.random.Generator, assets: Assets) -> Instance:
 
 
 def from_file(body: bytes, expected: str) -> list[Instance]:
-    """The one instance a raw image body stands for.
+    """Return the one instance a raw image body stands for.
 
     Args:
         body: The file.
@@ -203,11 +203,11 @@ def from_array(body: bytes) -> list[Instance]:
 
 
 def decoded_pixels(instance: Instance) -> int:
-    """How many pixels were decoded to validate it."""
+    """Return how many pixels were decoded to validate it."""
     pixels: int = vars(instance).get("decoded_pixels", 0)
     return pixels
 
 
 def holds_file(instance: Instance) -> bool:
-    """Whether there is a file to decode."""
+    """Return whether there is a file to decode."""
     return not isinstance(instance.image, UnsetType)

@@ -26,7 +26,7 @@ _STEP = re.compile(r"\[(\d+)\]|\[\.\.\.\]|\.([A-Za-z_]\w*)")
 
 
 class Question(NamedTuple):
-    """What a body asks: one prediction per instance, in order, with or without more about each.
+    """Describe what a body asks: one prediction per instance, in order, with or without more about each.
 
     Attributes:
         instances: What to predict on.
@@ -93,7 +93,7 @@ class JsonPayloads:
 
 
 def request_type(card: AnyCard, max_instances: int) -> type[msgspec.Struct]:
-    """The body of ``predict`` for one card; models of one card share the type."""
+    """Return the body of ``predict`` for one card; models of one card share the type."""
     return _request_type(f"{card.family}-{card.task}-request", card.instance, max_instances)  # type: ignore[arg-type]
 
 
@@ -119,7 +119,7 @@ def _contiguous(value: Any) -> Any:
 
 
 def from_decoding(error: Exception) -> HttpError:
-    """The error of a body that a typed decoder refused: 400 for broken syntax, 422 for a wrong type or bound."""
+    """Return the error of a body that a typed decoder refused: 400 for broken syntax, 422 for a wrong type or bound."""
     if isinstance(error, msgspec.ValidationError):
         return InvalidRequest("a value makes no sense", [_fault(str(error))])
     return MalformedRequest("the body is not JSON")

@@ -28,7 +28,7 @@ class _Skipped(msgspec.Struct):
 
 
 class LongRequest(NamedTuple):
-    """What a request's type would hold."""
+    """Describe what a request's type would hold."""
 
     instances: list[Any]
     explain: bool
@@ -54,7 +54,7 @@ class LongReader:
         self.translate = translate
 
     def read(self, body: bytes) -> LongRequest:
-        """The instances of a body.
+        """Return the instances of a body.
 
         Raises:
             MalformedRequest: If it is not JSON.

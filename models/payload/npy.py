@@ -21,7 +21,7 @@ _HEADERS = {
 
 
 def read_array(body: bytes) -> Array:
-    """The numbers of an ``.npy`` file, without copying them; read-only.
+    """Return the numbers of an ``.npy`` file, without copying them; read-only.
 
     Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 

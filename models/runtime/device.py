@@ -9,7 +9,7 @@ _DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
 class Device(StrEnum):
-    """Where sessions run: ``AUTO`` takes the GPU when its provider really loads."""
+    """Describe where sessions run: ``AUTO`` takes the GPU when its provider really loads."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -17,7 +17,7 @@ class Device(StrEnum):
 
 
 class ConvolutionSearch(StrEnum):
-    """How cuDNN chooses an algorithm: by rule, always the same one, or by trying all at each new shape."""
+    """Describe how cuDNN chooses an algorithm: by rule, always the same one, or by trying all at each new shape."""
 
     HEURISTIC = "heuristic"
     DEFAULT = "default"
@@ -25,7 +25,7 @@ class ConvolutionSearch(StrEnum):
 
 
 class Padding(StrEnum):
-    """Which batches are filled up to a bucket: ``AUTO`` those on a GPU."""
+    """Describe which batches are filled up to a bucket: ``AUTO`` those on a GPU."""
 
     AUTO = "auto"
     ALWAYS = "always"
@@ -34,7 +34,7 @@ class Padding(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compute:
-    """How one session computes.
+    """Describe how one session computes.
 
     Attributes:
         device: Where.
@@ -57,7 +57,7 @@ class Compute:
     records_nodes: bool = False
 
     def pads(self, provider: str) -> bool:
-        """Whether batches that run there are filled up."""
+        """Return whether batches that run there are filled up."""
         return self.padding is Padding.ALWAYS or (self.padding is Padding.AUTO and provider == CUDA_PROVIDER)
 
 
@@ -65,7 +65,7 @@ ON_CPU = Compute()
 
 
 def provider_options(compute: Compute) -> dict[str, str]:
-    """What ONNX Runtime's CUDA provider is told.
+    """Return what ONNX Runtime's CUDA provider is told.
 
     Source: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
     """
@@ -86,5 +86,5 @@ def provider_options(compute: Compute) -> dict[str, str]:
 
 
 def has_cuda() -> bool:
-    """Whether an NVIDIA device is there; the wheel's own list of providers says yes on every machine."""
+    """Return whether an NVIDIA device is there; the wheel's own list of providers says yes on every machine."""
     return _DRIVER.is_dir() or Path("/dev/nvidiactl").exists()

@@ -45,7 +45,7 @@ def check_indices(feeds: Feeds, specs: Sequence[TensorSpec], sizes: Mapping[str,
 
 
 def bucket(size: int, least: int = 1) -> int:
-    """The next power of two, and at least ``least``."""
+    """Return the next power of two, and at least ``least``."""
     return max(least, 1 << (size - 1).bit_length() if size > 1 else 1)
 
 
@@ -56,7 +56,7 @@ def dynamic_axes(card: AnyCard, assets: Assets) -> list[str]:
 
 
 def list_buckets(card: AnyCard, assets: Assets) -> dict[str, list[int]]:
-    """The sizes of each dynamic axis that a micro-batch within the budget can have."""
+    """Return the sizes of each dynamic axis that a micro-batch within the budget can have."""
     axes = dynamic_axes(card, assets)
     return {axis: _ladder(_least(axes), card.budget) for axis in axes}
 
@@ -71,7 +71,7 @@ def _least(axes: Sequence[str]) -> int:
 
 
 def fill(feeds: Feeds, specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> Feeds:
-    """Each tensor with zeros behind what it holds, so that its axes have these sizes."""
+    """Return each tensor with zeros behind what it holds, so that its axes have these sizes."""
     filled = {}
     for spec in specs:
         feed = feeds[spec.name]
@@ -89,7 +89,7 @@ class BucketedFeeds(NamedTuple):
 
 
 class Bucketing:
-    """What is done to the feeds of one model before its engine sees them, and to its outputs after.
+    """Describe what is done to the feeds of one model before its engine sees them, and to its outputs after.
 
     Args:
         card: What the model promises.

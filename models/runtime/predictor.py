@@ -42,11 +42,11 @@ class Predictor:
 
     @property
     def attends(self) -> bool:
-        """Whether the model can explain itself by its attention."""
+        """Return whether the model can explain itself by its attention."""
         return any(spec.is_attention and spec.name in self.outputs for spec in self.card.outputs)
 
     def faults(self, instance: Any) -> list[Fault]:
-        """What is wrong with an instance; empty when ``encode`` may have it."""
+        """Return what is wrong with an instance; empty when ``encode`` may have it."""
         return list(self.card.validate(instance, self.assets))
 
     def encode(self, instances: Sequence[Any], *, explain: bool = False) -> list[Any]:
@@ -152,7 +152,7 @@ class Predictor:
         return self.card.decode(outputs, samples, self.assets)
 
     def decode_each(self, outputs: Outputs, samples: Sequence[Any]) -> list[Prediction | None]:
-        """The same, with ``None`` for a sample whose own prediction is not finite."""
+        """Return the same, with ``None`` for a sample whose own prediction is not finite."""
         predictions = self.card.decode(outputs, samples, self.assets)
         if all(np.isfinite(values).all() for values in outputs.values()):
             return [*predictions]
@@ -191,7 +191,7 @@ def check_finite(outputs: Outputs) -> None:
 
 
 def _is_finite(prediction: Prediction) -> bool:
-    """Whether it has none but finite numbers; others would be written as null, which is found fastest."""
+    """Return whether it has none but finite numbers; others would be written as null, which is found fastest."""
     return b"null" not in to_json(prediction) or all(np.isfinite(part).all() for part in _numbers(prediction))
 
 
@@ -204,12 +204,12 @@ def _numbers(value: Any) -> Iterator[Any]:
 
 
 def open_predictor(session: Session) -> Predictor:
-    """The predictor of an open session."""
+    """Return the predictor of an open session."""
     return Predictor(card=session.card, assets=session.assets, outputs=session.manifest.output_names, run=session.run)
 
 
 class LatencyModel(NamedTuple):
-    """How long micro-batches take, measured at warm-up: a line through the smallest batch and the fullest.
+    """Describe how long micro-batches take, measured at warm-up: a line through the smallest batch and the fullest.
 
     Attributes:
         base_seconds: An empty batch's, by that line.
@@ -220,7 +220,7 @@ class LatencyModel(NamedTuple):
     unit_seconds: float
 
     def seconds(self, units: int) -> float:
-        """A batch's."""
+        """Return a batch's."""
         return self.base_seconds + self.unit_seconds * units
 
 

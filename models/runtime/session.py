@@ -122,7 +122,7 @@ def open_model(manifest: Manifest, model: bytes, compute: Compute = ON_CPU) -> S
 
 
 def read_assets(engine: ort.InferenceSession, card: AnyCard, manifest: Manifest) -> Assets:
-    """The codec's constants, which travel inside the ONNX file.
+    """Return the codec's constants, which travel inside the ONNX file.
 
     Raises:
         CardMismatch: If they are missing or not of the card's type.
@@ -183,7 +183,7 @@ def _options(manifest: Manifest) -> ort.SessionOptions:
 
 
 def find_nodes(engine: ort.InferenceSession) -> list[Node]:
-    """Where each node computes, of an engine that recorded it."""
+    """Return where each node computes, of an engine that recorded it."""
     parts = engine.get_provider_graph_assignment_info()
     return [Node(node.name, node.op_type, part.ep_name) for part in parts for node in part.get_nodes()]
 

@@ -19,7 +19,7 @@ class Sample(NamedTuple):
 
 
 def encode(instance: Instance, assets: Assets) -> Sample:
-    """The words with their feature ids, each in ``0 <= id < assets.rows``."""
+    """Return the words with their feature ids, each in ``0 <= id < assets.rows``."""
     words = instance.cut(assets)
     content = bytearray().join(map(assets.features, words))
     features = np.frombuffer(content, np.int64).reshape(-1, spelling.FEATURES)  # (T, F)
@@ -61,7 +61,7 @@ def connect(feeds: Feeds, sizes: Mapping[str, int], wanted: Mapping[str, int]) -
 
 
 def decode(outputs: Outputs, samples: Sequence[Sample], assets: Assets) -> list[Prediction]:
-    """The likeliest tag of each word by ``scores`` ``(sum T_i, tags)``; attention, cut to the sentence."""
+    """Return the likeliest tag of each word by ``scores`` ``(sum T_i, tags)``; attention, cut to the sentence."""
     found = answers(outputs)
     winners, best = [assets.tags[winner] for winner in found["tags"].tolist()], found["scores"]
     predictions: list[Prediction] = []
@@ -78,7 +78,7 @@ def decode(outputs: Outputs, samples: Sequence[Sample], assets: Assets) -> list[
 
 
 def cost(sample: Sample) -> int:
-    """Its words; an empty sentence takes one unit, so that a batch of them is bounded too."""
+    """Return its words; an empty sentence takes one unit, so that a batch of them is bounded too."""
     return max(1, len(sample.tokens))
 
 
@@ -88,24 +88,24 @@ def words(sample: Sample) -> list[str]:
 
 
 def accept(words: Sequence[str], assets: Assets) -> NDArray[np.bool_]:
-    """Which words have no flaw, ``(words,)``."""
+    """Return which words have no flaw, ``(words,)``."""
     if not has_flaws(words):  # most of the time
         return np.ones(len(words), bool)
     return np.fromiter((find_flaw(word) is None for word in words), bool, len(words))
 
 
 def encode_words(words: Sequence[str], assets: Assets) -> NDArray[np.int64]:
-    """The feature ids of each word as if it opened no sentence, ``(words, F)``."""
+    """Return the feature ids of each word as if it opened no sentence, ``(words, F)``."""
     return np.frombuffer(b"".join(map(assets.features, words)), np.int64).reshape(-1, spelling.FEATURES)
 
 
 def costs(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The ``cost`` of sentences with so many words, ``(S,)``."""
+    """Return the ``cost`` of sentences with so many words, ``(S,)``."""
     return np.maximum(1, lengths)
 
 
 def feeds(features: NDArray[np.int64], lengths: NDArray[np.int64]) -> Feeds:
-    """What ``collate`` makes of sentences whose words are end to end in ``features`` ``(sum T_i, F)``.
+    """Return what ``collate`` makes of sentences whose words are end to end in ``features`` ``(sum T_i, F)``.
 
     Args:
         features: As of ``encode_words``; in place, those that open a sentence are told so.
@@ -125,5 +125,5 @@ def answers(outputs: Outputs) -> dict[str, NDArray[Any]]:
 
 
 def names(assets: Assets) -> dict[str, list[str]]:
-    """The tags in the order of the scores."""
+    """Return the tags in the order of the scores."""
     return {"tags": assets.tags}

@@ -56,7 +56,7 @@ WINDOWS = tuple(
 
 
 class WordCutter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
-    """What a treebank's spacing taught.
+    """Describe what a treebank's spacing taught.
 
     Attributes:
         rules: Of each of ``WINDOWS``, by what is seen in it, ``left`` and ``right`` joined: whether a word ends there.
@@ -67,7 +67,7 @@ class WordCutter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=T
     parts: dict[str, list[str]]
 
     def split(self, text: str) -> Iterator[str]:
-        """The words of a text in composed form (NFC), one after the other; in time linear in the text."""
+        """Yield the words of a text in composed form (NFC), one after the other; in time linear in the text."""
         for chunk in unicodedata.normalize("NFC", text).split():
             yield from self._remembered(chunk) if len(chunk) <= REMEMBERED else self._words(chunk)
 
@@ -84,7 +84,7 @@ class WordCutter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=T
             yield from [piece] if parts is None else like(piece, parts)
 
     def _cuts(self, chunk: str) -> Iterator[int]:
-        """The places ``1 .. len(chunk) - 1`` at which a word ends."""
+        """Yield the places ``1 .. len(chunk) - 1`` at which a word ends."""
         views = look(chunk)
         kinds, cuttable = views[KINDS], self._cuttable
         for place in range(1, len(chunk)):
@@ -116,7 +116,7 @@ class WordCutter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=T
 
 
 def look(chunk: str) -> tuple[str, str, str]:
-    """A chunk folded, as shapes and as kinds, each with ``REACH`` edges on both sides."""
+    """Return a chunk folded, as shapes and as kinds, each with ``REACH`` edges on both sides."""
     edges = EDGE * REACH
     chunk = _ADDRESS.sub(lambda address: "a" * len(address[0]), chunk)
     shapes = "".join(map(_shape, chunk))
@@ -125,7 +125,7 @@ def look(chunk: str) -> tuple[str, str, str]:
 
 
 def like(piece: str, parts: list[str]) -> list[str]:
-    """The words in the piece's case: ``Du`` is ``De`` and ``le``, ``DU`` is ``DE`` and ``LE``."""
+    """Return the words in the piece's case: ``Du`` is ``De`` and ``le``, ``DU`` is ``DE`` and ``LE``."""
     if len(piece) > 1 and piece.isupper():
         return [part.upper() for part in parts]
     if piece[:1].isupper():

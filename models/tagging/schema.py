@@ -49,7 +49,7 @@ class Instance(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=Tru
     tokens: Tokens | UnsetType = UNSET
 
     def cut(self, assets: "Assets") -> list[str]:
-        """The words to tag; ``text`` is cut once, and never into more than one word too many."""
+        """Return the words to tag; ``text`` is cut once, and never into more than one word too many."""
         if isinstance(self.tokens, list):
             return self.tokens
         memory = vars(self)
@@ -98,7 +98,7 @@ class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
     example: str | list[str] | UnsetType = UNSET
 
     def split(self, text: str) -> Iterator[str]:
-        """The words of a running text, one after the other."""
+        """Return the words of a running text, one after the other."""
         if isinstance(self.cutter, WordCutter):
             return self.cutter.split(text)
         return iter(()) if self.cutter is None else split_words(text)
@@ -121,7 +121,7 @@ class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
 
     @cached_property
     def features(self) -> Callable[[str], bytes]:
-        """The features of a word as the bytes of ``(features,)`` int64; frequent words are remembered."""
+        """Return the features of a word as the bytes of ``(features,)`` int64; frequent words are remembered."""
         words = {word: place for place, word in enumerate(self.words)}
         clues = {clue: place for place, clue in enumerate(self.clues)}
 
@@ -163,7 +163,7 @@ def _find_text_faults(instance: Instance, assets: Assets) -> Iterator[Fault]:
 
 
 class Flaw(NamedTuple):
-    """What was expected of a text and what was found instead."""
+    """Describe what was expected of a text and what was found instead."""
 
     expected: str
     found: str
@@ -176,7 +176,7 @@ class Flaw(NamedTuple):
 
 @lru_cache(maxsize=32_768)
 def find_flaw(word: str) -> Flaw | None:
-    """Why this cannot be a word, if it cannot."""
+    """Return why this cannot be a word, if it cannot."""
     if not word:
         return Flaw("a word", "an empty string")
     if word.isspace():
@@ -187,7 +187,7 @@ def find_flaw(word: str) -> Flaw | None:
 
 
 def has_flaws(words: Sequence[str]) -> bool:
-    """Whether any of these cannot be a word."""
+    """Return whether any of these cannot be a word."""
     is_short = max(map(len, words), default=0) <= MAX_TOKEN_CHARACTERS
     is_there = all(words) and not any(map(str.isspace, words))
     return not (is_short and is_there) or _CONTROL.search("".join(words)) is not None
@@ -201,7 +201,7 @@ def _find_control(pattern: re.Pattern[str], text: str) -> Flaw | None:
 
 
 def narrow(assets: Assets) -> Narrowing:
-    """Its tags, and whether and of what language it takes ``text``."""
+    """Return its tags, and whether and of what language it takes ``text``."""
     text: dict[str, Any] | None = {}
     if assets.cutter is None:
         text = None

@@ -17,12 +17,12 @@ FEATURES = CLUES + 2
 
 
 def fold(word: str) -> str:
-    """The word as the vocabulary has it: lower-case and in composed form (NFC)."""
+    """Return the word as the vocabulary has it: lower-case and in composed form (NFC)."""
     return normalize("NFC", normalize("NFC", word).lower())
 
 
 def find_clues(word: str) -> list[str]:
-    """What the spelling tells, one text per slot with the slot's number in front; empty where there is none.
+    """Return what the spelling tells, one text per slot with the slot's number in front; empty where there is none.
 
     In order: the first 1 to 4 and the last 1 to 5 characters, the shape (``Xxxx-ddd``) in short (``Xx-d``)
     and from the left, the length.

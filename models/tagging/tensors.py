@@ -11,7 +11,7 @@ from models.tensors import Steps, Tensors, demand, demand_each
 
 
 def samples(feeds: Mapping[str, Array], assets: Assets) -> list[Sample]:
-    """One sentence per row of ``grid``; its words are not known, and answered as empty strings.
+    """Return one sentence per row of ``grid``; its words are not known, and answered as empty strings.
 
     Raises:
         InvalidRequest: Unless the tensors are what ``collate`` makes: words end to end in ``features`` ``(T, F)``, and

@@ -55,7 +55,7 @@ _WORD = re.compile(
 
 
 def split_words(text: str) -> Iterator[str]:
-    """The words of a text in composed form (NFC), one after the other.
+    """Yield the words of a text in composed form (NFC), one after the other.
 
     Clitics stand alone (``do n't``, ``it 's``), punctuation is split off, hyphenated compounds are taken
     apart (``six - year``) except after a prefix (``non-stop``); addresses, numbers, abbreviations, smileys

@@ -37,7 +37,7 @@ MODEL_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 
 def recipes(family: str | None = None) -> dict[str, Recipe]:
-    """Every recipe by name, of one family or of all: those of the shipped models, then the other rungs'."""
+    """Return every recipe by name, of one family or of all: those of the shipped models, then the other rungs'."""
     names = [f.name for f in FAMILIES if family in (None, f.name)]
     shipped = {recipe.name: recipe for name in names for recipe in import_module(f"models.{name}.train.recipe").RECIPES}
     rungs = (rung for name in names for rung in import_module(f"models.{name}.train.experiments").LADDER.rungs)
@@ -45,7 +45,7 @@ def recipes(family: str | None = None) -> dict[str, Recipe]:
 
 
 def choose_recipe(family: str | None, model: str, wanted: str | None) -> Recipe:
-    """The recipe asked for, else the one named as the model, else the family's first.
+    """Return the recipe asked for, else the one named as the model, else the family's first.
 
     Raises:
         click.UsageError: If nothing decides.
@@ -58,7 +58,7 @@ def choose_recipe(family: str | None, model: str, wanted: str | None) -> Recipe:
 
 
 class FinishedRun(NamedTuple):
-    """What a run was started with."""
+    """Describe what a run was started with."""
 
     recipe: Recipe
     data: Path | None
@@ -105,7 +105,7 @@ def start_run(folder: Path, recipe: Recipe, data: Path | None, seed: int) -> Non
 
 
 def read_run(folder: Path) -> FinishedRun:
-    """What a run was started with.
+    """Return what a run was started with.
 
     Raises:
         DataError: If there is none.
@@ -119,12 +119,12 @@ def read_run(folder: Path) -> FinishedRun:
 
 
 def as_trained(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """The recipe with what a run's own settings changed of it: its plan, and how its data were read."""
+    """Return the recipe with what a run's own settings changed of it: its plan, and how its data were read."""
     return replace(recipe, plan=TrainingPlan(**settings["plan"]), reading=settings.get("reading", {}))
 
 
 def reading_options() -> Iterator[click.Option]:
-    """An option of the command line for each way to read own data that a family has."""
+    """Yield an option of the command line for each way to read own data that a family has."""
     found: dict[str, tuple[list[str], DataOption]] = {}
     for family, options in READINGS.items():
         for saying in data_options(options):
@@ -136,7 +136,7 @@ def reading_options() -> Iterator[click.Option]:
 
 
 def reading_of(recipe: Recipe, data: Path | None, given: Mapping[str, str | None]) -> dict[str, str]:
-    """What was said of how to read own data; paths from the data on, so that both can be moved together.
+    """Return what was said of how to read own data; paths from the data on, so that both can be moved together.
 
     Raises:
         click.UsageError: If it is nothing that the recipe's family knows, or names a file beside no data.
@@ -160,7 +160,7 @@ def finish_run(model: str, ending: TrainingEnd, *, quiet: bool) -> dict[str, Any
 
 
 def finishing(model: str) -> str:
-    """The command that ends a run with what it has."""
+    """Return the command that ends a run with what it has."""
     return f".venv/bin/python -m models.train --model {model} --finish"
 
 

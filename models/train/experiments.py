@@ -58,13 +58,13 @@ class ExperimentTask:
 
 
 def load_ladder(family: str) -> ExperimentPlan:
-    """The ladder of a family."""
+    """Return the ladder of a family."""
     ladder: ExperimentPlan = import_module(f"models.{family}.train.experiments").LADDER
     return ladder
 
 
 def recipe_of(ladder: ExperimentPlan, rung: Experiment, *, is_quick: bool) -> Recipe:
-    """How a rung is trained; quickly means for one epoch on little data."""
+    """Return how a rung is trained; quickly means for one epoch on little data."""
     if not is_quick:
         return rung.recipe
     short = ladder.shorten(rung.recipe)
@@ -78,7 +78,7 @@ def plain(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_name(recipe: Recipe, seed: int) -> str:
-    """The folder of a rung's run in ``runs/rungs``; another one when its settings change."""
+    """Return the folder of a rung's run in ``runs/rungs``; another one when its settings change."""
     digest = hashlib.sha256(json.dumps(recipe.settings()).encode()).hexdigest()[:8]
     return f"{recipe.name}-{seed}-{digest}"
 
@@ -118,7 +118,7 @@ def run_tasks(tasks: list[ExperimentTask], jobs: int) -> Generator[tuple[Experim
 
 
 def start(ladder: ExperimentPlan, old: Results, *, is_quick: bool) -> dict[str, ExperimentOutcome]:
-    """What is known already, in the ladder's order: trials of the same settings, shipped models, references."""
+    """Return what is known already, in the ladder's order: trials of the same settings, shipped models, references."""
     results = {}
     for reference in ladder.references:
         results[reference.name] = old.get(reference.name) or _measure(reference, ladder.metric)
@@ -162,7 +162,7 @@ def _measure(reference: Reference, metric: ScoreMetric) -> ExperimentOutcome:
 
 
 def _shipped(family: str, rung: Experiment) -> ExperimentOutcome:
-    """The outcome a shipped model's manifest records."""
+    """Return the outcome a shipped model's manifest records."""
     path = REPOSITORY / "models" / family / "trained" / rung.recipe.name / MANIFEST_FILE
     manifest = from_bytes(path.read_bytes(), path)
     training, score = manifest.training, manifest.certificate.score

@@ -13,7 +13,7 @@ FINAL_WEIGHTS, BEST_WEIGHTS, CHECKPOINT, REPORT = "final.pt", "best.pt", "checkp
 
 @dataclass(slots=True, kw_only=True)
 class TrainingProgress:
-    """Where a run stands after a whole epoch; what a checkpoint holds beside weights and optimiser."""
+    """Describe where a run stands after a whole epoch; what a checkpoint holds beside weights and optimiser."""
 
     epoch: int = 0
     best: float = 0.0
@@ -24,7 +24,7 @@ class TrainingProgress:
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """What changes while a net learns, and the folder that it is kept in."""
+    """Describe what changes while a net learns, and the folder that it is kept in."""
 
     net: nn.Module
     optimizer: torch.optim.Optimizer

@@ -57,7 +57,7 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What a model was trained on, as the manifest records it.
+    """Describe what a model was trained on, as the manifest records it.
 
     Attributes:
         name: Short name.
@@ -80,7 +80,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreMetric:
-    """What a model is judged by.
+    """Describe what a model is judged by.
 
     Attributes:
         name: E.g. ``"accuracy"``.
@@ -93,12 +93,12 @@ class ScoreMetric:
     is_better_high: bool
 
     def is_better(self, new: float, old: float) -> bool:
-        """Whether ``new`` beats ``old`` strictly; a NaN beats nothing."""
+        """Return whether ``new`` beats ``old`` strictly; a NaN beats nothing."""
         return new > old if self.is_better_high else new < old
 
     @property
     def worst(self) -> float:
-        """What any score beats."""
+        """Return what any score beats."""
         return -math.inf if self.is_better_high else math.inf
 
 
@@ -110,17 +110,17 @@ class Data(Protocol):
 
     @property
     def provenance(self) -> Provenance:
-        """What it is and where it came from."""
+        """Return what it is and where it came from."""
         ...
 
     @property
     def assets(self) -> Assets:
-        """What a codec trained on it needs."""
+        """Return what a codec trained on it needs."""
         ...
 
     @property
     def metric(self) -> ScoreMetric:
-        """What models of it are judged by."""
+        """Return what models of it are judged by."""
         ...
 
     def examples(self, split: str) -> Iterator[tuple[Any, Any]]:
@@ -128,7 +128,7 @@ class Data(Protocol):
         ...
 
     def judge(self, predictions: Sequence[Prediction], truths: Sequence[Any]) -> float:
-        """The metric over served predictions and true answers."""
+        """Return the metric over served predictions and true answers."""
         ...
 
 
@@ -137,12 +137,12 @@ class Rewritable(Protocol):
     """Data of which a request can ask in more than one field, with other answers."""
 
     def rewritten(self) -> Mapping[str, Data]:
-        """The same data asked for by other fields, by field; each has its own metric."""
+        """Return the same data asked for by other fields, by field; each has its own metric."""
         ...
 
 
 def data_root() -> Path:
-    """The data folder; the one place where ``LECTERN_DATA`` and ``LECTERN_HOME`` are read."""
+    """Return the data folder; the one place where ``LECTERN_DATA`` and ``LECTERN_HOME`` are read."""
     if named := os.environ.get("LECTERN_DATA"):
         return Path(named)
     return Path(os.environ.get("LECTERN_HOME") or _cache_folder()) / "data"
@@ -155,7 +155,7 @@ def _cache_folder() -> Path:
 
 
 def read(dataset: Dataset, name: str, *, progress: bool = True) -> bytes:
-    """The unpacked content of one file of a dataset.
+    """Return the unpacked content of one file of a dataset.
 
     Raises:
         DataError: If it can be found nowhere, or its sha256 is not the published one.
@@ -170,19 +170,19 @@ def read(dataset: Dataset, name: str, *, progress: bool = True) -> bytes:
 
 
 def find_local(dataset: Dataset, name: str) -> Path | None:
-    """The file, plain, gzipped or in the archive it is published in, below the data folder, if it is there."""
+    """Return the file, plain, gzipped or in the archive it is published in, below the data folder, if it is there."""
     folder = data_root() / dataset.folder
     names = (name, f"{name}.gz", _published_name(dataset, name))
     return next((path for path in (folder / one for one in names) if path.is_file()), None)
 
 
 def is_local(dataset: Dataset) -> bool:
-    """Whether every file can be read without a download."""
+    """Return whether every file can be read without a download."""
     return all(find_local(dataset, name) for name in dataset.files)
 
 
 def provenance(dataset: Dataset) -> Provenance:
-    """What the manifest says of a public dataset."""
+    """Return what the manifest says of a public dataset."""
     return Provenance(
         name=dataset.name,
         licence=dataset.licence,
@@ -192,7 +192,7 @@ def provenance(dataset: Dataset) -> Provenance:
 
 
 def own_provenance(*paths: Path, root: Path | None = None, test: Sequence[Path] = ()) -> Provenance:
-    """What the manifest says of a user's own files, named by their place below ``root`` where there is one.
+    """Return what the manifest says of a user's own files, named by their place below ``root`` where there is one.
 
     Files of a test part that was given apart, ``test``, may have the same names and are called so.
     """
@@ -210,7 +210,7 @@ def own_provenance(*paths: Path, root: Path | None = None, test: Sequence[Path] 
 
 
 def unpack(path: Path, member: str | None = None) -> bytes:
-    """A file's content, gunzipped or taken out of its archive by what its name says.
+    """Return a file's content, gunzipped or taken out of its archive by what its name says.
 
     Raises:
         DataError: If it cannot be read or does not unpack.
@@ -250,7 +250,7 @@ def _download(dataset: Dataset, name: str, *, progress: bool) -> Path:
 
 
 def _published_name(dataset: Dataset, name: str) -> str:
-    """What a download is called: the archive's own name, or the file's with the ending of what packs it."""
+    """Return what a download is called: the archive's own name, or the file's with the ending of what packs it."""
     published = dataset.files[name].url.rsplit("/", 1)[-1]
     if published.endswith(".zip"):
         return published

@@ -10,7 +10,7 @@ ENDED_POOLING = "on training and validation data together", "what was learned fr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingEnd:
-    """What ends a run before its plan or its patience do.
+    """Describe what ends a run before its plan or its patience do.
 
     Attributes:
         is_finish: End at once, with what there is.
@@ -21,7 +21,7 @@ class TrainingEnd:
     deadline: float | None = None
 
     def is_now(self, *, may_begin: bool) -> bool:
-        """Whether to train no further epoch; ``may_begin``: without this one there would be nothing to keep."""
+        """Return whether to train no further epoch; ``may_begin``: without this one there would be nothing to keep."""
         if self.is_finish:
             return True
         return self.deadline is not None and not may_begin and time.monotonic() >= self.deadline
@@ -31,13 +31,13 @@ GO_ON = TrainingEnd()
 
 
 def ending(*, is_finish: bool, minutes: float | None) -> TrainingEnd:
-    """The ending that a command line asks for; the minutes begin now."""
+    """Return the ending that a command line asks for; the minutes begin now."""
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     return TrainingEnd(is_finish=is_finish, deadline=deadline)
 
 
 def time_left(epochs: int, most: int, seconds: float) -> str:
-    """What is said after an epoch: the time that the rest takes at most, since patience may end it sooner."""
+    """Return what is said after an epoch: the time that the rest takes at most, since patience may end it sooner."""
     left = seconds / epochs * (most - epochs)
     if not left:
         return ""

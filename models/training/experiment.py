@@ -90,7 +90,7 @@ class Speed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class ExperimentOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is known of a rung or a reference.
+    """Describe what is known of a rung or a reference.
 
     Attributes:
         section: As the rung's.
@@ -115,7 +115,7 @@ class ExperimentOutcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     speed: Speed | None = None
 
     def scores(self, split: str) -> list[float]:
-        """One per seed; on test one per seed and fold."""
+        """Return one per seed; on test one per seed and fold."""
         if split == "test":
             return [score for trial in self.trials for score in trial.test_scores()]
         return [trial.scores[split] for trial in self.trials if split in trial.scores]

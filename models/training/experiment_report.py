@@ -18,7 +18,7 @@ HEAD = ("question", "model", "numbers learned", "train", "validation", "test", "
 
 
 def render(ladder: ExperimentPlan, results: Results) -> str:
-    """The table and the pictures as Markdown."""
+    """Return the table and the pictures as Markdown."""
     known = [outcome for outcome in results.values() if outcome.trials]
     shown = {section: list(group) for section, group in _sections(known)}
     unit = next((outcome.speed.unit for outcome in known if outcome.speed), None)
@@ -112,7 +112,7 @@ def _marks(family: str) -> tuple[str, str]:
 
 
 def split(text: str, family: str, page: Path) -> tuple[str, str, str]:
-    """The page up to and with the opening mark, the family's part, and the rest from the closing mark on."""
+    """Return the page up to and with the opening mark, the family's part, and the rest from the closing mark on."""
     start, end = _marks(family)
     if text.count(start) != 1 or text.count(end) != 1:
         raise DataError(page, found="no place for the ladder", expected=f"{start} and {end}, once each")

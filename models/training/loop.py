@@ -35,7 +35,7 @@ OPTIMIZERS: Mapping[OptimizerName, Callable[..., torch.optim.Optimizer]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPlan:
-    """How the weights are found.
+    """Describe how the weights are found.
 
     Attributes:
         epochs: Most passes over the training data.
@@ -63,23 +63,23 @@ class Learner(Protocol):
 
     @property
     def net(self) -> nn.Module:
-        """What learns; the pooled net once there is one."""
+        """Return what learns; the pooled net once there is one."""
 
     @property
     def data(self) -> Data:
-        """What it learns from."""
+        """Return what it learns from."""
 
     def batch_count(self) -> int:
         """Steps in one epoch."""
 
     def batches(self, rng: np.random.Generator) -> Iterator[Any]:
-        """One epoch of training batches, in an order drawn from ``rng``."""
+        """Return one epoch of training batches, in an order drawn from ``rng``."""
 
     def loss(self, batch: Any) -> Tensor:
         """Mean loss of one batch, a scalar."""
 
     def score(self, split: str) -> float:
-        """The metric on ``"train"``, ``"validation"`` or ``"test"``; the net is in evaluation mode."""
+        """Return the metric on ``"train"``, ``"validation"`` or ``"test"``; the net is in evaluation mode."""
 
     def finish(self, directory: Path, ending: TrainingEnd = GO_ON) -> dict[str, Any]:
         """Calibrate with the best weights loaded, and return what the report should say more.
@@ -101,7 +101,7 @@ class Learner(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How a model of one task is trained.
+    """Describe how a model of one task is trained.
 
     Attributes:
         name: The recipe's name; the shipped model trained by it is called the same.
@@ -124,7 +124,7 @@ class Recipe:
     reading: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
-        """Everything that decides the weights beside data and seed, as plain values."""
+        """Return everything that decides the weights beside data and seed, as plain values."""
         settings: dict[str, Any] = {"name": self.name, "plan": asdict(self.plan), "network": asdict(self.network)}
         settings |= {"method": asdict(self.method)} if self.method is not None else {}
         return settings | ({"reading": dict(self.reading)} if self.reading else {})
@@ -215,7 +215,7 @@ def _is_complete(run: _Run, progress: TrainingProgress) -> bool:
 
 
 def _ended(run: _Run, progress: TrainingProgress) -> dict[str, Any]:
-    """What the report says of a run that ended before its time: nothing of any other."""
+    """Return what the report says of a run that ended before its time: nothing of any other."""
     if _is_complete(run, progress):
         return {}
     half, kept = ENDED_POOLING if run.is_pooled else ENDED

@@ -17,7 +17,7 @@ _COUNT = re.compile(r"([0-9]{1,18})(?:\.0)?")
 
 
 class CellError(DataError):
-    """What a cell holds cannot be used.
+    """The contents of a cell cannot be used.
 
     Attributes:
         unquoted: The same without what it holds, for whoever must not show that.
@@ -44,7 +44,7 @@ def counted_days(texts: Sequence[str], numbers: Sequence[int], start: date | Non
 
 
 def parsed_days(texts: Sequence[str], numbers: Sequence[int], file: str, wanted: str) -> list[date]:
-    """The days as the one format has them that reads all of them: the wanted one, if it is not empty.
+    """Return the days as the one format has them that reads all of them: the wanted one, if it is not empty.
 
     Raises:
         DataError: If no format does, or two do differently.
@@ -81,7 +81,7 @@ def _parse(text: str, form: str) -> date | None:
 
 
 def whole_number(text: str, number: int, file: str, thousands: str) -> int:
-    """The views that a cell of row ``number`` holds.
+    """Return the views that a cell of row ``number`` holds.
 
     Raises:
         CellError: If that is no whole number within the bounds, grouped as said.

@@ -18,12 +18,12 @@ class Sample(NamedTuple):
 
 
 def encode(instance: Instance, assets: Assets) -> Sample:
-    """The last ``assets.window`` days, oldest first."""
+    """Return the last ``assets.window`` days, oldest first."""
     return Sample(instance.counts[-assets.window :].astype(np.float32), instance.horizon)
 
 
 def collate(samples: Sequence[Sample]) -> Feeds:
-    """The session's feeds: ``views`` ``(batch, days)`` float32."""
+    """Return the session's feeds: ``views`` ``(batch, days)`` float32."""
     # Joined and reshaped in a third of np.stack's time.
     return {"views": np.concatenate([sample.views for sample in samples]).reshape(len(samples), -1)}
 

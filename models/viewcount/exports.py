@@ -51,7 +51,7 @@ class RawTable(NamedTuple):
 
 
 def tables(content: bytes, file: str, *, delimiter: str, encoding: str, is_strict: bool = True) -> list[RawTable]:
-    """The tables in a file: in an archive, after each other, or as JSON.
+    """Return the tables in a file: in an archive, after each other, or as JSON.
 
     Args:
         content: The file's bytes, plain or gzipped.
@@ -131,7 +131,7 @@ def _decoded(content: bytes, file: str, encoding: str) -> str:
 
 
 def _delimiter(lines: Sequence[str]) -> str:
-    """The one that parts a line into most cells, of the first line that has any."""
+    """Return the one that parts a line into most cells, of the first line that has any."""
     for line in lines:
         if not line.startswith("#") and line.strip():
             counts = {mark: sum(1 for _ in _cells(line, mark)) for mark in DELIMITERS}
@@ -199,7 +199,7 @@ def _records(lines: Sequence[str], file: str, delimiter: str, *, is_strict: bool
 
 
 def _are_names(cells: Sequence[str]) -> bool:
-    """Whether none of the cells is a number or a date of digits, as one is in every row of days and views."""
+    """Return whether none of the cells is a number or a date of digits, as one is in every row of days and views."""
     return all(any(letter.isalpha() for letter in cell) for cell in cells if cell.strip())
 
 

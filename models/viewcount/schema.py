@@ -83,7 +83,7 @@ def validate(instance: Instance, assets: Assets) -> Iterator[Fault]:
 
 
 def accept(views: NDArray[np.float64], assets: Assets) -> NDArray[np.bool_]:
-    """Which rows of ``(rows, days)`` are within the bounds of the types and whole; of NaN neither is true."""
+    """Return which rows of ``(rows, days)`` are within the bounds of the types and whole; of NaN neither is true."""
     if not WINDOW_DAYS <= views.shape[1] <= MAX_DAYS:
         return np.zeros(len(views), np.bool_)
     good = np.empty(len(views), np.bool_)
@@ -98,7 +98,7 @@ def accept(views: NDArray[np.float64], assets: Assets) -> NDArray[np.bool_]:
 
 
 def from_array(body: bytes) -> list[Instance]:
-    """One instance per row of an array ``(rows, days)``, or of one row ``(days,)``; the horizon is the default.
+    """Return one instance per row of an array ``(rows, days)``, or of one row ``(days,)``; the horizon is the default.
 
     Raises:
         MalformedRequest: If the body is no array.
@@ -134,7 +134,7 @@ def example(assets: Assets) -> Instance:
 
 
 def random_request(rng: np.random.Generator, assets: Assets) -> Instance:
-    """A noisy weekly series at a random level, from a dozen views a day to ten million."""
+    """Return a noisy weekly series at a random level, from a dozen views a day to ten million."""
     days = int(rng.integers(assets.window, assets.window + 30))
     level = 10 ** rng.uniform(1, 7)
     weekly = rng.uniform(0.5, 1.5, 7)[np.arange(days) % 7]

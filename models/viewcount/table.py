@@ -32,7 +32,7 @@ HEAD_BYTES = 2**16
 
 
 class SeriesOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the command line may say of a table that does not say it itself."""
+    """Describe what the command line may say of a table that does not say it itself."""
 
     date_column: Annotated[str, Meta(description="The column with the days, if not called date or day.")] = ""
     views_column: Annotated[str, Meta(description="The column with the views, if not called views or pageviews.")] = ""
@@ -50,7 +50,7 @@ class SeriesOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class ForecastOptions(SeriesOptions, frozen=True, kw_only=True, omit_defaults=True):
-    """What the command line may say of a table to forecast from."""
+    """Describe what the command line may say of a table to forecast from."""
 
     horizon: Annotated[int, Meta(ge=1, le=MAX_HORIZON_DAYS, description="How many days to forecast.")] = HORIZON_DAYS
 
@@ -70,7 +70,7 @@ class Series(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Where a table's days and views are."""
+    """Describe where a table's days and views are."""
 
     date: int
     views: int
@@ -83,7 +83,7 @@ class _Day(NamedTuple):
 
 
 def read_series(content: bytes, file: str, options: SeriesOptions) -> Series:
-    """The series in a file.
+    """Return the series in a file.
 
     Args:
         content: Its bytes.
@@ -129,7 +129,7 @@ def is_series(content: bytes, file: str, options: SeriesOptions) -> bool:
 def read_days(
     content: bytes, file: str, options: SeriesOptions
 ) -> tuple[NDArray[np.float64], list[str], tuple[str, ...]]:
-    """The views of a file, the day of each in ISO 8601, notes; raises as ``read_series``, but quotes no cell."""
+    """Return the views of a file, the day of each in ISO 8601, notes; raises as ``read_series``, but quotes no cell."""
     try:
         series = read_series(content, file, options)
     except CellError as error:
@@ -151,7 +151,7 @@ READER = SeriesReader(
 
 
 def _read_any(candidates: Sequence[RawTable], file: str, options: SeriesOptions) -> list[tuple[RawTable, Series]]:
-    """The tables that are series; raises the first one's error if none is."""
+    """Return the tables that are series; raises the first one's error if none is."""
     series, errors = [], []
     for table in candidates:
         try:
@@ -214,7 +214,7 @@ def _read(table: RawTable, file: str, options: SeriesOptions) -> Series:
 
 
 def _days_alone(table: RawTable, columns: Columns, file: str, notes: list[str]) -> list[TableRow]:
-    """The rows but for totals: the first or the last, if there is no digit where the others have their day."""
+    """Return the rows but for totals: the first or the last, if there is no digit where the others have their day."""
     if len(table.rows) > MAX_DAYS:
         raise DataError(file, found=f"{len(table.rows)} rows", expected=f"one for each day, at most {MAX_DAYS}")
     rows, wanted = [*table.rows], len(table.header.cells)

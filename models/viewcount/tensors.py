@@ -13,7 +13,7 @@ REASON = f"expected a whole number from 0 to {MAX_VIEWS_PER_DAY}"
 
 
 def samples(feeds: Mapping[str, Array], assets: Assets) -> list[Sample]:
-    """One channel per row of ``views`` ``(batch, days)`` float32, forecast as far as the model does.
+    """Return one channel per row of ``views`` ``(batch, days)`` float32, forecast as far as the model does.
 
     Raises:
         InvalidRequest: If a number is no count of views.

@@ -57,16 +57,16 @@ class Access:
 
     @property
     def has_admin(self) -> bool:
-        """Whether any key may do what ``POST /v1/admin/...`` does; without one those routes are not there."""
+        """Return whether any key may do what ``POST /v1/admin/...`` does; without one those routes are not there."""
         return any(key.roles & ADMIN for key in self.keys)
 
     @property
     def has_keys(self) -> bool:
-        """Whether a key is needed."""
+        """Return whether a key is needed."""
         return self._ring is not None
 
     def needed(self, path: str) -> int:
-        """The roles of which a caller must have one."""
+        """Return the roles of which a caller must have one."""
         if path == "/metrics":
             return METRICS
         if path.endswith(("/predict", "/infer")):
@@ -103,11 +103,11 @@ class Access:
         return caller
 
     def caller(self, headers: list[Header]) -> Caller | None:
-        """Who sent a request that was let in; ``None`` where nobody needs a key."""
+        """Return who sent a request that was let in; ``None`` where nobody needs a key."""
         return None if self._ring is None else self._ring.look_up(headers, dict(headers))
 
     def refuse(self, path: str, headers: list[Header], client: Client) -> HttpError | None:
-        """Why a request may not go on to ``path``; ``None`` when it may, and then it has been counted."""
+        """Return why a request may not go on to ``path``; ``None`` when it may, and then it has been counted."""
         if path in OPEN_ROUTES:
             return None
         found = dict(headers)
@@ -179,7 +179,7 @@ class Access:
 
     @property
     def keys(self) -> list[Key]:
-        """Every key."""
+        """Return every key."""
         return [] if self._ring is None else [caller.key for caller in self._ring.callers.values()]
 
     def _use(self, text: str) -> None:
@@ -199,7 +199,7 @@ class Access:
 
 
 def open_access(settings: Settings) -> Access | None:
-    """Who may call, by these settings; ``None`` when everybody may do everything.
+    """Return who may call, by these settings; ``None`` when everybody may do everything.
 
     Raises:
         SettingsError: If the keys cannot be read.
@@ -218,7 +218,7 @@ def _stamp(status: os.stat_result) -> Stamp:
 
 
 def _read(file: str) -> tuple[str, Stamp]:
-    """The file's text, and its stamp from before: what is written meanwhile is read the next time.
+    """Return the file's text, and its stamp from before: what is written meanwhile is read the next time.
 
     Raises:
         SettingsError: If it cannot be read.

@@ -47,7 +47,7 @@ class Key(NamedTuple):
 
 
 def parse_keys(text: str, source: str) -> list[Key]:
-    """The keys of a file or a variable; what stands behind ``#`` is not read.
+    """Return the keys of a file or a variable; what stands behind ``#`` is not read.
 
     Args:
         text: Lines.
@@ -114,7 +114,7 @@ def _limit(text: str) -> float:
 
 
 def environment_keys(settings: Settings) -> list[Key]:
-    """The keys of ``LECTERN_KEYS``.
+    """Return the keys of ``LECTERN_KEYS``.
 
     Raises:
         SettingsError: If one cannot be read.
@@ -128,7 +128,7 @@ def new_key() -> str:
 
 
 def line_of(key: str, name: str, roles: Iterable[str], *, rate: float | None = None, burst: int | None = None) -> str:
-    """The line that lets ``key`` in."""
+    """Return the line that lets ``key`` in."""
     words = [name, hashlib.sha256(key.encode()).hexdigest(), ",".join(roles)]
     words += [f"requests_per_second={rate:.12g}"] if rate is not None else []
     words += [f"burst={burst}"] if burst is not None else []

@@ -81,14 +81,14 @@ class KeyRing:
         self._api_keys: dict[bytes | None, Caller] = {}
 
     def remember(self, found: dict[bytes, bytes]) -> Caller | None:
-        """The caller that has sent this header before, where it is the only one."""
+        """Return the caller that has sent this header before, where it is the only one."""
         key = found.get(b"x-api-key")
         if key is None:
             return self._bearers.get(found.get(b"authorization"))
         return None if b"authorization" in found else self._api_keys.get(key)
 
     def look_up(self, headers: list[Header], found: dict[bytes, bytes]) -> Caller:
-        """The caller with the key in these headers.
+        """Return the caller with the key in these headers.
 
         Raises:
             Unauthenticated: Without exactly one known key.

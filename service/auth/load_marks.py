@@ -16,7 +16,7 @@ NAME, VALUE = b"x-load-test", b"1"
 
 
 def is_load_test(access: Access | None, headers: list[Header], found: dict[bytes, bytes], client: Client) -> bool:
-    """Whether a request that was let in is marked as load by somebody who may.
+    """Return whether a request that was let in is marked as load by somebody who may.
 
     Args:
         access: Who may ask, where not everybody may.

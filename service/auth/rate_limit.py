@@ -70,7 +70,7 @@ class AddressBuckets:
         return len(self._buckets)
 
     def bucket(self, address: str) -> TokenBucket:
-        """The address's bucket; a full one if it is new, or was forgotten."""
+        """Return the address's bucket; a full one if it is new, or was forgotten."""
         place = network(address) if ":" in address else address
         bucket = self._buckets.get(place)
         if bucket is None:
@@ -83,7 +83,7 @@ class AddressBuckets:
 
 
 def network(address: str) -> str:
-    """The network that one IPv6 customer has to itself (64 bits of RFC 6177), or the IPv4 address inside."""
+    """Return the network that one IPv6 customer has to itself (64 bits of RFC 6177), or the IPv4 address inside."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:

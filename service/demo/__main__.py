@@ -25,12 +25,12 @@ PAUSE_SECONDS = 0.2
 
 
 def address(current: Settings) -> str:
-    """Where a browser on this machine finds the page."""
+    """Return where a browser on this machine finds the page."""
     return f"{find_url(current)}{ROUTE}/"
 
 
 def is_there(url: str) -> bool:
-    """Whether the page is served; whose certificate it is does not matter for that."""
+    """Return whether the page is served; whose certificate it is does not matter for that."""
     trust = ssl._create_unverified_context() if url.startswith("https:") else None  # noqa: S323
     try:
         with urllib.request.urlopen(url, timeout=2, context=trust) as answer:  # noqa: S310 - http or https, see above

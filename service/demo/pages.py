@@ -52,7 +52,7 @@ class DemoPages:
         self._files[f"{ROUTE}/"] = self._files.pop(f"{ROUTE}/{INDEX}")
 
     def __contains__(self, path: str) -> bool:
-        """Whether this path is the page's."""
+        """Return whether this path is the page's."""
         return path == ROUTE or path in self._files
 
     async def answer(self, scope: MutableMapping[str, Any], send: Send) -> None:

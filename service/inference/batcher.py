@@ -23,13 +23,13 @@ AsyncRun: TypeAlias = Callable[[Feeds, list[str]], Awaitable[dict[str, Array]]]
 
 
 class Runner(Protocol):
-    """What computes: ``run`` in a thread or another process, ``run_now`` here, without ever waiting."""
+    """Describe what computes: ``run`` in a thread or another process, ``run_now`` here, without ever waiting."""
 
     async def run(self, feeds: Feeds, outputs: list[str], /) -> dict[str, Array]:
         """Outputs by name."""
 
     async def run_now(self, feeds: Feeds, outputs: list[str], /) -> dict[str, Array]:
-        """The same; asked only of runners with a pace."""
+        """Return the same; asked only of runners with a pace."""
 
 
 class MicroBatcher:

@@ -52,12 +52,12 @@ class Endpoint:
 
     @property
     def batcher(self) -> MicroBatcher:
-        """What computes its batches."""
+        """Return what computes its batches."""
         return self.share.batcher
 
     @property
     def name(self) -> str:
-        """The model's name."""
+        """Return the model's name."""
         return self.manifest.model
 
     def refuse(self, error: HttpError, request_id: bytes) -> None:
@@ -77,7 +77,7 @@ class Endpoint:
             raise InvalidRequest("a value makes no sense", [Fault(("outlier",), reason)])
 
     def write(self, predictions: list[Prediction], judged: list[Any] | None = None) -> bytes:
-        """The JSON answer; for the samples that are to be judged, with how unusual each is."""
+        """Return the JSON answer; for the samples that are to be judged, with how unusual each is."""
         profile, card = self.manifest.profile, self.predictor.card
         if judged is None or profile is None or card.traits is None:
             return self.payloads.write(predictions)

@@ -35,7 +35,7 @@ from service.telemetry.tracing import RequestTimes
 
 
 class AnsweredTimes(list[float]):
-    """How long the requests took that were answered since the last micro-batch ended, seconds.
+    """Describe how long the requests took that were answered since the last micro-batch ended, seconds.
 
     Attributes:
         last: Whose time is the last one.
@@ -104,7 +104,7 @@ class RequestCounters:
 
 
 class RunTimes(NamedTuple):
-    """When a micro-batch's run began and when its outputs were there, on the monotonic clock."""
+    """Describe when a micro-batch's run began and when its outputs were there, on the monotonic clock."""
 
     began: float
     ended: float
@@ -169,7 +169,7 @@ class BatchMeter:
 
 
 def requests_of(batch: Sequence[QueuedSample]) -> Collection[PendingRequest]:
-    """The requests that have instances in a micro-batch, each once."""
+    """Return the requests that have instances in a micro-batch, each once."""
     first = [pending for pending, place, _ in batch if not place]
     return first if len(first) == len(batch) else {pending for pending, _, _ in batch}
 

@@ -23,7 +23,7 @@ class PayloadCodec(Protocol):
 
     @property
     def wants_outputs(self) -> bool:
-        """Whether the answer is written from the model's own outputs as well."""
+        """Return whether the answer is written from the model's own outputs as well."""
 
     def take_outputs(self, index: int, outputs: Mapping[str, Array]) -> None:
         """Keep the part of the outputs that belongs to one sample; called only where ``wants_outputs``."""
@@ -72,7 +72,7 @@ class InferenceRequest(PendingRequest):
 
     @property
     def wants_outputs(self) -> bool:
-        """Whether the answer is written from the model's own outputs as well."""
+        """Return whether the answer is written from the model's own outputs as well."""
         return self.codec.wants_outputs
 
     def take_outputs(self, index: int, outputs: Mapping[str, Array]) -> None:

@@ -49,7 +49,7 @@ class PendingRequest:
 
     @property
     def wants_outputs(self) -> bool:
-        """Whether the model's own outputs are wanted as well."""
+        """Return whether the model's own outputs are wanted as well."""
         return False
 
     def take_outputs(self, index: int, outputs: Mapping[str, Array]) -> None:
@@ -112,7 +112,7 @@ class RequestQueue:
 
     @property
     def wait_seconds(self) -> float:
-        """How long a newcomer would wait for its turn, by what the last batches took."""
+        """Return how long a newcomer would wait for its turn, by what the last batches took."""
         return self.units * self.unit_seconds
 
     @property
@@ -121,7 +121,7 @@ class RequestQueue:
         return self.limit - self.room
 
     def refusal(self) -> Overloaded:
-        """What to say to a newcomer for whom there is no room, or too long a wait."""
+        """Return what to say to a newcomer for whom there is no room, or too long a wait."""
         error = Overloaded(FULL)
         if self.room:
             error.refusal = "long_wait"
@@ -167,16 +167,16 @@ class RequestQueue:
 
     @property
     def has_work(self) -> bool:
-        """Whether anything waits."""
+        """Return whether anything waits."""
         return bool(self.waiting or self.round or self.held)
 
     @property
     def is_full(self) -> bool:
-        """Whether what waits fills a batch whatever comes; no sample costs less than one unit."""
+        """Return whether what waits fills a batch whatever comes; no sample costs less than one unit."""
         return len(self.waiting) >= self._budget.batch
 
     def next_batch(self) -> list[QueuedSample]:
-        """The next micro-batch of samples that somebody still waits for; empty when there is none."""
+        """Return the next micro-batch of samples that somebody still waits for; empty when there is none."""
         if not self.round:
             self._begin_round()
         now = monotonic()

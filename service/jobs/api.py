@@ -52,7 +52,7 @@ Scope = MutableMapping[str, Any]
 
 
 class Principal(Struct, frozen=True):
-    """Who asks.
+    """The caller of a request about jobs.
 
     Attributes:
         owner: The name of the key; empty without keys.
@@ -73,7 +73,7 @@ class Listing(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def visitor(caller: Caller | None) -> Principal:
-    """What a caller, who may ask for jobs, may do; without keys everybody may do everything."""
+    """Return what a caller, who may ask for jobs, may do; without keys everybody may do everything."""
     if caller is None:
         return Principal()
     is_admin = bool(caller.roles & ADMIN)
@@ -107,7 +107,7 @@ class JobsApi:
             await asyncio.wait([self._standing])
 
     async def answer(self, scope: Scope, receive: Receive, match: "re.Match[str]") -> Response | Download:
-        """The answer to one request whose caller may ask for jobs.
+        """Return the answer to one request whose caller may ask for jobs.
 
         Args:
             scope: ASGI's.
@@ -198,7 +198,7 @@ class JobsApi:
                 await asyncio.to_thread(self.place.remove, job.id)
 
     async def _job(self, order: JobRequest | UploadRequest, who: Principal, key: str | None) -> StoredJob:
-        """A new job; what was live when it was asked is what it will be scored by, whenever that is."""
+        """Return a new job; what was live when it was asked is what it will be scored by, whenever that is."""
         name, _, version = order.model.partition(":")
         live = self.desk.find(name).manifest
         tag = order.model if version else live.tag
@@ -236,7 +236,7 @@ class JobsApi:
 
 
 def open_jobs(desk: InferenceGateway, access: Access | None) -> JobsApi | None:
-    """The jobs of this process; ``None`` where there is no storage root.
+    """Return the jobs of this process; ``None`` where there is no storage root.
 
     Raises:
         SettingsError: If the storage root is none.

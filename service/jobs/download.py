@@ -23,7 +23,7 @@ _RANGE = re.compile(rb"bytes=(\d{0,18})-(\d{0,18})")
 
 
 def wanted(found: dict[bytes, bytes], size: int, etag: bytes) -> range | None:
-    """The bytes that a request asks for; ``None`` for all of them.
+    """Return the bytes that a request asks for; ``None`` for all of them.
 
     A range in another unit, one of several, and one that makes no sense may be passed over: the caller sees a 200.
 

@@ -43,7 +43,7 @@ CODES = {TOO_MANY_ERRORS: "too_many_errors", CHANGED: "input_changed"}
 
 
 class ProcessEvent(Struct, frozen=True):
-    """What a child says in a line of JSON."""
+    """Describe what a child says in a line of JSON."""
 
     event: str = ""
     rows: int = 0
@@ -60,7 +60,7 @@ class ProcessEvent(Struct, frozen=True):
 
 
 class JobOutcome(Struct, frozen=True):
-    """How a run ended.
+    """Describe how a run ended.
 
     Attributes:
         state: Of the job now; ``RUNNING`` when the child died and may be tried again.
@@ -94,7 +94,7 @@ class JobProcess:
 
     @property
     def seconds(self) -> float:
-        """How long the job has run, this time and before."""
+        """Return how long the job has run, this time and before."""
         return self.job.seconds + monotonic() - self._began
 
     async def work(self) -> JobOutcome:
@@ -255,7 +255,7 @@ class JobProcess:
         return JobOutcome(JobState.FAILED, code, reason or "the job could not be run", words=words)
 
     def _plain(self, reason: str | None, source: Path) -> str | None:
-        """The child's sentence with our places, and bounds, called by the names that the caller knows."""
+        """Return the child's sentence with our places, and bounds, called by the names that the caller knows."""
         names = {
             str(source): self.job.input or "the upload",
             str(self.place.output(self.job)): "the result",

@@ -27,7 +27,7 @@ Tag = Annotated[
 
 
 class OutputFormat(StrEnum):
-    """How a result is written."""
+    """Describe how a result is written."""
 
     JSONL = "jsonl"
     CSV = "csv"
@@ -36,7 +36,7 @@ class OutputFormat(StrEnum):
 
 
 class UploadFormat(StrEnum):
-    """What an uploaded input may be."""
+    """Describe what an uploaded input may be."""
 
     JSONL = "jsonl"
     CSV = "csv"
@@ -69,7 +69,7 @@ def _of_series(name: str) -> str:
 
 
 class _CommonFields(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """How to read and to score, as far as a query can hold it; each means what the command line's does."""
+    """Describe how to read and to score, as far as a query can hold it; each means what the command line's does."""
 
     id_column: Annotated[Name | None, Meta(description="The column that the output shows beside each prediction.")] = (
         None
@@ -102,7 +102,7 @@ class _CommonFields(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class RequestOptions(_CommonFields, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """How to read and to score a file that is there already."""
+    """Describe how to read and to score a file that is there already."""
 
     columns: Annotated[
         dict[Name, Name], Meta(max_length=64, description="Field of an instance to the input's column that holds it.")
@@ -155,7 +155,7 @@ class UploadRequest(_CommonFields, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 def read_order(body: bytes) -> JobRequest:
-    """The order in a JSON body.
+    """Return the order in a JSON body.
 
     Raises:
         MalformedRequest: If it is not JSON.
@@ -168,7 +168,7 @@ def read_order(body: bytes) -> JobRequest:
 
 
 def read_query(pairs: list[tuple[str, str]], kind: type[T]) -> T:
-    """The struct that a query's names and values make.
+    """Return the struct that a query's names and values make.
 
     Raises:
         InvalidRequest: If a name is unknown or given twice, or a value makes no sense.

@@ -36,7 +36,7 @@ class JobPaths:
 
     @property
     def book(self) -> Path:
-        """The file in which jobs are written down."""
+        """Return the file in which jobs are written down."""
         return self.state / "jobs.sqlite"
 
     @property
@@ -45,7 +45,7 @@ class JobPaths:
         return self.state / "foreman.lock"
 
     def folder(self, identity: str) -> Path:
-        """All that one job has."""
+        """Return all that one job has."""
         return self.state / "jobs" / identity
 
     def output(self, job: StoredJob) -> Path:
@@ -53,11 +53,11 @@ class JobPaths:
         return self.folder(job.id) / f"output.{job.output_format}"
 
     def upload(self, job: StoredJob) -> Path:
-        """The input that came with the request."""
+        """Return the input that came with the request."""
         return self.folder(job.id) / f"input.{job.suffix}"
 
     def input(self, job: StoredJob) -> Path:
-        """Where the job's input is now.
+        """Return where the job's input is now.
 
         Raises:
             InvalidRequest: If it is not there, or not below the root any more.
@@ -65,7 +65,7 @@ class JobPaths:
         return self.upload(job) if job.input is None else self.find(job.input)
 
     def find(self, name: str) -> Path:
-        """The file or folder that a caller means, without links.
+        """Return the file or folder that a caller means, without links.
 
         Raises:
             InvalidRequest: If there is none below the root.
@@ -98,7 +98,7 @@ class JobPaths:
                 raise _refused("the folder holds something that is neither a file nor a folder")
 
     def make_folder(self, identity: str) -> Path:
-        """An empty folder for a new job."""
+        """Return an empty folder for a new job."""
         folder = self.folder(identity)
         folder.mkdir(mode=0o700)
         return folder
@@ -124,13 +124,13 @@ class JobPaths:
                     os.unlink(entry.path)
 
     def folders(self) -> dict[str, bool]:
-        """The jobs that have a folder, each with whether nothing has been written to it for long."""
+        """Return the jobs that have a folder, each with whether nothing has been written to it for long."""
         now, found = time(), os.scandir(self.state / "jobs")
         return {entry.name: now - _last_write(Path(entry.path)) > GIVEN_UP_SECONDS for entry in found}
 
 
 def open_job_paths(settings: Settings) -> JobPaths:
-    """The folders of these settings.
+    """Return the folders of these settings.
 
     Raises:
         SettingsError: If the root is none.

@@ -48,7 +48,7 @@ class JobList(Struct, frozen=True):
 
 
 def page(job: StoredJob) -> JobRepresentation:
-    """What a caller may know of a job."""
+    """Return what a caller may know of a job."""
     is_there = job.output_bytes is not None and job.output_sha256 is not None
     return JobRepresentation(
         id=job.id,
@@ -74,7 +74,7 @@ def page(job: StoredJob) -> JobRepresentation:
 
 
 def to_json(found: StoredJob | list[StoredJob]) -> bytes:
-    """One job, or a list of them."""
+    """Return one job, or a list of them."""
     return msgspec.json.encode(JobList([page(job) for job in found]) if isinstance(found, list) else page(found))
 
 
@@ -114,7 +114,7 @@ _TEXTS = {
 
 
 def paths(problem: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The OpenAPI paths of jobs, and the schemas they name.
+    """Return the OpenAPI paths of jobs, and the schemas they name.
 
     Args:
         problem: The content of an error answer.

@@ -19,7 +19,7 @@ class JobResult(Struct, frozen=True):
 
 
 def result_of(output: Path, said: ProcessEvent) -> JobResult:
-    """The output as it lies there.
+    """Return the output as it lies there.
 
     Its digest is what the child said, where the size agrees; else it is computed.
 

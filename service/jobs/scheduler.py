@@ -61,7 +61,7 @@ class JobScheduler:
 
     @property
     def is_ending(self) -> bool:
-        """Whether nothing is to be begun any more."""
+        """Return whether nothing is to be begun any more."""
         return self.is_over or self._is_draining()
 
     async def stand(self) -> None:

@@ -24,7 +24,7 @@ BUSY_SECONDS = 10.0
 
 
 class JobState(StrEnum):
-    """Where a job is on its way."""
+    """Describe where a job is on its way."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -82,7 +82,7 @@ class StoredJob(Struct, frozen=True, kw_only=True):
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing of it will change any more."""
+        """Return whether nothing of it will change any more."""
         return self.state not in UNFINISHED
 
 
@@ -175,12 +175,12 @@ class JobStore:
         return job, True
 
     def known(self, owner: str, key: str) -> StoredJob | None:
-        """The owner's job with this key."""
+        """Return the owner's job with this key."""
         with self._open() as connection:
             return _known(connection, owner, key)
 
     def get(self, identity: str, owner: str | None) -> StoredJob:
-        """One job.
+        """Return one job.
 
         Args:
             identity: Its id.
@@ -193,7 +193,7 @@ class JobStore:
             return _get(connection, identity, owner)
 
     def all(self, owner: str | None, limit: int, before: str | None = None) -> list[StoredJob]:
-        """The newest jobs, newest first.
+        """Return the newest jobs, newest first.
 
         Args:
             owner: Whose; ``None``: everybody's.
@@ -232,7 +232,7 @@ class JobStore:
                     _put(connection, replace(job, state=JobState.PAUSED))
 
     def next(self, without: list[str], turns: Mapping[str, int] = {}, full: Sequence[str] = ()) -> StoredJob | None:
-        """The unfinished job whose turn it is, if any.
+        """Return the unfinished job whose turn it is, if any.
 
         Args:
             without: Jobs that are not meant.
@@ -253,18 +253,18 @@ class JobStore:
             return row is not None
 
     def states(self) -> dict[str, JobState]:
-        """The state of every job."""
+        """Return the state of every job."""
         with self._open() as connection:
             found = [_job(text) for (text,) in connection.execute("SELECT job FROM jobs")]
         return {job.id: job.state for job in found}
 
     def active(self) -> dict[str, int]:
-        """How many unfinished jobs there are, by state."""
+        """Return how many unfinished jobs there are, by state."""
         with self._open() as connection:
             return dict(connection.execute(_ACTIVE).fetchall())
 
     def over(self, identities: list[str]) -> list[str]:
-        """Which of these are finished, or forgotten."""
+        """Return which of these are finished, or forgotten."""
         query = "SELECT id FROM jobs WHERE ended IS NULL AND id IN (SELECT value FROM json_each(?))"
         with self._open() as connection:
             wanted = {found for (found,) in connection.execute(query, (msgspec.json.encode(identities).decode(),))}
@@ -278,7 +278,7 @@ class JobStore:
 
 
 def same(job: StoredJob, payload: str) -> StoredJob:
-    """The job, if it is the one with this payload.
+    """Return the job, if it is the one with this payload.
 
     Raises:
         IdempotencyMismatch: If it is not.

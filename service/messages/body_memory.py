@@ -10,7 +10,7 @@ BUSY = "too many long bodies are arriving or being read, try again"
 
 
 def too_many_bodies_in_flight() -> Overloaded:
-    """The refusal of a long body that has no room; the rest of it is never read."""
+    """Return the refusal of a long body that has no room; the rest of it is never read."""
     error = Overloaded(BUSY)
     error.is_last = True
     error.refusal = "body_memory"
@@ -32,7 +32,7 @@ class BodyMemory:
         self.most, self.held, self.is_stretched = most, 0, False
 
     def fits(self, length: int) -> bool:
-        """Whether a body of so many bytes may come now; a short one always may."""
+        """Return whether a body of so many bytes may come now; a short one always may."""
         return length <= LONG_BODY_BYTES or self.held + length <= self.most
 
     def hold(self, more: int) -> bool:

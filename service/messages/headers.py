@@ -87,7 +87,7 @@ def _seconds(value: bytes, most: float) -> float:
 
 
 def names_one_host(headers: list[Header], found: dict[bytes, bytes]) -> bool:
-    """Whether there is one ``host`` and it can be one."""
+    """Return whether there is one ``host`` and it can be one."""
     if len(found) < len(headers) and sum(name == b"host" for name, _ in headers) > 1:
         return False
     value = found.get(b"host")

@@ -10,7 +10,7 @@ MEDIA_TYPE = b"application/problem+json"
 
 
 def problem(error: HttpError, request_id: str) -> bytes:
-    """The body of an error answer. Messages of server-side errors stay in the log."""
+    """Return the body of an error answer. Messages of server-side errors stay in the log."""
     is_told = isinstance(error, RequestError | ServingError)
     body: dict[str, Any] = {
         "status": error.status,

@@ -20,7 +20,7 @@ class Disconnected(Exception):
 
 
 async def read_body(receive: Receive, room: BodyMemory, settings: Settings) -> bytes:
-    """The whole body.
+    """Return the whole body.
 
     Args:
         receive: ASGI's.
@@ -72,7 +72,7 @@ async def linger(receive: Receive) -> None:
 
 
 async def stream_body(receive: Receive, limit: int, patience: float) -> AsyncIterator[bytes]:
-    """The parts of a body as they come.
+    """Yield the parts of a body as they come.
 
     Args:
         receive: ASGI's.

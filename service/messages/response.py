@@ -34,12 +34,12 @@ class Response(NamedTuple):
 
     @property
     def all_headers(self) -> Headers:
-        """Every header, for ASGI."""
+        """Return every header, for ASGI."""
         length = [] if self.status == 204 else [(b"content-length", b"%d" % len(self.body))]
         return [*self.headers, *length, (b"x-request-id", self.request_id)]
 
     def to_bytes(self, more: Headers) -> bytes:
-        """The answer as it goes over the wire, with the server's own headers, in one piece."""
+        """Return the answer as it goes over the wire, with the server's own headers, in one piece."""
         first = head(self.status, (*more, *self.headers))
         return b"%scontent-length: %d\r\nx-request-id: %s\r\n\r\n%s" % (
             first, len(self.body), self.request_id, self.body
@@ -79,7 +79,7 @@ def _retry_after(least: int) -> tuple[bytes, bytes]:
 
 @lru_cache(maxsize=64)
 def head(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    """The first lines of an answer, as they go over the wire; those of all answers of one second are alike."""
+    """Return the first lines of an answer, as they go over the wire; those of all answers of one second are alike."""
     line = b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())
     return line + b"".join(b"%s: %s\r\n" % header for header in headers)
 

@@ -44,12 +44,12 @@ DATATYPES = {
 
 
 def wrong(name: str, reason: str) -> InvalidRequest:
-    """The refusal of an input."""
+    """Return the refusal of an input."""
     return InvalidRequest("a value makes no sense", [Fault(("inputs", name), reason)])
 
 
 def read_binary(content: memoryview, datatype: Datatype, count: int, name: str) -> Array | list[bytes]:
-    """The elements of a tensor in their binary form, without copying numbers.
+    """Return the elements of a tensor in their binary form, without copying numbers.
 
     Args:
         content: All of its bytes.
@@ -93,7 +93,7 @@ def _read_strings(content: memoryview, count: int, name: str) -> list[bytes]:
 
 
 def read_json(data: Any, datatype: Datatype, shape: Sequence[int], count: int, name: str) -> Array | list[bytes]:
-    """The elements of a tensor in JSON, flat or nested as its shape says.
+    """Return the elements of a tensor in JSON, flat or nested as its shape says.
 
     Raises:
         InvalidRequest: If they are not so many elements of the type.

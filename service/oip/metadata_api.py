@@ -47,7 +47,7 @@ READY, UNAVAILABLE = "READY", "UNAVAILABLE"
 
 
 class LoadParameters(msgspec.Struct, frozen=True):
-    """Which version is to be loaded; without one, the newest in the model store."""
+    """Describe which version is to be loaded; without one, the newest in the model store."""
 
     version: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")] = ""
     config: Any = None
@@ -88,7 +88,7 @@ class MetadataApi:
         self._desk, self._versions, self._metrics = desk, versions, metrics
 
     async def answer(self, method: str, path: str, body: bytes) -> bytes:
-        """The answer to one request.
+        """Return the answer to one request.
 
         Raises:
             RequestError: If the caller can mend it; never as 422, of which the protocol knows nothing.
@@ -113,7 +113,7 @@ class MetadataApi:
         return b"" if told is None else to_json(told)
 
     def _page(self, path: str) -> Callable[[], Any]:
-        """What makes the page at a path.
+        """Return what makes the page at a path.
 
         Raises:
             UnknownRoute: If there is none.
@@ -149,7 +149,7 @@ class MetadataApi:
         return statistics([endpoint.manifest for endpoint in endpoints], self._metrics)
 
     async def _index(self, look: RepositoryQuery) -> list[dict[str, str]]:
-        """The models that serve, and where an operator asks, those of the store that could."""
+        """Return the models that serve, and where an operator asks, those of the store that could."""
         live = {(name, endpoint.manifest.version): endpoint for name, endpoint in self._desk.endpoints.items()}
         found = [{"name": name, "version": version, "state": READY, "reason": ""} for name, version in live]
         if look.ready or self._versions is None:
@@ -182,7 +182,7 @@ class MetadataApi:
 
 
 def metadata(endpoint: Endpoint) -> dict[str, Any]:
-    """A model's tensors; ``alternatives`` are what it takes and gives beside those that are listed."""
+    """Return a model's tensors; ``alternatives`` are what it takes and gives beside those that are listed."""
     signature = tensor_payloads(endpoint).signature
     return {
         "name": endpoint.name,
@@ -198,7 +198,7 @@ def metadata(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def config(endpoint: Endpoint, max_instances: int) -> dict[str, Any]:
-    """A model's configuration, as Triton's clients read it."""
+    """Return a model's configuration, as Triton's clients read it."""
     signature, manifest = tensor_payloads(endpoint).signature, endpoint.manifest
     is_batched = signature.is_batched
     told: dict[str, Any] = {

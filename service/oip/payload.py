@@ -25,7 +25,7 @@ Values = Array | list[bytes]
 
 
 class TensorQuestion(NamedTuple):
-    """What a request asks, with its data.
+    """Describe what a request asks, with its data.
 
     Attributes:
         plan: How it is to be read and answered.
@@ -39,7 +39,7 @@ class TensorQuestion(NamedTuple):
 
 
 def tensor_payloads(endpoint: Endpoint) -> "TensorPayloads":
-    """What reads and writes an endpoint's inference requests, made when it is first wanted."""
+    """Return what reads and writes an endpoint's inference requests, made when it is first wanted."""
     bodies = _BODIES.get(endpoint)
     if bodies is None:
         limit = endpoint.payloads.max_instances
@@ -60,7 +60,7 @@ class TensorPayloads:
         self._parameters = {"digest": manifest.digest}
 
     def read(self, body: bytes, head_length: int | None) -> TensorQuestion:
-        """What a body asks; samples are checked, instances not yet beyond their types.
+        """Return what a body asks; samples are checked, instances not yet beyond their types.
 
         Args:
             body: All of it.
@@ -84,7 +84,7 @@ class TensorPayloads:
         return self._asked(plan._replace(sources=()), values)  # whose data would wait for the answer, too
 
     def _read_raw(self, body: bytes) -> TensorQuestion:
-        """A body that is the bytes of the model's one input: one instance of it."""
+        """Return a body that is the bytes of the model's one input: one instance of it."""
         tensors, plan = (
             self.signature.tensors,
             RequestPlan((), tuple(WantedOutput(port, True) for port in self.signature.outputs)),
@@ -140,7 +140,7 @@ class TensorPayloads:
     def write(
         self, plan: RequestPlan, predictions: Sequence[Prediction], parts: Sequence[Mapping[str, Array]]
     ) -> tuple[int | None, bytes]:
-        """The answer, and how many bytes of it are JSON; ``None`` for all.
+        """Return the answer, and how many bytes of it are JSON; ``None`` for all.
 
         Args:
             plan: Of the request.
@@ -174,7 +174,7 @@ class TensorPayloads:
 
 
 def _read(source: TensorSource, content: memoryview) -> Values:
-    """One input's values, in its shape."""
+    """Return one input's values, in its shape."""
     port, shape, elements, size, data = source
     if size is None:
         values = read_json(data, port.datatype, shape, elements, port.name)
@@ -197,13 +197,13 @@ def _likeliest(values: Array, classes: int, names: Sequence[str]) -> tuple[list[
 
 
 def _fill(shape: tuple[int, ...], elements: int) -> tuple[int, ...]:
-    """A shape whose one open axis is as long as there are elements for."""
+    """Return a shape whose one open axis is as long as there are elements for."""
     known = math.prod(length for length in shape if length != ANY)
     return tuple(elements // known if length == ANY else length for length in shape)
 
 
 def _inside(error: HttpError, name: str, place: int) -> HttpError:
-    """A decoder's error, seen from the request."""
+    """Return a decoder's error, seen from the request."""
     if isinstance(error, MalformedRequest):
         return wrong(name, f"element {place} is not JSON")
     return InvalidRequest(str(error), [fault.inside("inputs", name, place) for fault in error.faults])

@@ -84,7 +84,7 @@ class TensorCodec(JsonCodec):
 
 
 class OipProtocol:
-    """How predictions are asked for and answered below ``/v2``."""
+    """Describe how predictions are asked for and answered below ``/v2``."""
 
     @staticmethod
     def parse_headers(
@@ -152,7 +152,7 @@ def refusal(error: HttpError, request_id: bytes) -> Response:
 
 
 def describe_faults(error: InvalidRequest) -> list[str]:
-    """What is wrong and where, a sentence each."""
+    """Return what is wrong and where, a sentence each."""
     return [_place(fault) + fault.reason for fault in error.faults] or [str(error)]
 
 

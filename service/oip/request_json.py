@@ -19,7 +19,7 @@ Size = Annotated[int, Meta(ge=0, le=2**40)]
 
 
 class InputParameters(Struct, frozen=True):
-    """What is said of one input; parameters that nobody here knows are left alone, as the protocol has it."""
+    """Describe what is said of one input; parameters that nobody here knows are left alone, as the protocol has it."""
 
     binary_data_size: Size | UnsetType = UNSET
 
@@ -41,7 +41,7 @@ class RequestInput(Struct, frozen=True):
 
 
 class OutputParameters(Struct, frozen=True):
-    """How one output is wanted."""
+    """Describe how one output is wanted."""
 
     binary_data: bool | UnsetType = UNSET
     classification: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
@@ -55,7 +55,7 @@ class RequestedOutput(Struct, frozen=True):
 
 
 class Parameters(Struct, frozen=True):
-    """What is said of the request."""
+    """Describe what is said of the request."""
 
     binary_data_output: bool = False
     timeout: Annotated[int, Meta(ge=0, le=2**63 - 1, description="Microseconds; 0: none of its own.")] = 0
@@ -84,7 +84,7 @@ _decoder = msgspec.json.Decoder(RequestJson)
 
 
 def split(body: bytes, head_length: int | None) -> tuple[bytes, memoryview]:
-    """The JSON part and the binary part of a body.
+    """Return the JSON part and the binary part of a body.
 
     Raises:
         MalformedRequest: If the body is shorter than its JSON part is said to be.
@@ -101,7 +101,7 @@ def split(body: bytes, head_length: int | None) -> tuple[bytes, memoryview]:
 
 
 def read_head(content: bytes) -> RequestJson:
-    """The JSON part, typed.
+    """Return the JSON part, typed.
 
     Raises:
         MalformedRequest: If it is no JSON.
@@ -118,7 +118,7 @@ def read_head(content: bytes) -> RequestJson:
 
 
 def _may_repeat(content: bytes, head: RequestJson) -> bool:
-    """Whether a key could be given twice: it is there more often than the document that was read has it.
+    """Return whether a key could be given twice: it is there more often than the document that was read has it.
 
     Nearly always this is settled by counting, in 2 µs; reading the document again takes ten times as long.
     """

@@ -19,7 +19,7 @@ REMEMBERED = 256
 
 
 class TensorSource(NamedTuple):
-    """Where one input's data is.
+    """Describe where one input's data is.
 
     Attributes:
         port: Which.
@@ -51,7 +51,7 @@ class WantedOutput(NamedTuple):
 
 
 class RequestPlan(NamedTuple):
-    """What a request asks.
+    """Describe what a request asks.
 
     Attributes:
         sources: Its inputs, in order.
@@ -76,12 +76,12 @@ class Planner:
         self._remember = lru_cache(maxsize=REMEMBERED)(self._make)
 
     def plan(self, content: bytes) -> RequestPlan:
-        """What the JSON part of a request asks; raises as ``make_plan``."""
+        """Return what the JSON part of a request asks; raises as ``make_plan``."""
         return self._remember(content) if len(content) <= REMEMBERED_BYTES else self._make(content)
 
 
 def make_plan(signature: Signature, content: bytes) -> RequestPlan:
-    """What the JSON part of a request asks.
+    """Return what the JSON part of a request asks.
 
     Raises:
         MalformedRequest: If it is no JSON.

@@ -53,7 +53,7 @@ def _time(totals: Totals, name: str, label: str) -> dict[str, int]:
 
 
 def _own() -> dict[str, Totals]:
-    """What ``MetricsPage.totals`` says, of this process alone."""
+    """Return what ``MetricsPage.totals`` says, of this process alone."""
     found: dict[str, Totals] = {}
     for metric in REGISTRY.collect():
         for sample in metric.samples:

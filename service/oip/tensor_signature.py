@@ -72,7 +72,7 @@ class Signature:
 
     @property
     def alternatives(self) -> list[tuple[Port, ...]]:
-        """The sets of inputs that are taken as well, though not listed."""
+        """Return the sets of inputs that are taken as well, though not listed."""
         sets = [self.tensors, *((port,) for port in self.payloads.values())]
         return [ports for ports in sets if ports and ports != self.inputs]
 
@@ -87,5 +87,5 @@ def _port(spec: TensorSpec, sizes: Mapping[str, int]) -> Port:
 
 
 def is_strings(port: Port) -> bool:
-    """Whether its elements are byte strings."""
+    """Return whether its elements are byte strings."""
     return port.datatype.name == BYTES

@@ -21,7 +21,7 @@ class Processes(Collector):
     """Memory, time, files and age of every process of the service, by what it does."""
 
     def collect(self) -> Iterator[Metric]:
-        """The figures now; a process that is being replaced has none."""
+        """Yield the figures now; a process that is being replaced has none."""
         gauge = partial(GaugeMetricFamily, labels=LABELS)
         memory = gauge("lectern_process_resident_memory_bytes", "Memory that the process has.")
         files = gauge("lectern_process_open_fds", "Files and connections that the process has open.")
@@ -56,7 +56,7 @@ class DeviceMemory(Collector):
         self._devices = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in _visible(pynvml.nvmlDeviceGetCount())]
 
     def collect(self) -> Iterator[Metric]:
-        """What is used, and all there is, of all of them together."""
+        """Yield what is used, and all there is, of all of them together."""
         family = GaugeMetricFamily(
             "lectern_device_memory_bytes", "Memory of the GPUs: used by anybody, and all there is.", labels=("kind",)
         )
@@ -71,13 +71,13 @@ class DeviceMemory(Collector):
 
 
 def _visible(count: int) -> list[int]:
-    """Which GPUs this process may use, of so many."""
+    """Return which GPUs this process may use, of so many."""
     chosen = [int(entry) for entry in visible_devices().split(",") if entry.strip().isdigit()]
     return [index for index in chosen if index < count] or [*range(count)]
 
 
 def count_devices() -> int:
-    """How many GPUs this process may use; at least 1, where nobody can be asked."""
+    """Return how many GPUs this process may use; at least 1, where nobody can be asked."""
     named = [entry for entry in visible_devices().split(",") if entry.strip()]
     if named:  # by their numbers or their names
         return len(named)
@@ -90,12 +90,12 @@ def count_devices() -> int:
 
 
 def worker_name() -> str:
-    """What this gateway process is called; whoever takes its place is called the same."""
+    """Return what this gateway process is called; whoever takes its place is called the same."""
     return f"{WORKER}{server_context.worker_index or 1}"
 
 
 def collectors(*, uses_cuda: bool) -> list[Collector]:
-    """What is looked up at each scrape on this machine."""
+    """Return what is looked up at each scrape on this machine."""
     found: list[Collector] = [Processes()]
     if uses_cuda:
         with suppress(Exception):  # the border to the driver: figures of a GPU must not cost the service

@@ -30,14 +30,14 @@ _BEAT = struct.Struct("dI")
 
 
 class Living(NamedTuple):
-    """What a process that lives is for, and how many models answer there."""
+    """Describe what a process that lives is for, and how many models answer there."""
 
     name: str
     models: int
 
 
 def beat_file(pid: int) -> Path:
-    """Where a process writes."""
+    """Return where a process writes."""
     return home() / "lectern-beats" / str(pid)
 
 
@@ -67,7 +67,7 @@ async def beat(name: str, models: int = 0) -> None:
 
 
 def living() -> dict[int, Living]:
-    """The processes that say they live, and what each is for."""
+    """Return the processes that say they live, and what each is for."""
     found = {}
     with suppress(FileNotFoundError):
         for file in beat_file(0).parent.iterdir():

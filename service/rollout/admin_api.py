@@ -26,7 +26,7 @@ class Activation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def administer(versions: Rollout, method: str, route: "re.Match[str]", body: bytes) -> bytes:
-    """The JSON answer to one request whose caller may make it.
+    """Return the JSON answer to one request whose caller may make it.
 
     Args:
         versions: Of this process.
@@ -54,7 +54,7 @@ async def administer(versions: Rollout, method: str, route: "re.Match[str]", bod
 
 
 def stored_versions(names: list[str]) -> dict[str, Any]:
-    """The versions in the model store, by model, in the order they were put there."""
+    """Return the versions in the model store, by model, in the order they were put there."""
     found: dict[str, Any] = {name: [] for name in names}
     for model in sorted(bentoml.models.list(), key=lambda model: model.info.creation_time):
         if model.tag.name in found:

@@ -56,7 +56,7 @@ def compare(old: Predictor, new: Predictor, instances: Sequence[Any]) -> Version
 
 
 def differ(old: Any, new: Any) -> tuple[bool, float]:
-    """Whether two answers say something else, and how far their numbers are apart."""
+    """Return whether two answers say something else, and how far their numbers are apart."""
     if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
         parts = [differ(old[key], new[key]) for key in old]
         return any(changed for changed, _ in parts), max((difference for _, difference in parts), default=0.0)

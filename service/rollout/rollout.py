@@ -34,7 +34,7 @@ FOLLOW_SECONDS = 1.0
 
 
 class Activated(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an activation.
+    """Describe what became of an activation.
 
     Attributes:
         model: Its name.
@@ -249,7 +249,7 @@ def _activated(endpoint: Endpoint, previous: str, comparison: VersionComparison 
 
 
 def overview(desk: InferenceGateway, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """What serves, what served before it, and what the store has beside, by model."""
+    """Return what serves, what served before it, and what the store has beside, by model."""
     live = read_active()
     return {
         "models": [

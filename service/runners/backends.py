@@ -23,13 +23,13 @@ logger = logging.getLogger("lectern.places")
 
 
 class Backend(Protocol):
-    """Where the models of a family compute."""
+    """Describe where the models of a family compute."""
 
     def load_initial(self, model: ServedModel) -> Endpoint:
-        """The endpoint of a model that the runner opened at its start."""
+        """Return the endpoint of a model that the runner opened at its start."""
 
     async def load(self, model: ServedModel) -> Endpoint:
-        """The endpoint of another version, open and warm.
+        """Return the endpoint of another version, open and warm.
 
         Raises:
             ArtifactError: If it must not be served.
@@ -60,7 +60,7 @@ class InProcessBackend:
         self._runner, self._pool, self._scheduler, self._settings = runner, pool, scheduler, settings
 
     def load_initial(self, model: ServedModel) -> Endpoint:
-        """The endpoint of a model that is open."""
+        """Return the endpoint of a model that is open."""
         return self._make(self._runner.opened.pop(model.manifest.tag))
 
     async def load(self, model: ServedModel) -> Endpoint:
@@ -83,7 +83,7 @@ class RemoteBackend:
         self._tasks = set[asyncio.Task[Any]]()
 
     def load_initial(self, model: ServedModel) -> Endpoint:
-        """The endpoint of a model that the runner has; where it computes is not known yet."""
+        """Return the endpoint of a model that the runner has; where it computes is not known yet."""
         return self._make(open_artifact(model.folder))
 
     async def load(self, model: ServedModel) -> Endpoint:

@@ -72,7 +72,7 @@ class FamilyRunner:
         self.opened = {model.manifest.tag: self._open(model) for model in self.served}
 
     def _open(self, model: ServedModel) -> OpenedModel:
-        """One of the models that this process serves from its start."""
+        """Return one of the models that this process serves from its start."""
         try:
             return open_warm(model, self.settings, self.number)
         except ArtifactError:
@@ -125,7 +125,7 @@ class RemoteRunner(FamilyRunner):
 
     @bentoml.api  # type: ignore[untyped-decorator]
     def providers(self) -> dict[str, str]:
-        """The execution provider of each model, by tag."""
+        """Return the execution provider of each model, by tag."""
         return {tag: opened.session.provider for tag, opened in self.opened.items()}
 
 
@@ -136,7 +136,7 @@ def runner_class(
     base: type[FamilyRunner] = FamilyRunner,
     number: int = 0,
 ) -> type[FamilyRunner]:
-    """The family's runner, e.g. ``ViewCountRunner``, with its models."""
+    """Return the family's runner, e.g. ``ViewCountRunner``, with its models."""
     mine = tuple(model for model in served if model.manifest.family == family.name)
     return type(
         f"{family.title}Runner",
@@ -162,7 +162,7 @@ def check_devices(settings: Settings, served: Iterable[ServedModel]) -> None:
 
 
 def remote_families(served: Sequence[ServedModel], settings: Settings) -> list[str]:
-    """The families whose runners are processes of their own.
+    """Return the families whose runners are processes of their own.
 
     Where nobody says otherwise these are the ones with a model on a GPU: what computes on the CPU by its certificate
     is quickest where the requests are.
@@ -188,7 +188,7 @@ def gpu_share(runners: int, devices: int) -> float:
 def runner_service(
     family: Family, served: Sequence[ServedModel], settings: Settings, remote: Sequence[str], devices: int
 ) -> Any:
-    """The family's runner as a BentoML service of its own.
+    """Return the family's runner as a BentoML service of its own.
 
     Args:
         family: Whose.
@@ -210,7 +210,7 @@ def runner_service(
 
 
 def as_outputs(answer: dict[str, Any]) -> dict[str, Array]:
-    """What a remote runner answered, as arrays.
+    """Return what a remote runner answered, as arrays.
 
     Raises:
         RunnerFailed: If the runner said so.

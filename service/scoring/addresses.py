@@ -4,10 +4,10 @@ from pathlib import Path
 
 
 def is_local(address: str) -> bool:
-    """Whether it is a path of this machine."""
+    """Return whether it is a path of this machine."""
     return "://" not in address or address.startswith("file://")
 
 
 def local_path(address: str) -> Path:
-    """The path of a local address."""
+    """Return the path of a local address."""
     return Path(address.removeprefix("file://"))

@@ -144,7 +144,7 @@ def plan(model: str, source: str, out: str, workers: int | None, **options: Any)
 
 
 def make_options(columns: tuple[str, ...], **options: Any) -> InputOptions:
-    """The options that decide bytes."""
+    """Return the options that decide bytes."""
     pairs = [column.partition("=") for column in columns]
     if any(not (field and name) for field, _, name in pairs):
         raise click.BadParameter("expected FIELD=NAME", param_hint="--column")
@@ -154,7 +154,7 @@ def make_options(columns: tuple[str, ...], **options: Any) -> InputOptions:
 
 
 def find_asked(out: Out, work: Path) -> FileAssignment:
-    """What the unfinished job of an output was asked; the finished one's, if there is no other."""
+    """Return what the unfinished job of an output was asked; the finished one's, if there is no other."""
     spec = find_spec(out, work)
     if spec is None:
         raise JobError(f"there is no unfinished job of {out}")
@@ -162,7 +162,7 @@ def find_asked(out: Out, work: Path) -> FileAssignment:
 
 
 def find_spec(out: Out, work: Path) -> bytes | None:
-    """The spec of an output's unfinished job, or else of its finished one; ``None`` before there is one."""
+    """Return the spec of an output's unfinished job, or else of its finished one; ``None`` before there is one."""
     workspace = Workspace(work, Disk())
     if workspace.ledger.exists():
         with JobLedger(workspace.ledger, is_read_only=True) as ledger:
@@ -232,7 +232,7 @@ def say_done(out: Out, watch: ProgressReporter, manifest: OutputManifest, *, was
 
 
 def say_errors(watch: ProgressBar) -> None:
-    """Why the first error rows are some."""
+    """Print why the first error rows are some."""
     for line in watch.first_errors:
         click.echo(line, err=True)
 

@@ -26,7 +26,7 @@ STACK = ("onnxruntime", "onnxruntime-gpu", "numpy", "pyarrow", "pillow")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileAssignment:
-    """What a job was asked.
+    """Describe what a job was asked.
 
     Attributes:
         asked: Everything that decides the output's bytes.
@@ -40,16 +40,16 @@ class FileAssignment:
 
     @property
     def spec(self) -> bytes:
-        """The spec as JSON."""
+        """Return the spec as JSON."""
         return to_bytes(self.asked)
 
     @property
     def identity(self) -> bytes:
-        """The spec without the input's address, and what it says itself: its bytes count, not where they lie."""
+        """Return the spec without the input's address, and what it says itself: its bytes count, not where they lie."""
         return to_bytes(msgspec.structs.replace(self.asked, source="", keys=()))
 
     def in_parts_of(self, rows: int) -> "FileAssignment":
-        """The same in parts of so many rows: another job."""
+        """Return the same in parts of so many rows: another job."""
         options = msgspec.structs.replace(self.asked.options, part_rows=rows)
         return replace(self, asked=msgspec.structs.replace(self.asked, options=options))
 
@@ -65,18 +65,18 @@ class FileAssignment:
         return remote_mark(self.asked.source)
 
     def source(self) -> InputSource:
-        """The input."""
+        """Return the input."""
         return open_source(self.asked)
 
     def scorer(self) -> PartScorer:
-        """The model, open, and the input."""
+        """Return the model, open, and the input."""
         from service.scoring.parts.scorer import ModelScorer
 
         # The store itself is not asked: that takes half a second, and the folder is known.
         return ModelScorer(self.asked, self.device, folder=self.folder)
 
     def assembly(self, file: BinaryIO) -> OutputAssembly:
-        """The output."""
+        """Return the output."""
         from service.scoring.outputs.assembly import PartAssembly
 
         return PartAssembly(self.asked, file)
@@ -92,7 +92,7 @@ def ask(
     output_format: str,
     most_rows: int | None = None,
 ) -> FileAssignment:
-    """What a command line asks of an input, which may have so many rows; ``None``: any number.
+    """Return what a command line asks of an input, which may have so many rows; ``None``: any number.
 
     Raises:
         LecternError: If there is no such model, a name tells no format, or the input has more rows.
@@ -110,7 +110,7 @@ def ask(
 
 
 def ask_again(spec: bytes) -> FileAssignment:
-    """What an unfinished job was asked.
+    """Return what an unfinished job was asked.
 
     Raises:
         ArtifactMismatch: If the model store holds another model under its tag by now.
@@ -125,7 +125,7 @@ def ask_again(spec: bytes) -> FileAssignment:
 
 
 def read_spec(spec: bytes) -> JobSpec:
-    """A spec from its JSON."""
+    """Return a spec from its JSON."""
     return msgspec.json.decode(spec, type=JobSpec)
 
 

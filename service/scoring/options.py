@@ -17,7 +17,7 @@ Command = Callable[..., Any]
 
 
 def _or_nothing(_context: click.Context, _option: click.Parameter, value: Any) -> Any:
-    """An option that is not given is an empty text."""
+    """Return an option that is not given is an empty text."""
     return value or ""
 
 
@@ -32,7 +32,7 @@ SAID = {
 
 
 def _saying(saying: DataOption) -> Callable[[Command], Command]:
-    """The option of the command line for something that may be said of a series."""
+    """Return the option of the command line for something that may be said of a series."""
     kind = click.Choice(saying.choices) if saying.choices else click.IntRange(*saying.bounds) if saying.bounds else None
     return click.option(saying.option, type=kind, callback=_or_nothing, help=f"Of a series: {saying.text}")
 
@@ -129,7 +129,7 @@ class OutputAddress(click.Path):
     """A path of this machine, or the address of something else as it is written."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path, or the address."""
+        """Return the path, or the address."""
         if printable(str(value)) != str(value):
             self.fail(f"{printable(str(value))} is not UTF-8; give the output another name", param, ctx)
         return value if not is_local(str(value)) else super().convert(local_path(str(value)), param, ctx)

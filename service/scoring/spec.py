@@ -28,7 +28,7 @@ ROWS, WORD_ROWS, BULK_ROWS = 2**10, 2**11, 2**14
 
 
 class InputOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What one run may choose.
+    """Describe what one run may choose.
 
     Attributes:
         columns: The input's column (or key) that each field of an instance is read from, where it is not the natural
@@ -100,7 +100,7 @@ def make_spec(
     input_format: str = "",
     output_format: str = "",
 ) -> JobSpec:
-    """The spec of a run; formats that are not given are read off the names.
+    """Return the spec of a run; formats that are not given are read off the names.
 
     Raises:
         DataError: If a name tells no format.

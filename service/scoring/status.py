@@ -22,7 +22,7 @@ SAMPLE_ROWS = 1024
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a job is.
+    """Describe how far a job is.
 
     Attributes:
         state: ``running``, ``paused``, ``planning`` or ``done``.
@@ -41,7 +41,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ask_status(output: LocalOutput | RemoteOutput, work: Path) -> Status:
-    """How far the job of an output is.
+    """Return how far the job of an output is.
 
     Raises:
         JobError: If there is no such job.
@@ -106,7 +106,7 @@ def _difference(found: str | None, noted: str) -> str:
 
 
 class Estimate(NamedTuple):
-    """What a job would be."""
+    """Describe what a job would be."""
 
     rows: int
     parts: int
@@ -114,7 +114,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(asked: FileAssignment, workers: int) -> Estimate:
-    """How many rows and parts, and how long, by scoring the first rows as a small part of their own, twice."""
+    """Return how many rows and parts, and how long, by scoring the first rows as a small part of their own, twice."""
     rows = parts = 0
     for cut in asked.source().cuts():
         rows, parts = rows + cut.rows, parts + 1
@@ -130,5 +130,5 @@ def estimate(asked: FileAssignment, workers: int) -> Estimate:
 
 
 def as_json(value: Any) -> str:
-    """One line."""
+    """Return one line."""
     return msgspec.json.encode(value).decode()

@@ -13,7 +13,7 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 def counted(send: Send, responses: ResponseCounters) -> Send:
-    """The same, which counts the answer that is sent."""
+    """Return the same, which counts the answer that is sent."""
 
     async def put(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":

@@ -27,7 +27,7 @@ SLICES_IN_A_TURN = 4
 
 
 class State(Enum):
-    """What becomes of a connection and of the request that is arriving on it.
+    """Describe what becomes of a connection and of the request that is arriving on it.
 
     ========== ============ ==================================================================================
     from       to           when
@@ -96,12 +96,12 @@ class Connection(HttpToolsProtocol):
 
     @property
     def is_ending(self) -> bool:
-        """Whether the connection closes when nothing is owed any more."""
+        """Return whether the connection closes when nothing is owed any more."""
         return self.state is not OPEN and self.state is not REPARSING
 
     @property
     def is_ignored(self) -> bool:
-        """Whether the request that is arriving does not count."""
+        """Return whether the request that is arriving does not count."""
         return self.state is not OPEN and self.state is not ENDING
 
     def end(self) -> None:
@@ -111,7 +111,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def is_busy(self) -> bool:
-        """Whether uvicorn owes an answer."""
+        """Return whether uvicorn owes an answer."""
         return bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)
 
     @property
@@ -127,7 +127,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _is_arriving(self) -> bool:
-        """Whether part of a request is still to come."""
+        """Return whether part of a request is still to come."""
         return self.begun_at is not None or (self.cycle is not None and self.cycle.more_body)
 
     @property
@@ -278,7 +278,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _idle_seconds(self) -> float:
-        """How long nothing may happen on it while no request is begun."""
+        """Return how long nothing may happen on it while no request is begun."""
         if self.headers is None:
             return min(FIRST_SECONDS, self.timeout_keep_alive)
         most: float = self.timeout_keep_alive

@@ -11,7 +11,7 @@ from service.telemetry.http_metrics import ResponseCounters
 
 @dataclass(slots=True, kw_only=True)
 class ServerContext:
-    """What all HTTP requests of one process go through.
+    """Describe what all HTTP requests of one process go through.
 
     Attributes:
         gateway: Answers predictions.

@@ -172,7 +172,7 @@ class FastPathProtocol(Connection):
         self.transport.write(content)
 
     def _rest(self) -> None:
-        """When no prediction is owed any more: let uvicorn go on, complain, close, or read on."""
+        """Let uvicorn go on, complain, close, or read on, where no prediction is owed any more."""
         self.idle_at = monotonic()
         if self.transport.is_closing():
             return

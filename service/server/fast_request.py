@@ -18,11 +18,11 @@ from service.server.prediction import PredictionProtocol, PredictionRoute, begin
 
 
 class ResponseChannel(Protocol):
-    """What a prediction came by and its answer goes back by."""
+    """Describe what a prediction came by and its answer goes back by."""
 
     @property
     def client(self) -> Client:
-        """Its other end."""
+        """Return its other end."""
 
     def flush(self) -> None:
         """Write the answers whose turn has come."""

@@ -26,7 +26,7 @@ class BoundedReader(asyncio.BufferedProtocol):
         self._protocol = protocol
 
     def get_buffer(self, _: int) -> memoryview:
-        """Where the next bytes go."""
+        """Return where the next bytes go."""
         return BUFFER
 
     def buffer_updated(self, size: int) -> None:
@@ -66,7 +66,7 @@ class ReadGate(FlowControl):
 
     @property
     def is_open(self) -> bool:
-        """Whether anything may be looked at."""
+        """Return whether anything may be looked at."""
         return not (self.read_paused or self.is_held)
 
     def pause_reading(self) -> None:

@@ -85,7 +85,7 @@ DOCS_PAGE = b"""<!doctype html>
 
 
 def docs_page() -> bytes:
-    """The OpenAPI document for people."""
+    """Return the OpenAPI document for people."""
     return DOCS_PAGE
 
 
@@ -97,7 +97,7 @@ def _array_schema(kind: type) -> dict[str, Any]:
 def schemas(
     request: type, predictor: Predictor, template: str
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, dict[str, Any]]]:
-    """A model's own request and prediction, and their parts by name, with its classes, sizes and fields.
+    """Return a model's own request and prediction, and their parts by name, with its classes, sizes and fields.
 
     Args:
         request: The type of its bodies.
@@ -120,18 +120,18 @@ def schemas(
 
 
 def _alone(found: dict[str, Any], parts: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """A schema that holds its parts."""
+    """Return a schema that holds its parts."""
     return found | {"$defs": parts}
 
 
 def example_request(endpoint: Endpoint) -> dict[str, Any]:
-    """A body that works, as plain JSON values."""
+    """Return a body that works, as plain JSON values."""
     instance = endpoint.predictor.card.example(endpoint.predictor.assets)
     return {"instances": [msgspec.to_builtins(instance)]}
 
 
 def summary(endpoint: Endpoint) -> dict[str, Any]:
-    """One line of the list of models."""
+    """Return one line of the list of models."""
     manifest = endpoint.manifest
     score = manifest.certificate.score
     return {
@@ -196,7 +196,7 @@ def assets_page(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def openapi(desk: InferenceGateway, access: Access | None, *, has_jobs: bool = False) -> dict[str, Any]:
-    """An OpenAPI 3.1 document with a schema and a working example per route."""
+    """Return an OpenAPI 3.1 document with a schema and a working example per route."""
     paths, components = dict[str, Any](), dict[str, Any]()
     for endpoint in desk.endpoints.values():
         template = f"#/components/schemas/{endpoint.name}.{{name}}"

@@ -19,7 +19,7 @@ from service.telemetry.tracing import PARENT
 
 
 class PredictionProtocol(Protocol):
-    """How predictions are asked for and answered below one path."""
+    """Describe how predictions are asked for and answered below one path."""
 
     def parse_headers(
         self, endpoint: Endpoint, headers: list[Header], found: dict[bytes, bytes], settings: Settings, /
@@ -40,7 +40,7 @@ class PredictionProtocol(Protocol):
 
 
 class RestProtocol:
-    """How predictions are asked for and answered below ``/v1``."""
+    """Describe how predictions are asked for and answered below ``/v1``."""
 
     @staticmethod
     def parse_headers(
@@ -74,7 +74,7 @@ REST, OIP = RestProtocol(), OipProtocol()
 
 
 class PredictionRoute(NamedTuple):
-    """Which model a path asks, and in which protocol."""
+    """Describe which model a path asks, and in which protocol."""
 
     model: str
     protocol: PredictionProtocol

@@ -96,7 +96,7 @@ class ProtocolFactory:
 
 
 def max_connections(most: int) -> int:
-    """How many connections this process may hold: so many, or as there are descriptors for.
+    """Return how many connections this process may hold: so many, or as there are descriptors for.
 
     Without a free descriptor libuv accepts whoever comes and closes on him at once.
     """

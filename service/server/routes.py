@@ -69,7 +69,7 @@ class Application:
 
     @property
     def has_admin(self) -> bool:
-        """Whether the operator's routes are there: only where a key says who may use them."""
+        """Return whether the operator's routes are there: only where a key says who may use them."""
         access = self.context().access
         return self.versions is not None and access is not None and access.has_admin
 
@@ -91,7 +91,7 @@ class Application:
             await send_content(send, refusal, identity, receive=receive)
 
     def _refusal(self, scope: Scope) -> HttpError | None:
-        """Why this caller may not ask this now; what the service has or has not is of no matter yet."""
+        """Return why this caller may not ask this now; what the service has or has not is of no matter yet."""
         access = self.context().access
         return None if access is None else access.refuse(scope["path"], scope["headers"], scope.get("client"))
 
@@ -136,7 +136,7 @@ class Application:
         return self.versions()
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
-        """What is asked by the Open Inference Protocol."""
+        """Answer a request of the Open Inference Protocol."""
         if (match := INFER_ROUTE.fullmatch(path)) is not None:
             route = PredictionRoute(match[1], OIP)
             await predict(self.context(), route, scope, receive, send, version=match[2])
@@ -203,7 +203,7 @@ class Application:
         await send_content(send, content, identity, media_type)
 
     def _page(self, scope: Scope, match: re.Match[str] | None) -> tuple[bytes, bytes]:
-        """A page about the service; ``match`` is the path when it names a model.
+        """Return a page about the service; ``match`` is the path when it names a model.
 
         Raises:
             UnknownRoute: If there is none at this path.
@@ -228,7 +228,7 @@ class Application:
         return media_type, b"" if scope["method"] == "HEAD" else body
 
     def _kept(self, path: str, page: Callable[[], tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
-        """A page, made once for the models as they are now; the OpenAPI document takes 2 ms to make."""
+        """Return a page, made once for the models as they are now; the OpenAPI document takes 2 ms to make."""
         made_of = [(endpoint.manifest.digest, endpoint.provider) for endpoint in self.gateway.endpoints.values()]
         if made_of != self._made_of:
             self._made_of, self._pages = made_of, {}

@@ -15,7 +15,7 @@ VARY = (b"vary", b"accept, accept-encoding")
 
 
 def scrape(page: MetricsPage, windows: DriftWindows | None, headers: list[Header], request_id: bytes) -> Response:
-    """The whole answer.
+    """Return the whole answer.
 
     Here and now: a thread would wait for the event loop at every file.
 

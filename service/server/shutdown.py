@@ -107,7 +107,7 @@ class DrainingServer(uvicorn.Server):
             await asyncio.sleep(STEP_SECONDS)
 
     def _is_needed(self) -> bool:
-        """Whether somebody waits for an answer; not who has only begun to ask, and will be refused."""
+        """Return whether somebody waits for an answer; not who has only begun to ask, and will be refused."""
         connections = self.server_state.connections
         if self.desk is None:
             return bool(connections)

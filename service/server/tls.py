@@ -16,7 +16,7 @@ MOST_BYTES = 2**20
 
 
 def read_certificate(file: str) -> ServedCertificate:
-    """The certificate in a PEM file, the server's own first.
+    """Return the certificate in a PEM file, the server's own first.
 
     Raises:
         OSError: If the file cannot be read.
@@ -29,7 +29,7 @@ def read_certificate(file: str) -> ServedCertificate:
 
 
 def tls_arguments(settings: Settings) -> list[str]:
-    """What ``bentoml serve`` needs on its command line to speak TLS; nothing without a certificate.
+    """Return what ``bentoml serve`` needs on its command line to speak TLS; nothing without a certificate.
 
     Raises:
         SettingsError: If one of the two files cannot be read or used, or they do not belong together.

@@ -21,7 +21,7 @@ ROOM = (("max_arriving_bytes", "max_body_bytes"), ("queue_limit", "max_instances
 
 
 class Placement(StrEnum):
-    """Where runners live: in the gateway's process, or each family in its own behind ``bentoml.depends()``."""
+    """Describe where runners live: in the gateway's process, or each family in its own behind ``bentoml.depends()``."""
 
     AUTO = "auto"
     EMBEDDED = "embedded"
@@ -29,7 +29,7 @@ class Placement(StrEnum):
 
 
 class LogForm(StrEnum):
-    """How an event is written: for machines, or for people."""
+    """Describe how an event is written: for machines, or for people."""
 
     JSON = "json"
     TEXT = "text"
@@ -155,7 +155,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     )
 
     def contradictions(self) -> Iterator[str]:
-        """One sentence for each setting that no type can check, and for each two that do not fit together."""
+        """Yield one sentence for each setting that no type can check, and for each two that do not fit together."""
         for entry in _entries(self.devices):
             if entry.partition("=")[2] not in set(Device):
                 yield f"LECTERN_DEVICES: {entry!r} is not model=auto, model=cpu or model=cuda"
@@ -168,24 +168,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def uses_cuda(self) -> bool:
-        """Whether any session is asked to run on a GPU."""
+        """Return whether any session is asked to run on a GPU."""
         wanted = {self.device, *self.chosen_devices.values()}
         return Device.CUDA in wanted or (Device.AUTO in wanted and has_cuda())
 
     @property
     def chosen_devices(self) -> dict[str, Device]:
-        """The entries of ``devices``, by model."""
+        """Return the entries of ``devices``, by model."""
         entries = (entry.partition("=") for entry in _entries(self.devices))
         return {model: Device(device) for model, _, device in entries}
 
     def device_for(self, manifest: Manifest) -> Device:
-        """Where a model computes: as its own setting says, then the service's, then what export measured."""
+        """Return where a model computes: as its own setting says, then the service's, then what export measured."""
         chosen = self.chosen_devices.get(manifest.model, self.device)
         is_better_off = manifest.device is not None and manifest.device.chosen == "cpu"
         return Device.CPU if chosen is Device.AUTO and (is_better_off or not has_cuda()) else chosen
 
     def compute_on(self, device: Device, device_id: int = 0) -> Compute:
-        """How a session there computes."""
+        """Return how a session there computes."""
         return Compute(
             device=device,
             device_id=device_id,
@@ -210,12 +210,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def wanted_models(self) -> tuple[str, ...]:
-        """The entries of ``models``."""
+        """Return the entries of ``models``."""
         return _entries(self.models)
 
     @property
     def trusted_entries(self) -> tuple[str, ...]:
-        """The entries of ``trusted_keys``."""
+        """Return the entries of ``trusted_keys``."""
         return _entries(self.trusted_keys)
 
     @property
@@ -250,7 +250,7 @@ def settings() -> Settings:
 
 
 def log_form() -> LogForm:
-    """How this process logs, known even when another setting does not fit."""
+    """Return how this process logs, known even when another setting does not fit."""
     try:
         return LogForm(os.environ.get(f"{PREFIX}LOG", LogForm.JSON))
     except ValueError:

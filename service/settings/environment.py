@@ -34,13 +34,13 @@ def home() -> Path:
 
 
 def metrics_location() -> Path | None:
-    """Where all processes of the service write their metrics; ``None`` where BentoML has started none."""
+    """Return where all processes of the service write their metrics; ``None`` where BentoML has started none."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     return Path(folder) if folder else None
 
 
 def visible_devices() -> str:
-    """Which GPUs this process may see, as CUDA is told; empty: all."""
+    """Return which GPUs this process may see, as CUDA is told; empty: all."""
     return os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
 
@@ -50,17 +50,17 @@ def say_parent() -> None:
 
 
 def parent_pid() -> int:
-    """Who watches this process; whoever started it where nobody said so."""
+    """Return who watches this process; whoever started it where nobody said so."""
     return int(os.environ.get(PARENT) or os.getppid())
 
 
 def has_display() -> bool:
-    """Whether a browser could open here."""
+    """Return whether a browser could open here."""
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) or sys.platform == "darwin"
 
 
 def bentoml_environment() -> dict[str, str]:
-    """The environment ``bentoml serve`` gets: usage reports off, its home set.
+    """Return the environment ``bentoml serve`` gets: usage reports off, its home set.
 
     uvicorn would believe a local caller's ``X-Forwarded-For``, and with it limit an address of the caller's choice.
     """

@@ -15,7 +15,7 @@ _LINK_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://")
 
 
 def is_service_link(name: str, value: str) -> bool:
-    """Whether a variable, named without its prefix, describes a Service of Kubernetes."""
+    """Return whether a variable, named without its prefix, describes a Service of Kubernetes."""
     is_address = (name == "PORT" or name.endswith("_PORT")) and _LINK_ADDRESS.match(value) is not None
     return is_address or _LINK.fullmatch(name) is not None
 
@@ -64,7 +64,7 @@ def _unknown(variable: str, prefix: str, known: list[str]) -> str:
 
 
 def _allowed(kind: inspect.Type) -> str:
-    """What a value may be, in words."""
+    """Return what a value may be, in words."""
     match kind:
         case inspect.Metadata():
             return _allowed(kind.type)

@@ -21,12 +21,12 @@ class ActiveVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 
 
 def path() -> Path:
-    """Where the file is."""
+    """Return where the file is."""
     return home() / FILE
 
 
 def read_active() -> dict[str, ActiveVersion]:
-    """What has been brought live, by model; empty when nothing has.
+    """Return what has been brought live, by model; empty when nothing has.
 
     Raises:
         SettingsError: If the file is not what ``write_active`` wrote.

@@ -29,7 +29,7 @@ class ServedModel:
 
     @property
     def name(self) -> str:
-        """The model's name, as in the address."""
+        """Return the model's name, as in the address."""
         return self.manifest.model
 
 
@@ -43,7 +43,7 @@ def shipped_tags() -> dict[str, str]:
 
 
 def find_models(wanted: Iterable[str]) -> list[ServedModel]:
-    """The models asked for (none: every model in the repository), found in the model store.
+    """Return the models asked for (none: every model in the repository), found in the model store.
 
     A bare name means the version that was brought live last, else the repository's, and the store's latest for a model
     the repository does not have.
@@ -67,7 +67,7 @@ def find_models(wanted: Iterable[str]) -> list[ServedModel]:
 
 
 def find_version(tag: str) -> ServedModel:
-    """The model with a tag, ``name:version``, found in the model store.
+    """Return the model with a tag, ``name:version``, found in the model store.
 
     Raises:
         ArtifactMissing: If the store does not hold it.
@@ -84,7 +84,7 @@ def find_version(tag: str) -> ServedModel:
 
 
 def installed_at(tag: str) -> float:
-    """When a model came into the store, seconds since 1970; 0 where that cannot be found."""
+    """Return when a model came into the store, seconds since 1970; 0 where that cannot be found."""
     folder = find_folder(tag)
     try:
         return 0.0 if folder is None else (folder / _MARK).stat().st_mtime
@@ -93,7 +93,7 @@ def installed_at(tag: str) -> float:
 
 
 def find_folder(tag: str) -> Path | None:
-    """Where the model store keeps a model; ``None`` if it does not.
+    """Return where the model store keeps a model; ``None`` if it does not.
 
     Read as BentoML writes it (``models/NAME/VERSION``, and the latest version in ``models/NAME/latest``), but without
     BentoML, whose import takes half a second: a batch job would spend a third of its start on it.

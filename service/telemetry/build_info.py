@@ -16,13 +16,13 @@ _GIT_SECONDS = 5.0
 
 @lru_cache(maxsize=1)
 def build_info() -> dict[str, str]:
-    """The version and the commit of Lectern, and the versions of what computes and serves."""
+    """Return the version and the commit of Lectern, and the versions of what computes and serves."""
     found = {"version": VERSION, "commit": _commit(), "python": platform.python_version()}
     return found | {"onnxruntime": onnxruntime.__version__, "bentoml": version("bentoml")}
 
 
 def _commit() -> str:
-    """The checkout's commit; unknown in a Bento, which has none."""
+    """Return the checkout's commit; unknown in a Bento, which has none."""
     if not (REPOSITORY / ".git").exists():  # git would look for one in the folders above
         return UNKNOWN
     try:

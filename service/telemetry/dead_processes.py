@@ -119,6 +119,6 @@ def _of(kind: str, paths: Sequence[Path]) -> list[Path]:
 
 
 def _is_dead(path: Path) -> bool:
-    """Whether its process is gone."""
+    """Return whether its process is gone."""
     pid = path.stem.rpartition("_")[2]
     return pid.isdigit() and int(pid) != HEIR and not psutil.pid_exists(int(pid))

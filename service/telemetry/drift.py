@@ -87,7 +87,7 @@ class DriftCounters:
 
 
 def drift_counters(manifest: Manifest, predictor: Predictor) -> DriftCounters | None:
-    """What counts for a model; ``None`` where nothing is known of what is usual."""
+    """Return what counts for a model; ``None`` where nothing is known of what is usual."""
     profile, traits = manifest.profile, predictor.card.traits
     if profile is None or traits is None:
         return None

@@ -52,7 +52,7 @@ class DriftWindows:
         self._marks: dict[str, WindowMarks] = {}
 
     def add_to(self, text: str) -> str:
-        """A scrape's text with the gauges of the served models behind it."""
+        """Return a scrape's text with the gauges of the served models behind it."""
         profiles = {manifest.model: manifest for manifest in self.served() if manifest.profile is not None}
         found = read_counts(text)
         marks = self._read()
@@ -96,7 +96,7 @@ class DriftWindows:
 
 
 def _move(old: WindowMarks | None, digest: str, counts: list[Floats], window: int) -> WindowMarks:
-    """The marks for a window that ends now; of another version's counts, and of those before a restart, none."""
+    """Return the marks for a window that ends now; of another version's counts, and of those before a restart, none."""
     now = [part.tolist() for part in counts]
     total = _total(counts)
     if old is None:
@@ -132,7 +132,7 @@ def gauges(model: str, profile: Profile, window: list[Floats]) -> Iterator[tuple
 
 
 def read_counts(text: str) -> dict[str, float]:
-    """The counters of a scrape's text that the windows are made of, by name and labels as they stand there."""
+    """Return the counters of a scrape's text that the windows are made of, by name and labels as they stand there."""
     found = {}
     for line in text.splitlines():
         if line.startswith((COUNTS, STRAYS)):

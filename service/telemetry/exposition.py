@@ -50,7 +50,7 @@ class _MetricsFile:
         return self.kind != "gauge" or psutil.pid_exists(self.pid)
 
     def read(self) -> Iterator[tuple[str, float]]:
-        """Every series' key and value."""
+        """Return every series' key and value."""
         data = self.path.read_bytes()
         used = int.from_bytes(data[:4], "little")
         if used != self._used:
@@ -87,7 +87,7 @@ class _Metric:
             child.sum_key = key
 
     def write(self, values: Mapping[str, float], *, is_open: bool) -> Iterator[str]:
-        """Its part of the page."""
+        """Yield its part of the page."""
         yield self.open_head if is_open else self.head
         for prefix, key in self.lines:
             yield f"{prefix}{_number(values[key])}\n"
@@ -135,7 +135,7 @@ class MetricsPage:
             self._registry.register(collector)
 
     def render(self, add: Callable[[str], str] | None = None, *, is_open: bool = False) -> bytes:
-        """The page as it is now.
+        """Return the page as it is now.
 
         Args:
             add: Puts more behind the text.
@@ -150,7 +150,7 @@ class MetricsPage:
         return (text + _END if is_open else text).encode()
 
     def totals(self) -> dict[str, dict[tuple[str, str], float]]:
-        """Each model's numbers, by sample name and the other label's value; versions in one, and buckets."""
+        """Return each model's numbers, by sample name and the other label's value; versions in one, and buckets."""
         found: dict[str, dict[tuple[str, str], float]] = {}
         for key, value in self._read().items():
             _, sample, labels, _ = json.loads(key)
@@ -163,7 +163,7 @@ class MetricsPage:
         return found
 
     def _read(self) -> dict[str, float]:
-        """Every series' value, by key."""
+        """Return every series' value, by key."""
         values: dict[str, float] = {}
         with self._remains.shared() as paths:
             files = {path.name: self._files.get(path.name) or _MetricsFile(path) for path in paths}
@@ -214,6 +214,6 @@ def _escaped(value: str) -> str:
 
 
 def open_page(collectors: Iterable[Collector] = ()) -> MetricsPage | None:
-    """The page of this process and its sisters; ``None`` where they share no files, as in a test."""
+    """Return the page of this process and its sisters; ``None`` where they share no files, as in a test."""
     folder = metrics_location()
     return None if folder is None else MetricsPage(folder, collectors)

@@ -38,7 +38,7 @@ class _PrivateNumbers:
 
 
 def find(values: Sequence[Any]) -> tuple[Numbers, list[int]]:
-    """Where the client keeps these values of one metric: the numbers, and the place of each."""
+    """Return where the client keeps these values of one metric: the numbers, and the place of each."""
     if not values[0]._multiprocess:
         return _PrivateNumbers(values), [*range(len(values))]
     file = values[0]._file

@@ -94,7 +94,7 @@ class LineHandler(logging.Handler):
 
 
 class _Location:
-    """How much one line of code may still log: a token bucket."""
+    """Describe how much one line of code may still log: a token bucket."""
 
     def __init__(self, now: float) -> None:
         self.tokens, self.filled_at, self.silenced, self.name = BURST, now, 0, ""
@@ -112,13 +112,13 @@ class _Location:
         return now - self.filled_at > 1 / PER_SECOND
 
     def owed(self) -> Document:
-        """How many events were not written since this was last asked."""
+        """Return how many events were not written since this was last asked."""
         count, self.silenced = self.silenced, 0
         return {"suppressed": count} if count else {}
 
 
 def document(record: logging.LogRecord) -> Document:
-    """What is told of an event: plain values only.
+    """Return what is told of an event: plain values only.
 
     ``extra={"model": …}`` becomes a field; a traceback is one string.
     """
@@ -135,14 +135,14 @@ def document(record: logging.LogRecord) -> Document:
 
 
 def to_json(event: Document) -> bytes:
-    """One JSON object and a line feed, in ASCII: what some reader takes for the end of a line is escaped."""
+    """Return one JSON object and a line feed, in ASCII: what some reader takes for the end of a line is escaped."""
     whole = {name: _unicode(value) if isinstance(value, str) else value for name, value in event.items()}
     text = json.dumps(whole, ensure_ascii=True, allow_nan=False, default=str)
     return text.replace("\x7f", "\\u007f").encode() + b"\n"
 
 
 def to_text(event: Document) -> bytes:
-    """One line for people; a traceback follows on lines that no event begins like."""
+    """Return one line for people; a traceback follows on lines that no event begins like."""
     rest = {name: value for name, value in event.items() if name not in ("time", "level", "logger", "message")}
     trace = str(rest.pop("traceback", "")).split("\n") if "traceback" in rest else []
     fields = [f"{name}={value}" for name, value in rest.items() if name != "pid"]
@@ -151,14 +151,14 @@ def to_text(event: Document) -> bytes:
 
 
 def escape(text: str) -> str:
-    r"""The text on one line, with every character that is not for the eye written out, e.g. ``\x1b``."""
+    r"""Return the text on one line, with every character that is not for the eye written out, e.g. ``\x1b``."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def format_fatal(error: Exception) -> str:
-    """The line with which a process that refuses to start ends, for ``SystemExit``."""
+    """Return the line with which a process that refuses to start ends, for ``SystemExit``."""
     if log_form() is LogForm.TEXT:
         return f"lectern: {escape(str(error))}"
     head = {"time": _time(datetime.now(UTC)), "level": "CRITICAL", "logger": "lectern", "pid": os.getpid()}
@@ -226,7 +226,7 @@ def _unicode(text: str) -> str:
 
 
 def _shorter(text: str, length: int) -> str:
-    """The same with its middle left out: a traceback begins with where and ends with why."""
+    """Return the same with its middle left out: a traceback begins with where and ends with why."""
     half = (length - len(_CUT)) // 2
     return text if len(text) <= length else text[:half] + _CUT + text[-half:] if half > 0 else ""
 

@@ -38,7 +38,7 @@ def metrics_folder(home: Path, processes: int, memory: Path = MEMORY) -> Path | 
 
 
 def free_bytes(folder: Path) -> int:
-    """How much can still be written there."""
+    """Return how much can still be written there."""
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
 

@@ -100,7 +100,7 @@ def initialise(models: Iterable[tuple[Manifest, str]], device: Device) -> None:
 
 
 def show_model(manifest: Manifest, provider: str, *, is_live: bool, installed: float = 0.0) -> None:
-    """Whether a version serves; one that did stays, at 0.
+    """Show whether a version serves; one that did stays, at 0.
 
     Args:
         manifest: Its certificate.
@@ -120,7 +120,7 @@ def show_model(manifest: Manifest, provider: str, *, is_live: bool, installed: f
 
 
 class ServedCertificate(NamedTuple):
-    """Which certificate callers see, and until when they take it.
+    """Describe which certificate callers see, and until when they take it.
 
     Attributes:
         serial: Of the server's own certificate, in hexadecimal digits.
@@ -158,7 +158,7 @@ def count_rows(rows: int, errors: int) -> None:
 
 
 def show_jobs(active: dict[str, int], progress_at: float) -> None:
-    """How many jobs there are by state, and when the slowest of those that run last got on, seconds since 1970."""
+    """Show the jobs by state, and when the slowest of those that run last got on, seconds since 1970."""
     for state in JOB_STATES:
         MmapGauge(_JOBS_ACTIVE, state=state).set(active.get(state, 0))
     MmapGauge(_JOB_PROGRESS).set(progress_at)

@@ -22,7 +22,7 @@ _BILLION = 1_000_000_000
 
 
 class RequestTimes:
-    """When one request was where on its way, on the monotonic clock; 0 where it has not been.
+    """Describe when one request was where on its way, on the monotonic clock; 0 where it has not been.
 
     Attributes:
         request_id: What the log calls it.
@@ -130,7 +130,7 @@ def _ms(seconds: float) -> float:
 
 @lru_cache(maxsize=1)
 def open_tracer(settings: Settings) -> RequestTracer | None:
-    """What tells of requests, by these settings; ``None`` when nobody wants to know.
+    """Return what tells of requests, by these settings; ``None`` when nobody wants to know.
 
     Raises:
         SettingsError: If there is no such exporter.
@@ -156,7 +156,7 @@ def find_exporter(name: str) -> Any:
 
 
 def _tracer(name: str) -> Any:
-    """A tracer of OpenTelemetry's own; what else it needs to know it reads from its ``OTEL_*`` variables."""
+    """Return a tracer of OpenTelemetry's own; what else it needs to know it reads from its ``OTEL_*`` variables."""
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor

@@ -71,19 +71,19 @@ class Server:
         return self.client.get(path)
 
     def page(self, path: str) -> Any:
-        """A JSON page that must be there."""
+        """Return a JSON page that must be there."""
         answer = self.get(path)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def post(self, model: str, body: Any, **headers: str) -> httpx.Response:
-        """The answer to a body: bytes go as they are, anything else as JSON."""
+        """Return the answer to a body: bytes go as they are, anything else as JSON."""
         content = body if isinstance(body, bytes) else orjson.dumps(body)
         wanted = {"content-type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
         return self.client.post(f"/v1/models/{model}/predict", content=content, headers=wanted)
 
     def predict(self, model: str, *instances: Any, **more: Any) -> list[Any]:
-        """The predictions of instances that must be right."""
+        """Return the predictions of instances that must be right."""
         answer = self.post(model, {"instances": list(instances), **more})
         assert answer.status_code == 200, answer.text
         predictions: list[Any] = answer.json()["predictions"]
@@ -103,7 +103,7 @@ class Server:
         pytest.fail(f"not ready, exit status {self.process.poll()}:\n{self.log.read_text()[-4000:]}")
 
     def tree(self) -> list[psutil.Process]:
-        """The process and all its descendants."""
+        """Return the process and all its descendants."""
         return tree(self.process.pid)
 
     def stop(self) -> None:
@@ -114,7 +114,7 @@ class Server:
 
 
 def tree(leader: int) -> list[psutil.Process]:
-    """A process and all its descendants, the elders first."""
+    """Return a process and all its descendants, the elders first."""
     root = psutil.Process(leader)
     return [root, *root.children(recursive=True)]
 

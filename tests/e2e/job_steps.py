@@ -25,14 +25,14 @@ def write_inputs(folder: Path) -> Path:
 
 
 def submit(server: Any, name: str = "rows.jsonl", **more: Any) -> str:
-    """The address of a new job."""
+    """Return the address of a new job."""
     answer = server.client.post("/v1/jobs", json={"model": "tagging", "input": name, **more})
     assert answer.status_code == 202, answer.text
     return str(answer.headers["location"])
 
 
 def wait(server: Any, place: str, *states: str, seconds: float = 120) -> Any:
-    """The job, once it is in one of these states."""
+    """Return the job, once it is in one of these states."""
     until = time.monotonic() + seconds
     while (job := server.page(place))["state"] not in states:
         assert time.monotonic() < until, job
@@ -50,7 +50,7 @@ def wait_begun(server: Any, place: str) -> Any:
 
 
 def scorers(home: Path) -> list[psutil.Process]:
-    """The processes that score for this home, but their helpers."""
+    """Return the processes that score for this home, but their helpers."""
     found = []
     for one in psutil.process_iter():
         try:
@@ -62,7 +62,7 @@ def scorers(home: Path) -> list[psutil.Process]:
 
 
 def first_scorer(home: Path, but: int = 0) -> psutil.Process:
-    """The one that a worker has started, once there is another than this one."""
+    """Return the one that a worker has started, once there is another than this one."""
     until = time.monotonic() + 20
     while time.monotonic() < until:
         for one in scorers(home):

@@ -24,7 +24,7 @@ def watched(launch: Any) -> Any:
 
 
 def gauges(server: Any) -> dict[tuple[str, ...], float]:
-    """The drift of all models, by name and labels."""
+    """Return the drift of all models, by name and labels."""
     return {
         (sample.name, *(sample.labels[name] for name in ("model", "feature", "bin") if name in sample.labels)): (
             sample.value

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def distinct_rungs() -> Iterator[Experiment]:
-    """One rung for each network of a task: rungs that differ in loss or optimiser export the same graph."""
+    """Yield one rung for each network of a task: rungs that differ in loss or optimiser export the same graph."""
     seen = set()
     for family in FAMILIES:
         for rung in load_ladder(family.name).rungs:
@@ -51,7 +51,7 @@ every_rung = pytest.mark.parametrize(
 
 
 def write_views(folder: Path) -> Path:
-    """A year and a half of a channel that grows and rests at weekends."""
+    """Return a year and a half of a channel that grows and rests at weekends."""
     rng = np.random.default_rng(0)
     days = [date(2020, 1, 1) + timedelta(days=number) for number in range(550)]
     rest = [0.7 if day.weekday() > 4 else 1.0 for day in days]
@@ -62,7 +62,7 @@ def write_views(folder: Path) -> Path:
 
 
 def write_sentences(folder: Path) -> Path:
-    """The same word as a verb and as a noun."""
+    """Return the same word as a verb and as a noun."""
     block = "".join(
         f"{place}\t{word}\t_\t{tag}" + "\t_" * 6 + "\n"
         for place, (word, tag) in enumerate((("I", "PRON"), ("saw", "VERB"), ("a", "DET"), ("saw", "NOUN")), start=1)
@@ -145,7 +145,7 @@ def artifacts(
 
 
 def certify(job: tuple[str, Path, Path]) -> Path | str:
-    """One rung's artifact, or what went wrong: that is then its test's failure, and no other's."""
+    """Return one rung's artifact, or what went wrong: that is then its test's failure, and no other's."""
     name, data, folder = job
     torch.set_num_threads(1)
     recipe = RUNGS[name].recipe
@@ -191,6 +191,6 @@ def test_served(name: str, artifacts: dict[str, Path | str], rung_server: Any) -
 
 
 def as_json(answer: Any) -> Any:
-    """An answer as the service writes it."""
+    """Return an answer as the service writes it."""
     option = orjson.OPT_SERIALIZE_NUMPY
     return orjson.loads(orjson.dumps(answer, default=lambda array: array.tolist(), option=option))

@@ -74,7 +74,7 @@ def load(url: str) -> Iterator[Load]:
 
 
 def workers(server: Any) -> list[psutil.Process]:
-    """The gateway's processes."""
+    """Return the gateway's processes."""
     return [one for one in server.tree() if "lectern_gateway" in " ".join(one.cmdline())]
 
 
@@ -148,7 +148,7 @@ def test_the_end_loses_nothing(launch: Any, placement: str, wire: str) -> None:
 
 
 def another_version(home: Path, number: str) -> str:
-    """A second version of the view-count model in a server's model store; its digest."""
+    """Return a second version of the view-count model in a server's model store; its digest."""
     folder = home / "another"
     shutil.copytree(REPOSITORY / "models/viewcount/trained/viewcount", folder)
     manifest = from_bytes((folder / MANIFEST_FILE).read_bytes(), "")
@@ -225,6 +225,6 @@ def test_without_an_admin_key_nobody_is_an_operator(server: Any) -> None:
 
 
 def served(server: Any, version: str) -> bool:
-    """Whether forty answers in a row, on connections of their own, are of this version."""
+    """Return whether forty answers in a row, on connections of their own, are of this version."""
     answers = (httpx.post(server.url + PATH, json=BODY, trust_env=False) for _ in range(40))
     return all(answer.json()["model"] == f"viewcount:{version}" for answer in answers)

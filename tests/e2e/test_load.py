@@ -32,7 +32,7 @@ PATIENT = ("--p99-ms", "1000")
 
 
 class Done(NamedTuple):
-    """How a load test ended."""
+    """Describe how a load test ended."""
 
     code: int
     said: str
@@ -257,5 +257,5 @@ def hear_interrupts() -> None:
 
 
 def requests_of(host: str) -> int:
-    """How many predictions a stub has answered."""
+    """Return how many predictions a stub has answered."""
     return int(httpx.get(f"{host}/metrics").text.split()[-1])

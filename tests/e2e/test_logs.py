@@ -22,7 +22,7 @@ HOSTILE += ['"}\n{"level": "CRITICAL", "message": "forged"}', "\x1b]0;forged\x07
 
 
 def events(log: Path) -> list[dict[str, Any]]:
-    """Every line, taken apart wherever a reader might see the end of one, as the object it must be."""
+    """Return every line, taken apart wherever a reader might see the end of one, as the object it must be."""
     found = [json.loads(line) for line in log.read_bytes().decode("ascii").splitlines()]
     assert all(isinstance(one, dict) and {"time", "level", "logger", "message"} <= one.keys() for one in found)
     return found

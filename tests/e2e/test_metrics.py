@@ -113,7 +113,7 @@ def families(page: str) -> list[Metric]:
 
 
 def wrong(page: str) -> Iterator[str]:
-    """What is wrong with the names, texts and labels of a page."""
+    """Yield what is wrong with the names, texts and labels of a page."""
     lines = page.splitlines()
     for metric in families(page):
         name = f"{metric.name}_total" if metric.type == "counter" else metric.name
@@ -143,7 +143,7 @@ def known(label: str, value: str) -> bool:
 
 
 def series(page: str) -> dict[str, float]:
-    """Every series of ours, by name and labels."""
+    """Return every series of ours, by name and labels."""
     return {
         f"{sample.name}{sorted(sample.labels.items())}": sample.value
         for metric in families(page)
@@ -152,7 +152,7 @@ def series(page: str) -> dict[str, float]:
 
 
 def versioned(row: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The labels of a series that says of which version of the model it is, too."""
+    """Return the labels of a series that says of which version of the model it is, too."""
     return sorted([*row, ("version", VERSIONS[dict(row)["model"]])])
 
 
@@ -169,7 +169,7 @@ def missing(page: str) -> list[str]:
 
 
 def example(server: Any, model: str) -> Any:
-    """The documented instance of a model."""
+    """Return the documented instance of a model."""
     return server.page(f"/v1/models/{model}")["example"]["request"]["instances"][0]
 
 

@@ -196,7 +196,7 @@ def test_a_refused_query_is_found(prometheus: Prometheus) -> None:
 
 
 def differences(page: str, listed: Mapping[str, Any]) -> list[str]:
-    """Where a scrape and the closed list of metrics differ."""
+    """Return where a scrape and the closed list of metrics differ."""
     found = {
         family.name + ("_total" if family.type == "counter" else ""): family
         for family in text_string_to_metric_families(page)
@@ -237,7 +237,7 @@ def test_differences_are_found() -> None:
 
 
 def fetch(url: str) -> str:
-    """A page, or a part of one, that must be there."""
+    """Return a page, or a part of one, that must be there."""
     with urllib.request.urlopen(url) as answer:
         return str(answer.read().decode())
 

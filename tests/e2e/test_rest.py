@@ -40,7 +40,7 @@ def draw(predictor: Predictor, count: int, seed: int) -> list[Any]:
 
 
 def expected(predictor: Predictor, instance: Any) -> Any:
-    """What the same artifact answers here, one instance alone, without service or batch."""
+    """Return what the same artifact answers here, one instance alone, without service or batch."""
     decoded = msgspec.convert(instance, predictor.card.instance)
     answer = predictor.predict([decoded])[0]
     dumped = orjson.dumps(answer, default=lambda array: array.tolist(), option=orjson.OPT_SERIALIZE_NUMPY)
@@ -68,7 +68,7 @@ def base64_of(content: bytes) -> str:
 
 
 def samples_of(server: Any) -> dict[str, dict[tuple[str, ...], float]]:
-    """Every series of ``/metrics``: sample name to label values to value."""
+    """Return every series of ``/metrics``: sample name to label values to value."""
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(server.get("/metrics").text):
         for sample in family.samples:
@@ -335,7 +335,7 @@ def test_latency_and_batches_are_counted(server: Any) -> None:
 def predict(
     model: str, content: bytes, locs: list[list[Any]], *, status: int = 422, media: str = "application/json"
 ) -> Any:
-    """One row of the error table: a POST of a body to a model."""
+    """Return one row of the error table: a POST of a body to a model."""
     code = {400: "malformed_request", 415: "unsupported_media_type", 422: "invalid_request"}[status]
     return pytest.param(
         model, content, media, status, code, locs, id=f"{model}-{status}-{content[:48].decode('latin-1')}"
@@ -610,7 +610,7 @@ def test_unknown_paths_make_no_series(placed: Any) -> None:
 
 
 def references(document: Any) -> Iterator[str]:
-    """Every ``$ref`` in a document."""
+    """Yield every ``$ref`` in a document."""
     if isinstance(document, dict):
         yield from ([document["$ref"]] if isinstance(document.get("$ref"), str) else [])
         document = list(document.values())

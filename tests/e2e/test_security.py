@@ -45,14 +45,14 @@ RELOAD_SECONDS = 3.0
 
 
 def send(server: Any, path: str, *keys: str, method: str = "GET", **more: Any) -> httpx.Response:
-    """The answer on a connection of its own, so that every worker is asked in its turn."""
+    """Return the answer on a connection of its own, so that every worker is asked in its turn."""
     headers = {"authorization": f"Bearer {keys[0]}"} if keys else {}
     verify = True if server.trust is None else server.trust
     return httpx.request(method, server.url + path, headers=headers | more.pop("headers", {}), verify=verify, **more)
 
 
 def example(server: Any, *keys: str, model: str = "viewcount") -> Any:
-    """The documented request and answer."""
+    """Return the documented request and answer."""
     return send(server, f"/v1/models/{model}", *keys).json()["example"]
 
 
@@ -257,7 +257,7 @@ def connect(server: Any, trust: ssl.SSLContext | None = None) -> ssl.SSLSocket:
 
 
 def client_context(authority: trustme.CA, **versions: Any) -> ssl.SSLContext:
-    """A client that would speak anything, within these versions."""
+    """Return a client that would speak anything, within these versions."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(context)
     context.set_ciphers("ALL:@SECLEVEL=0")
@@ -556,7 +556,7 @@ def test_the_ears_hear(watched: Watched, trap: Trap, tmp_path: Path) -> None:
 
 
 def variants(value: Any, url: str) -> Iterator[Any]:
-    """The value with each of its parts in turn exchanged for a URL, and each text also for one in base64."""
+    """Yield the value with each of its parts in turn exchanged for a URL, and each text also for one in base64."""
     yield url
     if isinstance(value, str):
         yield base64.b64encode(url.encode()).decode()

@@ -36,14 +36,14 @@ print(export_run("mine", "0.0.1", runs=Path("runs"), target=Path("artifact")))
 
 
 def outside(trace: Path) -> list[str]:
-    """The calls of a trace that name an address which is not this machine's own."""
+    """Return the calls of a trace that name an address which is not this machine's own."""
     calls = trace.read_text(errors="replace").splitlines() if trace.exists() else []
     pairs = [(call, match[1] or match[2]) for call in calls if (match := ADDRESS.search(call))]
     return [call for call, address in pairs if not ipaddress.ip_address(address).is_loopback]
 
 
 def tracer(trace: Path) -> list[str]:
-    """What stands before a command whose calls, and whose children's, are to be written into ``trace``."""
+    """Return what stands before a command whose calls, and whose children's, are to be written into ``trace``."""
     calls = "trace=connect,sendto,sendmsg,sendmmsg"
     unset = [word for name in (*HINTS, *SETTINGS) for word in ("-u", name)]
     return ["env", *unset, "strace", "-D", "-f", "-qq", "--seccomp-bpf", "-e", calls, "-o", str(trace)]
@@ -79,7 +79,7 @@ def traced(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
 
 def wait_for(found: Callable[[], Any], seconds: float = CONTROL_SECONDS) -> float:
-    """How long it took until something was found; fails when it never is."""
+    """Return how long it took until something was found; fails when it never is."""
     started = time.perf_counter()
     while not found():
         assert time.perf_counter() - started < seconds

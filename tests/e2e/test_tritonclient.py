@@ -59,7 +59,7 @@ def v1(server: Any, model: str, instances: list[Any]) -> list[Any]:
 
 
 def told(result: Any) -> list[Any]:
-    """The predictions of an answer."""
+    """Return the predictions of an answer."""
     return [json.loads(text) for text in result.as_numpy("prediction").ravel()]
 
 
@@ -145,7 +145,7 @@ def test_errors_say_why(client: Any) -> None:
 
 
 def total(server: Any, name: str, **labels: str) -> float:
-    """One metric's samples with these labels, added up."""
+    """Return one metric's samples with these labels, added up."""
     families = text_string_to_metric_families(server.get("/metrics").text)
     samples = (sample for family in families for sample in family.samples)
     return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
@@ -176,7 +176,7 @@ def test_the_repository_in_two_workers(launch: Any) -> None:
     operator, user = {"x-api-key": admin}, {"x-api-key": caller}
 
     def is_ready() -> set[bool]:
-        """What twenty connections, spread over both workers, are told."""
+        """Return what twenty connections, spread over both workers, are told."""
         found = set()
         for _ in range(20):
             with triton.InferenceServerClient(address(server)) as one:

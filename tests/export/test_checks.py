@@ -338,7 +338,7 @@ class Maskless(TaggerNet):
 
 
 def without_mask(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph, with 0 where padding got -1e9: what exporting a net without its mask gives."""
+    """Return the same graph, with 0 where padding got -1e9: what exporting a net without its mask gives."""
     planted = copy(proto)
     masks = [t for t in planted.graph.initializer if np.array_equal(numpy_helper.to_array(t), np.float32(MASKED))]
     nodes = [node for node in planted.graph.node if node.op_type == "Constant"]
@@ -399,7 +399,7 @@ def test_prediction_difference_by_heart(one: Any, other: Any, difference: float)
 
 
 def judged(*rows: Sequence[float]) -> Predictor:
-    """A predictor that gives these scores to whatever pictures."""
+    """Return a predictor that gives these scores to whatever pictures."""
 
     def run(feeds: Feeds) -> dict[str, Any]:
         return {"scores": np.resize(np.asarray(rows, np.float32), (len(feeds["pixels"]), 2))}

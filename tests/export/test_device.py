@@ -43,7 +43,7 @@ Folder = Callable[[str], Path]
 
 
 def spoiled(predictor: Predictor, spoil: Callable[[str, Array], Array]) -> Predictor:
-    """The same predictor with something done to each output."""
+    """Return the same predictor with something done to each output."""
 
     def run(feeds: Feeds, names: list[str]) -> dict[str, Array]:
         return {name: spoil(name, values) for name, values in predictor.run(feeds, names).items()}

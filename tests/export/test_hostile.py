@@ -43,7 +43,7 @@ def certify_again(folder: Path, model: onnx.ModelProto) -> None:
 
 
 def forecaster(nodes: list[Any], **graph: Any) -> onnx.ModelProto:
-    """A model with the view-count card's tensors; ``nodes`` make ``secret``, which all answers are."""
+    """Return a model with the view-count card's tensors; ``nodes`` make ``secret``, which all answers are."""
     value = helper.make_tensor_value_info
     slices = [helper.make_node("Slice", ["views", "from", "to", "axis"], ["days"])]
     sums = [helper.make_node("Mul", ["days", "zero"], ["nothing"])]
@@ -60,7 +60,7 @@ def forecaster(nodes: list[Any], **graph: Any) -> onnx.ModelProto:
 
 
 def outside(location: str, *, is_sparse: bool) -> Any:
-    """A tensor whose numbers are in another file."""
+    """Return a tensor whose numbers are in another file."""
     tensor = TensorProto(name="secret", data_type=FLOAT, dims=[28], raw_data=SECRET.tobytes())
     onnx.external_data_helper.set_external_data(tensor, location, length=SECRET.nbytes)
     tensor.ClearField("raw_data")
@@ -70,7 +70,7 @@ def outside(location: str, *, is_sparse: bool) -> Any:
 
 
 def hostile(kind: str, location: str) -> onnx.ModelProto:
-    """A model that asks for another file's content, in one of four ways."""
+    """Return a model that asks for another file's content, in one of four ways."""
     tensor = outside(location, is_sparse=kind.startswith("sparse"))
     if kind == "initializer":
         return forecaster([], initializer=[tensor])
@@ -97,7 +97,7 @@ def locations(folder: Path) -> dict[str, str]:
 
 
 def leaks(model: "str | bytes") -> bool:
-    """Whether the engine opens it and answers with the secret."""
+    """Return whether the engine opens it and answers with the secret."""
     try:
         engine = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
         return any(np.array_equal(values[0], SECRET) for values in engine.run(None, VIEWS))

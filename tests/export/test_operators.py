@@ -29,7 +29,7 @@ def model(
     functions: Sequence[onnx.FunctionProto] = (),
     opsets: Sequence[Any] = OPSETS,
 ) -> onnx.ModelProto:
-    """A graph from ``x`` ``(batch, 2)`` to ``y``."""
+    """Return a graph from ``x`` ``(batch, 2)`` to ``y``."""
     graph = helper.make_graph(
         nodes,
         "planted",
@@ -202,7 +202,7 @@ def test_hidden_in_a_branch() -> None:
 
 
 def local(node: onnx.NodeProto, domain: str = "local") -> onnx.ModelProto:
-    """A graph that calls a function of the file's own, of which the node is the body."""
+    """Return a graph that calls a function of the file's own, of which the node is the body."""
     function = helper.make_function(domain, "Own", ["x"], ["y"], [node], OPSETS)
     call = helper.make_node("Own", ["x"], ["y"], domain=domain)
     return model([call], functions=[function], opsets=[*OPSETS, helper.make_opsetid(domain, 1)])

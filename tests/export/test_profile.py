@@ -25,7 +25,7 @@ LENGTH = DriftFeature(name="length", unit="m")
 
 
 def walk(count: int, memory: float) -> np.ndarray:
-    """An autoregressive series, by which neighbours are alike."""
+    """Return an autoregressive series, by which neighbours are alike."""
     rng, values = np.random.default_rng(0), np.zeros(count)
     for place in range(1, count):
         values[place] = memory * values[place - 1] + rng.normal()

@@ -79,7 +79,7 @@ def trust(*entries: str) -> None:
 
 
 def refusal(folder: Path) -> str:
-    """The one line with which the artifact is refused, by every way in."""
+    """Return the one line with which the artifact is refused, by every way in."""
     with pytest.raises(ArtifactUntrusted) as caught:
         read_artifact(folder)
     with pytest.raises(ArtifactUntrusted):

@@ -10,7 +10,7 @@ from loadtests.task import Objective
 
 
 def make_part(name: str = "counted", **figures: Any) -> ModelResult:
-    """A second in which 100 requests were due and all answered."""
+    """Return a second in which 100 requests were due and all answered."""
     usual: dict[str, Any] = {
         "seconds": 1.0,
         "offered": 100,
@@ -27,7 +27,7 @@ def make_part(name: str = "counted", **figures: Any) -> ModelResult:
 
 
 def make_used(**figures: Any) -> Used:
-    """A server at half a core, and a generator at a tenth of one."""
+    """Return a server at half a core, and a generator at a tenth of one."""
     usual: dict[str, Any] = {
         "seconds": 1.0,
         "server_cores": 0.5,
@@ -44,13 +44,13 @@ def make_used(**figures: Any) -> Used:
 
 
 def make_moment(at: float, **figures: Any) -> Moment:
-    """A moment at which all was well."""
+    """Return a moment at which all was well."""
     usual = {"offered_rate": 100.0, "good_rate": 100.0, "failed_rate": 0.0, "p50_ms": 4.0, "p99_ms": 8.0}
     return Moment(at=at, **{**usual, **figures})
 
 
 def make_result(**fields: Any) -> LoadResult:
-    """A run that passed."""
+    """Return a run that passed."""
     usual: dict[str, Any] = {
         "profile": "smoke",
         "command": "python -m loadtests run",

@@ -102,7 +102,7 @@ def test_mlperf_without_a_service_cannot_be_measured() -> None:
 
 
 def found_capacity(made: Make, part: Make, used: Make, **finding: Any) -> result.LoadResult:
-    """A search that ended at 100 requests per second."""
+    """Return a search that ended at 100 requests per second."""
     usual = {"rate": 100.0, "failed_rate": 110.0, "upper_missed_share": 0.0, "knee": "", "limit": ""}
     busy = used(server_cores=0.5, server_processes=3, server_mb=412.4)
     window = result.TimeWindow(rate=100.0, stage="confirm", part=part(), used=busy, is_held=True, is_void=False, why="")

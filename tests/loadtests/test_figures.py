@@ -10,7 +10,7 @@ OBJECTIVE = Objective(p99_ms=50.0, error_share=0.0)
 
 
 def table() -> RecordTable:
-    """A hundred answers of 1 to 100 ms, one each 10 ms; every tenth of another model, and two failures."""
+    """Return a hundred answers of 1 to 100 ms, one each 10 ms; every tenth of another model, and two failures."""
     one, other = Records(), Records()
     for number in range(100):
         mine = one if number % 2 else other

@@ -9,7 +9,7 @@ TEXT = "[objective]\np99_ms = 100\nerror_share = 0.001\n[objective.models.quick]
 
 
 def written(folder: Path, text: str) -> Path:
-    """A file of objectives."""
+    """Return a file of objectives."""
     file = folder / "objectives.toml"
     file.write_text(text)
     return file

@@ -13,7 +13,7 @@ Service = Callable[[SearchStep], TimeWindow]
 
 
 def drive(service: Service, **hunt: Any) -> tuple[Finding, list[TimeWindow]]:
-    """A whole search against a service that is a function."""
+    """Return a whole search against a service that is a function."""
     trials, windows = search(CapacitySearch(**hunt), OBJECTIVE), list[TimeWindow]()
     trial = next(trials)
     while True:

@@ -67,7 +67,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
 
 
 def online(monkeypatch: pytest.MonkeyPatch, folder: Path, content: bytes) -> list[Any]:
-    """A network that has one file; returns what was asked of it."""
+    """Return a network that has one file; returns what was asked of it."""
     asked: list[Any] = []
 
     def retrieve(url: str, **options: Any) -> str:

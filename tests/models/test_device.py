@@ -102,7 +102,7 @@ def test_libraries_are_loaded_where_pip_put_them(
 
 
 def planted() -> bytes:
-    """A graph of sizes (``Shape``, then what only depends on it) beside numbers (``Relu`` of the request)."""
+    """Return a graph of sizes (``Shape``, then what only depends on it) beside numbers (``Relu`` of the request)."""
     nodes = [
         helper.make_node("Shape", ["x"], ["sizes"], "asks"),
         helper.make_node("Gather", ["sizes", "first"], ["rows"], "picks"),

@@ -149,7 +149,7 @@ def test_every_integer_input_is_spoken_of() -> None:
 
 
 def integers(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where whole numbers stand in a JSON document."""
+    """Return where whole numbers stand in a JSON document."""
     if isinstance(document, bool):
         return []
     if isinstance(document, int):
@@ -170,7 +170,7 @@ def planted(document: Any, path: Sequence[Any], value: int) -> Any:
 
 
 def reaches(predictor: Predictor, document: Any) -> bool:
-    """Whether an instance gets through to the feeds, which are then in range.
+    """Return whether an instance gets through to the feeds, which are then in range.
 
     Raises:
         RunnerFailed: If they are not.

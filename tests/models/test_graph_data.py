@@ -119,7 +119,7 @@ GRAPH: dict[str, Any] = {
 
 
 def save(folder: Path, **changes: Any) -> Path:
-    """An ``.npz`` file of the little graph with some arrays replaced, or left out where ``None``."""
+    """Return an ``.npz`` file of the little graph with some arrays replaced, or left out where ``None``."""
     arrays = {name: array for name, array in (GRAPH | changes).items() if array is not None}
     np.savez(folder / "own.npz", **arrays)
     return folder / "own.npz"

@@ -117,7 +117,7 @@ def test_hops_of_graphs_side_by_side() -> None:
 
 
 def slow_shares(layer: GraphAttention, head: int, x: Dense, far: NDArray[np.int64]) -> Dense:
-    """How much every node hears of every other ``(N, N)``, pair by pair, by the layer's way of hearing."""
+    """Return how much every node hears of every other ``(N, N)``, pair by pair, by the layer's way of hearing."""
     nodes, shares = len(x), np.zeros((len(x), len(x)))
     if layer.hearing == "itself":
         return np.eye(nodes)

@@ -73,7 +73,7 @@ def difference(one: dict[str, Any], other: dict[str, Any]) -> float:
 
 
 def slow_layer(layer: GraphAttention, x: Dense, neighbours: NDArray[np.bool_]) -> tuple[Dense, list[Dense]]:
-    """The paper's equations 1 to 6, node by node and head by head, ``neighbours[i, j]`` for j -> i."""
+    """Return the paper's equations 1 to 6, node by node and head by head, ``neighbours[i, j]`` for j -> i."""
     weight, source, target, bias = (
         p.detach().double().numpy() for p in (layer.weight, layer.source, layer.target, layer.bias)
     )

@@ -22,7 +22,7 @@ def one_thread() -> Iterator[None]:
 
 
 def short_recipe(name: str, epochs: int) -> Recipe:
-    """The recipe with fewer epochs."""
+    """Return the recipe with fewer epochs."""
     recipe = next(recipe for recipe in RECIPES if recipe.name == name)
     return replace(recipe, plan=replace(recipe.plan, epochs=epochs))
 

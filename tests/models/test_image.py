@@ -35,7 +35,7 @@ def to_file(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def grey(picture: Image.Image, kind: str = "PNG", **options: Any) -> np.ndarray:
-    """What a grey 28 x 28 model reads of a picture that went through a file."""
+    """Return what a grey 28 x 28 model reads of a picture that went through a file."""
     return to_pixels(open_picture(to_file(picture, kind, **options)), channels=1, height=28, width=28)[0]
 
 
@@ -48,7 +48,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def declared_png(width: int, height: int) -> bytes:
-    """A one-bit PNG of a few dozen bytes that says it is this large."""
+    """Return a one-bit PNG of a few dozen bytes that says it is this large."""
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     data = zlib.compress(bytes(100))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
@@ -401,7 +401,7 @@ def test_move_can_do_nothing() -> None:
 
 
 def seen_net() -> ConvolutionNet:
-    """A small net whose batch norms have seen a few batches."""
+    """Return a small net whose batch norms have seen a few batches."""
     torch.manual_seed(0)
     net = ConvolutionNet(ConvolutionConfig(widths=(4, 8)), ASSETS, 128.0, 64.0)
     for _ in range(3):

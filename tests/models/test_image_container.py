@@ -34,7 +34,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def with_chunks(*chunks: bytes) -> bytes:
-    """The PNG with chunks behind its header."""
+    """Return the PNG with chunks behind its header."""
     return PNG[:33] + b"".join(chunks) + PNG[33:]
 
 
@@ -57,7 +57,7 @@ def pointers(count: int, size: int) -> bytes:
 
 
 def scans(count: int) -> bytes:
-    """A progressive JPEG whose last scan stands in it many times more."""
+    """Return a progressive JPEG whose last scan stands in it many times more."""
     whole = to_file("JPEG", progressive=True)
     last = whole[whole.rfind(b"\xff\xda") : -2]
     return whole[:-2] + last * (count - whole.count(b"\xff\xda")) + whole[-2:]

@@ -17,7 +17,7 @@ MODES = ["L", "RGB", "RGBA", "LA", "P", "1", "I;16"]
 
 
 def png(mode: str, size: tuple[int, int], seed: int = 0, **options: Any) -> bytes:
-    """A picture of noise with some even ground, so that every filter is used."""
+    """Return a picture of noise with some even ground, so that every filter is used."""
     rng = np.random.default_rng(seed)
     grey = rng.integers(0, 256, (size[1], size[0]), np.uint8)
     grey[: size[1] // 2] = np.arange(size[0], dtype=np.uint8)
@@ -30,7 +30,7 @@ def png(mode: str, size: tuple[int, int], seed: int = 0, **options: Any) -> byte
 
 
 def seen(data: bytes) -> tuple[str, Any, bytes] | str:
-    """What comes of a file."""
+    """Return what comes of a file."""
     try:
         found = open_picture(data)
     except UnreadablePicture as error:
@@ -39,7 +39,7 @@ def seen(data: bytes) -> tuple[str, Any, bytes] | str:
 
 
 def slowly(data: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Any, bytes] | str:
-    """The same by the whole reader."""
+    """Return the same by the whole reader."""
     with monkeypatch.context() as patch:
         patch.setattr(picture, "_open_plain", lambda _: None)
         return seen(data)
@@ -62,7 +62,7 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def made(rows: bytes, *, head: tuple[int, ...] = (4, 4, 8, 0, 0, 0, 0), more: bytes = b"", begin: bytes = b"") -> bytes:
-    """A file of these rows as they are packed."""
+    """Return a file of these rows as they are packed."""
     packed = zlib.compress(rows) + more
     chunks = [(b"IHDR", struct.pack(">LLBBBBB", *head)), (b"IDAT", packed), (b"IEND", b"")]
     return picture.PNG + begin + b"".join(_chunk(*one) for one in chunks)

@@ -42,7 +42,7 @@ STRINGS = st.sampled_from(["", "a", "text", "names", "instances", "{", "}", '"',
 
 @st.composite
 def spelled(draw: Any, key: str) -> str:
-    """A key in quotes, now and then with a letter escaped."""
+    """Return a key in quotes, now and then with a letter escaped."""
     if draw(st.integers(0, 9)):
         return json.dumps(key)
     place = draw(st.integers(0, len(key) - 1))
@@ -51,7 +51,7 @@ def spelled(draw: Any, key: str) -> str:
 
 @st.composite
 def objects(draw: Any, members: dict[str, Any]) -> str:
-    """An object with keys drawn with repetition, and white space."""
+    """Return an object with keys drawn with repetition, and white space."""
     space = st.sampled_from(["", " ", "\n"])
     names = draw(st.lists(st.sampled_from(sorted(members)), max_size=3))
     pairs = [f"{draw(spelled(name))}{draw(space)}:{draw(space)}{draw(members[name])}" for name in names]
@@ -69,7 +69,7 @@ BOOLS = st.sampled_from(["true", "false"])
 
 
 def plainly(body: bytes) -> bool:
-    """Whether any object has a key twice, by reading every pair."""
+    """Return whether any object has a key twice, by reading every pair."""
     found = False
 
     def look(pairs: list[tuple[str, Any]]) -> None:

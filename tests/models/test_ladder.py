@@ -50,7 +50,7 @@ class Slope:
 
 @dataclass
 class LineData:
-    """What the loop wants to know of data."""
+    """Describe what the loop wants to know of data."""
 
     metric: ScoreMetric = ERROR
     provenance: Provenance = Provenance(name="a line", licence="none", attribution="nobody", sha256={})  # noqa: RUF009
@@ -310,7 +310,7 @@ def test_rungs_are_named_once(family: str) -> None:
 
 
 def untrue(family: str, docs: Path) -> list[str]:
-    """What the page and the pictures say that the results do not."""
+    """Return what the page and the pictures say that the results do not."""
     ladder = load_ladder(family)
     path = docs / "ladder" / f"{family}.json"
     results = read_results(path)

@@ -22,7 +22,7 @@ def reader(task: str = "forecast") -> JsonPayloads:
 
 
 def views(*instances: bytes, rest: bytes = b"") -> bytes:
-    """A long body of view counts, by white space at its end."""
+    """Return a long body of view counts, by white space at its end."""
     return (b'{"instances":[' + b",".join(instances) + b"]" + rest + b"}").ljust(LONG_BYTES + 1)
 
 

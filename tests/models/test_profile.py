@@ -25,7 +25,7 @@ from models.viewcount.schema import Assets
 
 
 def number(**changes: Any) -> Feature:
-    """A number with three bins in range, a half of it in the middle."""
+    """Return a number with three bins in range, a half of it in the middle."""
     usual = Feature(
         name="level",
         unit="m",

@@ -28,7 +28,7 @@ WIDTH = 8
 
 
 def layout(*lengths: int) -> SentenceLayout:
-    """The layout of sentences of these lengths."""
+    """Return the layout of sentences of these lengths."""
     samples = [encode(Instance(tokens=["a"] * length), ASSETS) for length in lengths]
     feeds = {name: torch.from_numpy(feed) for name, feed in collate(samples).items()}
     columns = torch.arange(feeds["grid"].shape[1])

@@ -30,7 +30,7 @@ PLAN = TrainingPlan(epochs=6, patience=6, batch_size=8, learning_rate=0.05)
 
 @dataclass
 class LineData:
-    """What the loop wants to know of data."""
+    """Describe what the loop wants to know of data."""
 
     metric: ScoreMetric = ERROR
     provenance: Provenance = field(
@@ -90,7 +90,7 @@ def line_recipe(plan: TrainingPlan) -> Recipe:
 
 
 def wavering_net() -> nn.Module:
-    """A net with dropout: its training draws from torch's generator."""
+    """Return a net with dropout: its training draws from torch's generator."""
     return nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Dropout(0.5), nn.Linear(16, 1))
 
 

@@ -30,7 +30,7 @@ def series(views: np.ndarray, bounds: tuple[int, int, int], first_day: date = da
 
 
 def weekly(days: int) -> np.ndarray:
-    """A week of 100, 200, ... 700 views, again and again."""
+    """Return a week of 100, 200, ... 700 views, again and again."""
     return 100.0 * (1 + np.arange(days) % 7)
 
 

@@ -38,7 +38,7 @@ def youtube_table(count: int) -> bytes:
 
 
 def youtube_zip(count: int) -> bytes:
-    """What the export button downloads: two videos by day, the videos, and the channel by day."""
+    """Return what the export button downloads: two videos by day, the videos, and the channel by day."""
     chart = ["Date,Content,Video title,Video publish time,Views"]
     for day, seen in zip(days(count), views(count), strict=True):
         chart += [f'{day},{video},"One, two","Jan 1, 2024",{part}' for video, part in (("aB3", seen - 5), ("-xY", 5))]
@@ -52,7 +52,7 @@ def youtube_zip(count: int) -> bytes:
 
 
 def analytics_4(count: int) -> bytes:
-    """A report of Google Analytics 4: comments, days by number from a start, and the pages as a second table."""
+    """Return a report of Google Analytics 4: comments, days by number from a start, and the pages as a second table."""
     last = days(count)[-1]
     head = ["# " + "-" * 40, "# Pages and screens: Page title", '# Account: A "good" one', "# " + "-" * 40, "#"]
     span = ["# All Users", f"# Start date: {FIRST:%Y%m%d}", f"# End date: {last:%Y%m%d}"]
@@ -62,7 +62,7 @@ def analytics_4(count: int) -> bytes:
 
 
 def analytics_4_dates(count: int) -> bytes:
-    """An exploration of Google Analytics 4 by date, with a grand total first."""
+    """Return an exploration of Google Analytics 4 by date, with a grand total first."""
     rows = [f"{day:%Y%m%d},{seen},{seen // 2}" for day, seen in zip(days(count), views(count), strict=True)]
     return joined(
         ["# Free form 1", "", "Date,Views,Active users", f",{sum(views(count))},1,Grand total", *rows]

@@ -21,7 +21,7 @@ RANGES = {"$__rate_interval": "1m", "$__range": "15m"}
 
 
 class Known(NamedTuple):
-    """What may be named: label values by label (None: any), by metric."""
+    """Describe what may be named: label values by label (None: any), by metric."""
 
     metrics: Mapping[str, Mapping[str, list[str] | None]]
 
@@ -31,7 +31,7 @@ class Known(NamedTuple):
 
 
 def listed() -> Known:
-    """The closed list of monitoring/metrics.yml, Prometheus' own metrics, and what the rules record."""
+    """Return the closed list of monitoring/metrics.yml, Prometheus' own metrics, and what the rules record."""
     found: dict[str, dict[str, list[str] | None]] = {}
     target: dict[str, list[str] | None] = dict.fromkeys(TARGET)
     for name, entry in yaml.safe_load((MONITORING / "metrics.yml").read_text()).items():
@@ -51,19 +51,19 @@ def listed() -> Known:
 
 
 def rules() -> Iterator[Mapping[str, Any]]:
-    """Every rule of every file."""
+    """Yield every rule of every file."""
     for file in sorted((MONITORING / "rules").glob("*.yml")):
         for group in yaml.safe_load(file.read_text())["groups"]:
             yield from group["rules"]
 
 
 def panels(page: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The panels of a dashboard that ask something."""
+    """Return the panels of a dashboard that ask something."""
     return [panel for panel in page["panels"] if panel["type"] != "row"]
 
 
 def variables(page: Mapping[str, Any]) -> dict[str, str]:
-    """What a dashboard begins with in place of its variables."""
+    """Return what a dashboard begins with in place of its variables."""
     found = dict(RANGES)
     for one in page["templating"]["list"]:
         if one["type"] == "query":
@@ -93,12 +93,12 @@ def _replaced(expression: str, values: Mapping[str, str]) -> str:
 
 
 def dashboard_queries() -> list[tuple[str, str]]:
-    """Every dashboard's name with each of its expressions."""
+    """Return every dashboard's name with each of its expressions."""
     return [(file.stem, query) for file in DASHBOARDS for query in queries(orjson.loads(file.read_text()))]
 
 
 def unknown(expression: str, known: Known) -> list[str]:
-    """What an expression names and nobody exposes: metrics, labels, and values of closed labels."""
+    """Return what an expression names and nobody exposes: metrics, labels, and values of closed labels."""
     found: list[str] = []
 
     def visit(node: promql.Expr) -> None:
@@ -125,7 +125,7 @@ def _unknown_in(selector: promql.VectorSelector, known: Known) -> list[str]:
 
 
 def _labels_below(node: promql.AggregateExpr, known: Known) -> set[str]:
-    """The labels of everything that an aggregation reads."""
+    """Return the labels of everything that an aggregation reads."""
     found: set[str] = set()
 
     def visit(inner: promql.Expr) -> None:

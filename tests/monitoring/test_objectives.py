@@ -16,13 +16,13 @@ BUCKET = re.compile(r"lectern_request_seconds_bucket\{(.*?)\}")
 
 
 def expressions(file: str) -> dict[str, str]:
-    """The expressions of a rule file, by the names of their series or alerts."""
+    """Return the expressions of a rule file, by the names of their series or alerts."""
     groups: list[Any] = yaml.safe_load((RULES / file).read_text())["groups"]
     return {rule.get("record") or rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
 
 
 def selectors(promise: Promise) -> set[str]:
-    """What a rule counts by to know which requests were in time."""
+    """Return what a rule counts by to know which requests were in time."""
     own = {name: one.p99_ms for name, one in promise.models.items() if one.p99_ms is not None}
     rest = f'model!="{next(iter(own))}"' if len(own) == 1 else f'model!~"{"|".join(own)}"'
     return {f'le="{ms / 1000}", model="{name}"' for name, ms in own.items()} | {f'le="{promise.p99_ms / 1000}", {rest}'}

@@ -20,7 +20,7 @@ CASES = sorted((MONITORING / "tests").glob("*.yml"))
 
 
 def alerts(files: list[Path]) -> dict[str, Mapping[str, Any]]:
-    """The alerts of rule files, by name."""
+    """Return the alerts of rule files, by name."""
     groups = [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
     return {rule["alert"]: rule for group in groups for rule in group["rules"] if "alert" in rule}
 
@@ -29,7 +29,7 @@ ALERTS = alerts(RULES)
 
 
 def kinds(name: str, tests: list[Mapping[str, Any]]) -> set[str]:
-    """Whether an alert has a test in which it fires, and one in which it could and does not."""
+    """Return whether an alert has a test in which it fires, and one in which it could and does not."""
     found = set()
     for test in tests:
         asked = [one for one in test["alert_rule_test"] if one["alertname"] == name]
@@ -45,7 +45,7 @@ def all_tests() -> list[Mapping[str, Any]]:
 
 
 def faults(name: str, rule: Mapping[str, Any], runbook: str) -> list[str]:
-    """What an alert lacks to be of use to whoever it wakes up."""
+    """Return what an alert lacks to be of use to whoever it wakes up."""
     notes = rule["annotations"]
     lacks = [key for key in ("summary", "description") if len(notes.get(key, "")) < 20]
     if rule["labels"]["severity"] not in ("page", "ticket"):

@@ -88,7 +88,7 @@ class Model:
 
 @dataclass
 class Answer:
-    """What a client saw; ``headers`` in order."""
+    """Describe what a client saw; ``headers`` in order."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -103,13 +103,13 @@ class Answer:
 
     @property
     def y(self) -> int:
-        """The doubled number of an answer with one prediction."""
+        """Return the doubled number of an answer with one prediction."""
         assert self.status == 200, self
         (prediction,) = self.json["predictions"]
         return int(prediction["y"])
 
     def steady(self) -> "Answer":
-        """The same without a request id that the server made up, which differs each time."""
+        """Return the same without a request id that the server made up, which differs each time."""
         identity = self["x-request-id"]
         if identity is not None and re.fullmatch(r"[0-9a-f]{12}-[0-9a-f]+", identity):
             self.body = self.body.replace(identity.encode(), b"ID")
@@ -146,7 +146,7 @@ class Client:
         return bool(data)
 
     async def read(self, *, is_head: bool = False) -> Answer | None:
-        """The next answer; ``None`` when the server closed the connection after the one before."""
+        """Return the next answer; ``None`` when the server closed the connection after the one before."""
         while b"\r\n\r\n" not in self.received:
             if not await self._more() and b"\r\n\r\n" not in self.received:
                 assert not self.received, f"cut off: {self.received!r}"
@@ -164,14 +164,14 @@ class Client:
         return Answer(int(status), headers, body)
 
     async def read_all(self) -> list[Answer]:
-        """Every answer until the server closes the connection."""
+        """Return every answer until the server closes the connection."""
         answers = []
         while (answer := await self.read()) is not None:
             answers.append(answer)
         return answers
 
     def is_silent(self) -> bool:
-        """Whether the server has sent nothing and not closed the connection."""
+        """Return whether the server has sent nothing and not closed the connection."""
         try:
             self.received += self.socket.recv(1 << 20)
         except BlockingIOError:
@@ -249,7 +249,7 @@ class Live:
         return self.protocol(config=self.config, server_state=self.state, app_state={})
 
     async def connect(self, receive_buffer: int | None = None, *, is_known: bool = True) -> Client:
-        """A new client, once the server knows it, unless that does not matter."""
+        """Return a new client, once the server knows it, unless that does not matter."""
         client = Client(self.address, receive_buffer)
         self.clients.append(client)
         await asyncio.get_running_loop().sock_connect(client.socket, self.address)
@@ -281,13 +281,13 @@ class Live:
         return found
 
     async def counted(self) -> Counter[str]:
-        """How requests to the model that doubles ended since this server started."""
+        """Return how requests to the model that doubles ended since this server started."""
         await turns(3)
         return self._outcomes() - self._before
 
 
 def double(number: int, *, close: bool = False, body: bytes | None = None, headers: bytes = b"") -> bytes:
-    """A prediction of the model that doubles; its answer is known by heart."""
+    """Return a prediction of the model that doubles; its answer is known by heart."""
     body = b'{"instances": [%d]}' % number if body is None else body
     headers += b"connection: close\r\n" if close else b""
     head = b"POST /v1/models/double/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
@@ -301,7 +301,7 @@ async def inner(scope: Any, receive: Any, send: Any) -> None:
 
 
 def make_front(shipped: list[Session], settings: Settings, model: Model, pool: ThreadPoolExecutor) -> Application:
-    """A front over shipped models and the one that doubles."""
+    """Return a front over shipped models and the one that doubles."""
     outputs = [replace(shipped[0].manifest.outputs[0], name="y")]
     manifest = replace(shipped[0].manifest, model="double", version="1.0.0", outputs=outputs)
     engine: Any = SimpleNamespace(run=lambda names, feeds: [2 * feeds["x"] + 1])

@@ -20,7 +20,7 @@ def taken() -> Any:
 
 
 def address_of(host: str, port: int) -> str:
-    """Where the service would listen."""
+    """Return where the service would listen."""
     return find_address(Settings(host=host, port=port))
 
 

@@ -32,7 +32,7 @@ class Assets(msgspec.Struct, frozen=True):
 
 
 def make_predictor(budget: Budget, cost: Callable[[int], int] = lambda sample: 1, decimal: bool = False) -> Predictor:
-    """A predictor of whole numbers; its attention says with whom a sample was computed."""
+    """Return a predictor of whole numbers; its attention says with whom a sample was computed."""
     card: Any = Card(
         family="fake",
         task="double",
@@ -133,7 +133,7 @@ class Asked(PendingRequest):
 
 
 async def submit(share: Share, samples: Sequence[int], *, explain: bool = False, seconds: float = 60) -> list[Any]:
-    """A request's answers; whoever cancels this abandons the request."""
+    """Return a request's answers; whoever cancels this abandons the request."""
     loop = asyncio.get_running_loop()
     pending = Asked(loop.create_future())
     pending.samples, pending.explain, pending.deadline = list(samples), explain, monotonic() + seconds

@@ -39,7 +39,7 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 async def ask_encrypted(live: Any, context: ssl.SSLContext, request: bytes) -> bytes:
-    """The answer on a new connection, which the server closes."""
+    """Return the answer on a new connection, which the server closes."""
     reader, writer = await asyncio.open_connection(*live.address, ssl=context)
     writer.write(request)
     answer = await reader.read()
@@ -98,7 +98,7 @@ def test_the_oldest_make_room(begun: bytes, wire: bool, run_on_both: Any, serve:
 
 
 async def ended(client: Any) -> bool:
-    """Whether the server has closed on it."""
+    """Return whether the server has closed on it."""
     await asyncio.sleep(0)
     try:
         return client.socket.recv(1, socket.MSG_PEEK) == b""

@@ -25,7 +25,7 @@ Get = Callable[..., "Answer"]
 
 
 class Answer:
-    """What came back, as ASGI messages."""
+    """Describe what came back, as ASGI messages."""
 
     def __init__(self, messages: list[Any]) -> None:
         self.status: int = messages[0]["status"]

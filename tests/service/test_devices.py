@@ -137,7 +137,7 @@ def test_a_misspelt_model(manifest: Any) -> None:
 
 
 def allocate(runners: int, devices: int) -> list[list[int]]:
-    """The GPUs that BentoML's own allocator gives to so many runners."""
+    """Return the GPUs that BentoML's own allocator gives to so many runners."""
     allocator = ResourceAllocator.__new__(ResourceAllocator)
     allocator.remaining_gpus, allocator._available_gpus = devices, [(1.0, 1.0)] * devices
     part = gpu_share(runners, devices)

@@ -32,7 +32,7 @@ def listening() -> Iterator[socket.socket]:
 
 
 async def turns_until_all_are_in(listening: socket.socket, *, is_public: bool = True) -> int:
-    """How many turns of a busy event loop it takes until all newcomers of one moment are accepted."""
+    """Return how many turns of a busy event loop it takes until all newcomers of one moment are accepted."""
     config = uvicorn.Config(answer, log_config=None, lifespan="off")
     server = DrainingServer((lambda: None) if is_public else None, config)  # type: ignore[arg-type,return-value]
     config.load()

@@ -34,7 +34,7 @@ MODELS = ["viewcount", "tagging", "image", "image-vit", "citation", "molecule"]
 
 
 def counted(name: str) -> dict[tuple[str, str], float]:
-    """The counters of a model, by feature and bin."""
+    """Return the counters of a model, by feature and bin."""
     (family,) = INSTANCES.collect()
     return {
         (sample.labels["feature"], sample.labels["bin"]): sample.value
@@ -54,7 +54,7 @@ def draw(predictor: Predictor, count: int, seed: int = 0) -> list[Any]:
 
 
 def expected_counts(session: Session, instances: list[Any]) -> dict[tuple[str, str], float]:
-    """The same, counted all at once, without a watch."""
+    """Return the same, counted all at once, without a watch."""
     predictor = open_predictor(session)
     samples = predictor.encode(instances)
     assert predictor.card.traits is not None

@@ -62,7 +62,7 @@ def manifest(shipped_session: object) -> Manifest:
 def look(
     windows: DriftWindows, counted: Counted, name: str = "lectern_feature_stability_index", **labels: str
 ) -> float:
-    """One gauge of a scrape."""
+    """Return one gauge of a scrape."""
     text = windows.add_to(counted.text)
     assert text.startswith(counted.text)
     wanted = {"model": "m", "feature": "level", **labels}

@@ -68,7 +68,7 @@ def writers(tmp_path: Path) -> Any:
 
 
 def read(page: bytes) -> dict[str, float]:
-    """Every sample by name and labels, and each metric's kind and text."""
+    """Return every sample by name and labels, and each metric's kind and text."""
     found: dict[str, Any] = {}
     for metric in text_string_to_metric_families(page.decode()):
         found[metric.name] = (metric.type, metric.documentation)
@@ -212,7 +212,7 @@ def opened(page: bytes) -> dict[str, Any]:
 
 
 class Looked(Collector):
-    """What is looked up at the scrape."""
+    """Describe what is looked up at the scrape."""
 
     def collect(self) -> Any:
         yield CounterMetricFamily("looked", "Looked up.", value=3)

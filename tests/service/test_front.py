@@ -36,7 +36,7 @@ MakeFront = Callable[..., Application]
 
 @dataclass
 class Answer:
-    """What a caller saw, and how often the body was asked for."""
+    """Describe what a caller saw, and how often the body was asked for."""
 
     status: int
     headers: dict[str, str]
@@ -82,7 +82,7 @@ def make_front(shipped_session: Open) -> Iterator[MakeFront]:
 
 
 def with_endpoint(front: Application, name: str = "viewcount", **changes: Any) -> Application:
-    """The same front with parts of one endpoint exchanged."""
+    """Return the same front with parts of one endpoint exchanged."""
     gateway = front.gateway
     endpoints = {**gateway.endpoints, name: replace(gateway.endpoints[name], **changes)}
     context = ServerContext(gateway=replace(gateway, endpoints=endpoints))
@@ -101,7 +101,7 @@ async def call(
     is_slow: bool = False,
     is_gone: bool = False,
 ) -> Answer | None:
-    """One request whose body comes in these parts; then the caller is silent (``is_slow``) or gone."""
+    """Return one request whose body comes in these parts; then the caller is silent (``is_slow``) or gone."""
     messages = [
         {"type": "http.request", "body": part, "more_body": is_slow or is_gone or number + 1 < len(parts)}
         for number, part in enumerate(parts)
@@ -140,7 +140,7 @@ def ask(front: Application, *arguments: Any, **options: Any) -> Answer:
 
 
 def check_problem(answer: Answer, status: int, code: str) -> Any:
-    """A refusal in the documented form; its body, to look further."""
+    """Return a refusal in the documented form; its body, to look further."""
     assert answer.headers["content-type"] == "application/problem+json"
     assert int(answer.headers["content-length"]) == len(answer.body)
     found = answer.json

@@ -26,7 +26,7 @@ def kinds(error: type[HttpError] = HttpError) -> Iterator[type[HttpError]]:
 
 
 def value(name: str, **labels: str) -> float:
-    """A series now, over the other labels."""
+    """Return a series now, over the other labels."""
     samples = (sample for metric in REGISTRY.collect() for sample in metric.samples)
     return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
 

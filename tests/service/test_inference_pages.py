@@ -25,7 +25,7 @@ def get(path: str, method: str = "GET") -> bytes:
 
 
 async def page(live: Any, path: str, method: str = "GET") -> Any:
-    """A page that must be there."""
+    """Return a page that must be there."""
     client = await live.connect()
     answer = await client.ask(get(path, method))
     assert answer.status == 200, answer

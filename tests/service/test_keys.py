@@ -28,7 +28,7 @@ def digest(key: str) -> bytes:
 
 
 def may(access: Access, key: str, role: int = PREDICT) -> bool:
-    """Whether this key is let in."""
+    """Return whether this key is let in."""
     headers = [(b"x-api-key", key.encode())]
     try:
         access.check(role, headers, dict(headers), ("127.0.0.1", 1))

@@ -85,7 +85,7 @@ def both(run: Any, work: Callable[[bool], Any]) -> None:
 
 
 async def ask_all(live: Any, header: bytes | None) -> dict[tuple[str, str], Any]:
-    """The answer to every method on every route, each on a connection of its own, and whether it was kept."""
+    """Return the answer to every method on every route, each on a connection of its own, and whether it was kept."""
     found = {}
     for path in ROUTES:
         for method in METHODS:
@@ -202,7 +202,7 @@ def test_presented(name: str, run: Any, serve: Any) -> None:
 
 
 def without_id(answer: Any) -> tuple[int, list[tuple[str, str]], bytes]:
-    """What was answered, but for the id that broken HTTP is given."""
+    """Return what was answered, but for the id that broken HTTP is given."""
     given = (answer["x-request-id"] or "").encode()
     headers = [(name, value) for name, value in answer.headers if name not in ("x-request-id", "content-length")]
     return answer.status, headers, answer.body.replace(given, b"ID")

@@ -18,7 +18,7 @@ BODY = b'{"instances": [{"views": [%s], "horizon": 1}]}' % b",".join([b"7"] * 56
 
 
 def marked(keys: str, key: str, host: str, *, value: bytes = VALUE) -> bool:
-    """What becomes of the mark of a caller with this key, at this address."""
+    """Return what becomes of the mark of a caller with this key, at this address."""
     headers = [(NAME, value), (b"authorization", b"Bearer " + key.encode())]
     access = Access(Settings(keys=keys)) if keys else None
     return is_load_test(access, headers, dict(headers), (host, 1) if host else None)

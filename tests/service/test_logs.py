@@ -58,12 +58,12 @@ class Log:
 
     @property
     def lines(self) -> list[str]:
-        """What a reader sees who takes for the end of a line whatever may be one."""
+        """Return what a reader sees who takes for the end of a line whatever may be one."""
         return b"".join(self.written).decode("ascii" if self.form is LogForm.JSON else "utf-8").splitlines()
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The JSON objects."""
+        """Return the JSON objects."""
         return [msgspec.json.decode(line, type=dict[str, Any]) for line in self.lines]
 
 

@@ -24,7 +24,7 @@ MODEL, VERSION = "metered", "1.2.3"
 
 
 def value(name: str, **labels: str) -> float:
-    """A series now; it must be there."""
+    """Return a series now; it must be there."""
     versioned = {"version": VERSION} if name.startswith(("lectern_requests_total", "lectern_request_seconds")) else {}
     found = REGISTRY.get_sample_value(name, {"model": MODEL, **versioned, **labels})
     assert found is not None, (name, labels)

@@ -34,7 +34,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
-    """The line with which the service refuses to start."""
+    """Return the line with which the service refuses to start."""
     for name, value in {"LECTERN_LOG": "text", **variables}.items():
         monkeypatch.setenv(name, value)
     found = CliRunner().invoke(main)

@@ -29,7 +29,7 @@ def request(body: bytes, *headers: bytes) -> bytes:
 
 
 def events(text: str) -> list[dict[str, Any]]:
-    """The lines of requests on standard error."""
+    """Return the lines of requests on standard error."""
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
     return [line for line in lines if line.get("event") == "request"]
 

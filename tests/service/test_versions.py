@@ -42,7 +42,7 @@ def run(work: Work) -> None:
 
 
 def version(folder: Path, number: str, **changes: Any) -> ServedModel:
-    """The shipped view-count model under another version, with these changes to its manifest."""
+    """Return the shipped view-count model under another version, with these changes to its manifest."""
     target = folder / number
     shutil.copytree(SHIPPED, target)
     manifest = replace(from_bytes((target / MANIFEST_FILE).read_bytes(), ""), version=number, **changes)
@@ -192,7 +192,7 @@ def full(_: Any) -> None:
 
 
 def spoilt(predictor: Any) -> Any:
-    """The same predictor, whose every output is not a number."""
+    """Return the same predictor, whose every output is not a number."""
 
     def nothing(feeds: Any, names: list[str]) -> Any:
         return {name: np.full_like(values, np.nan) for name, values in predictor.run(feeds, names).items()}

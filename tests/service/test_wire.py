@@ -165,7 +165,7 @@ REQUESTS: dict[str, tuple[int, list[bytes]]] = {
 
 
 async def answers_to(live: Any, segments: list[bytes]) -> list[Any]:
-    """What a client sees that sends this, and then one more request; without what differs each time."""
+    """Return what a client sees that sends this, and then one more request; without what differs each time."""
     client = await live.connect()
     is_head = segments[0].startswith(b"HEAD")
     await client.send(*segments)

@@ -19,7 +19,7 @@ SLACK_SECONDS = 1.0
 
 
 def in_chunks(number: int) -> bytes:
-    """A prediction that goes the long way."""
+    """Return a prediction that goes the long way."""
     head = b"POST /v1/models/double/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
     body = b'{"instances": [%d]}' % number
     return head + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)

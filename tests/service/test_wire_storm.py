@@ -210,7 +210,7 @@ def originals(post: Post) -> list[bytes]:
 
 
 def mutate(data: bytes, rng: Rng) -> bytes:
-    """The same bytes after one to three accidents."""
+    """Return the same bytes after one to three accidents."""
     for _ in range(rng.integers(1, 4)):
         place, size = int(rng.integers(len(data) + 1)), int(rng.integers(1, 9))
         line = data.find(b"\r\n", place) + 2
@@ -240,7 +240,7 @@ def mutate(data: bytes, rng: Rng) -> bytes:
 
 
 async def fates(live: Any, requests: list[bytes], seconds: float) -> list[list[Any] | None]:
-    """The answers to each of these on a connection of its own, until the server closes it, or for so long.
+    """Return the answers to each of these on a connection of its own, until the server closes it, or for so long.
 
     ``None`` if it closed the connection before it had read everything: then an answer may be lost on its way.
     """

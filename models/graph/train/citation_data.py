@@ -89,7 +89,7 @@ class CitationData:
         return ACCURACY
 
     def examples(self, split: str) -> Iterator[tuple[Instance, list[int]]]:
-        """One resident node each; the truth is its class id, in a list as the answer's."""
+        """Yield one resident node each; the truth is its class id, in a list as the answer's."""
         for node in self.splits[split].tolist():
             yield Instance(node_ids=[node]), [int(self.labels[node])]
 

@@ -21,7 +21,7 @@ _ONE_HEAD_DEEP: dict[str, Any] = {"heads": (1, 1, 1), "units": (64, 64, 64)}
 
 
 def _vary(recipe: Recipe, name: str, summary: str, **network: Any) -> Recipe:
-    """The same training of another configuration of the same network."""
+    """Return the same training of another configuration of the same network."""
     return replace(recipe, name=name, summary=summary, network=replace(recipe.network, **network))
 
 

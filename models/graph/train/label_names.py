@@ -34,7 +34,7 @@ NO_NAMES = Names("", {}, {})
 
 
 def find_names(folder: Path, name: str, given: Path | None) -> Names:
-    """The names in ``given``, else those that the data set's folder has.
+    """Return the names in ``given``, else those that the data set's folder has.
 
     Raises:
         DataError: If ``given`` cannot be read.
@@ -51,7 +51,7 @@ def find_names(folder: Path, name: str, given: Path | None) -> Names:
 
 
 def read_names(content: bytes, file: str) -> Names:
-    """The lines of a number and a name below a line with ``node labels`` or ``class labels`` in it.
+    """Return the lines of a number and a name below a line with ``node labels`` or ``class labels`` in it.
 
     A number with two names, as of labels with several components, has none.
     """

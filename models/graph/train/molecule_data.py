@@ -58,7 +58,7 @@ MAX_DEGREES = 8
 
 
 class MoleculeOptions(HeldOut, frozen=True, kw_only=True, omit_defaults=True):
-    """What the command line may say of a folder of graphs."""
+    """Describe what the command line may say of a folder of graphs."""
 
     names: Annotated[
         str,
@@ -147,7 +147,7 @@ def load_molecules(
 
 
 def _notes(numbers: Graphs, kept: NDArray[np.bool_], names: Names, assets: Assets) -> tuple[str, ...]:
-    """What their owner should know: graphs that were passed over, and where names come from."""
+    """Return what their owner should know: graphs that were passed over, and where names come from."""
     notes = []
     if not kept.all():
         limits = f"1 to {MAX_ATOMS} atoms and at most {MAX_BONDS} bonds"
@@ -206,7 +206,7 @@ def _check_classes(name: str, labels: Ints, passed: int) -> None:
 
 
 def _cut(symbols: Sequence[str], symbol_ids: Ints, numbers: Graphs) -> list[Instance]:
-    """One request per graph: atoms in the file's order, each bond once."""
+    """Return one request per graph: atoms in the file's order, each bond once."""
     bonds, graph, graphs = numbers.bonds, numbers.graph, len(numbers.label)
     atoms: list[list[str]] = [[] for _ in range(graphs)]
     places = []

@@ -110,7 +110,7 @@ class GraphAttention(nn.Module):
         return out + self.bias, weights
 
     def _weights(self, of_ends: Sequence[Tensor], edges: Tensor, nodes: int) -> Tensor:
-        """How much each target hears of each source, ``(E, H)``."""
+        """Return how much each target hears of each source, ``(E, H)``."""
         source, target = edges[0], edges[1]
         if self.hearing == "mean":
             alike = self.weight.new_ones(target.shape[0], self.heads)
@@ -232,7 +232,7 @@ class GraphAttentionNet(nn.Module):
         graph_of_node: Tensor | None = None,
         nodes_of_graph: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The card's inputs in order, its outputs by name."""
+        """Return the card's inputs in order, its outputs by name."""
         graphs = [feed for feed in (graph_of_node, nodes_of_graph) if feed is not None]
         logits, attention = self.attend(features, node_of_feature, features_of_node, edges, *graphs)
         return {"scores": logits.softmax(-1), "attention": attention}

@@ -12,7 +12,7 @@ from models.errors import DataError
 
 
 class SparseRows:
-    """What is left of a ``scipy.sparse.csr_matrix``: its state, checked, and none of its code.
+    """Describe what is left of a ``scipy.sparse.csr_matrix``: its state, checked, and none of its code.
 
     Attributes:
         indptr: Where each row starts in ``indices``, ``(rows + 1,)``.
@@ -62,7 +62,7 @@ _DAMAGE = (
 
 
 def read_pickle(content: bytes, name: str, kind: type) -> Any:
-    """The array, ``SparseRows`` or dictionary in a pickle; nothing is ever called but their constructors.
+    """Return the array, ``SparseRows`` or dictionary in a pickle; nothing is ever called but their constructors.
 
     Raises:
         DataError: If it asks for anything else, is damaged, or holds another kind of object.

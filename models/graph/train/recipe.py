@@ -33,7 +33,7 @@ PUBLIC = {"cora": CORA, "citeseer": CITESEER}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CitationMethod:
-    """What a citation model learns from.
+    """Describe what a citation model learns from.
 
     Attributes:
         dataset: The public graph; a user's own data take its place.
@@ -44,7 +44,7 @@ class CitationMethod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoleculeMethod:
-    """What a molecule model is told of an atom.
+    """Describe what a molecule model is told of an atom.
 
     Attributes:
         is_degree_known: Whether it is told the count of the atom's bonds beside its symbol.
@@ -87,7 +87,7 @@ class CitationLearner:
         return 1
 
     def batches(self, rng: np.random.Generator) -> Iterator[Tensor]:
-        """The training nodes, once; nothing is drawn from ``rng``."""
+        """Yield the training nodes, once; nothing is drawn from ``rng``."""
         yield self.splits["train"]
 
     def loss(self, batch: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class CitationLearner:
         return _score(*self._logits(split), split)
 
     def finish(self, directory: Path, ending: TrainingEnd = GO_ON) -> dict[str, Any]:
-        """Nothing to calibrate."""
+        """Return nothing to calibrate."""
         return {}
 
     def pooled(self) -> None:
@@ -160,11 +160,11 @@ class FoldLearner:
             return _score(*self.logits(self.splits[split]), split)
 
     def finish(self, directory: Path, ending: TrainingEnd = GO_ON) -> dict[str, Any]:
-        """Nothing to calibrate."""
+        """Return nothing to calibrate."""
         return {}
 
     def pooled(self) -> "FoldLearner":
-        """A net on all but the test fold: an epoch chosen on nineteen validation molecules is luck."""
+        """Return a net on all but the test fold: an epoch chosen on nineteen validation molecules is luck."""
         seed_everything(self.seed)
         again = FoldLearner(self.recipe, self.path, self.seed, self.fold)
         again.splits["train"] = np.union1d(self.splits["train"], self.splits["validation"])

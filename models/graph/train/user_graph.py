@@ -17,7 +17,7 @@ SPLITS = {"train": "train", "validation": "val", "test": "test"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserGraph:
-    """What the file holds.
+    """Describe what the file holds.
 
     Attributes:
         classes: Class names.
@@ -91,7 +91,7 @@ def _whole(
     columns: int | None = None,
     or_mask: int | None = None,
 ) -> Ints:
-    """An array of whole numbers of the expected form."""
+    """Return an array of whole numbers of the expected form."""
     if name not in arrays:
         raise DataError(file, found=f"only {', '.join(sorted(arrays))}", expected=f"an array {name!r}")
     found = arrays[name]
@@ -105,7 +105,7 @@ def _whole(
 
 
 def _within(found: Ints, low: int, high: int | None, place: str) -> Ints:
-    """The same array, or an error naming its first row outside ``low .. high - 1``."""
+    """Return the same array, or an error naming its first row outside ``low .. high - 1``."""
     outside = (found < low) | (found >= (np.inf if high is None else high))
     if outside.any():
         row = int(np.argwhere(outside)[0, 0])
@@ -142,7 +142,7 @@ def _splits(arrays: Mapping[str, NDArray[Any]], labels: Ints, file: str) -> dict
 
 
 def _split_name(arrays: Mapping[str, NDArray[Any]], name: str, file: str) -> str | None:
-    """The array with a split, as this format or as PyTorch Geometric and DGL call it."""
+    """Return the array with a split, as this format or as PyTorch Geometric and DGL call it."""
     found = [called for called in (name, f"{name}_mask") if called in arrays]
     if len(found) > 1:
         raise DataError(file, found=" and ".join(found), expected="one of them")
@@ -150,7 +150,7 @@ def _split_name(arrays: Mapping[str, NDArray[Any]], name: str, file: str) -> str
 
 
 def _node_ids(arrays: Mapping[str, NDArray[Any]], name: str, labels: Ints, file: str) -> Ints:
-    """The nodes of a split, given by their ids or by a mask over all nodes."""
+    """Return the nodes of a split, given by their ids or by a mask over all nodes."""
     place = f"{file}: {name}"
     if name in arrays and _is_mask(arrays[name], len(labels)):
         ids: Ints = np.flatnonzero(arrays[name])

@@ -102,7 +102,7 @@ def load(path: Path | None = None, seed: int = 0, test: str = "") -> ImageData:
 
 
 def read_idx(content: bytes, name: str, axes: int) -> NDArray[np.uint8]:
-    """An IDX file's array (http://yann.lecun.com/exdb/mnist, "the IDX file format").
+    """Return an IDX file's array (http://yann.lecun.com/exdb/mnist, "the IDX file format").
 
     Raises:
         DataError: If the header or the length is not an unsigned-byte IDX file's.
@@ -171,7 +171,7 @@ class _Folder(NamedTuple):
 
 
 def _from_folder(path: Path, seed: int, given: Path | None) -> ImageData:
-    """One subfolder per class; all pictures are brought to 28 x 28 grey."""
+    """Read a folder with one subfolder per class; all pictures are brought to 28 x 28 grey."""
     classes = _class_folders(path)
     assets = Assets(classes=classes)
     own = _read_folder(path, assets, least=LEAST_PICTURES)
@@ -220,7 +220,7 @@ def _test_folder(path: Path, assets: Assets) -> _Folder:
 
 
 def _class_folders(path: Path) -> list[str]:
-    """The names of the classes' folders; what is hidden is passed over, as in scoring."""
+    """Return the names of the classes' folders; what is hidden is passed over, as in scoring."""
     folders = [entry for entry in _entries(path) if entry.is_dir()] if path.is_dir() else []
     classes = sorted(entry.name for entry in folders if not is_hidden(entry.name))
     if len(classes) < LEAST_CLASSES:

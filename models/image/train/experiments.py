@@ -117,7 +117,7 @@ def draw_sizes(path: Path, results: Results) -> None:
 
 
 def shorten(recipe: Recipe) -> Recipe:
-    """A few pictures of each class."""
+    """Return a few pictures of each class."""
     return replace(recipe, method=replace(recipe.method, pictures=256, judged=200))
 
 

@@ -20,6 +20,6 @@ class Standardise(nn.Module):
 
 
 def convolution(inputs: int, outputs: int, *, is_normalised: bool = True) -> list[nn.Module]:
-    """A 3 x 3 convolution that keeps the size, batch normalisation if wanted, and ReLU."""
+    """Return a 3 x 3 convolution that keeps the size, batch normalisation if wanted, and ReLU."""
     layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=not is_normalised)
     return [layer, *([nn.BatchNorm2d(outputs)] if is_normalised else []), nn.ReLU()]

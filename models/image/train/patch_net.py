@@ -186,7 +186,7 @@ class PatchAttentionNet(nn.Module):
         self.classifier = nn.Linear(config.width, len(assets.classes))
 
     def position(self) -> Tensor | float:
-        """What is added to the patches, ``(P, D)``, or 0."""
+        """Return what is added to the patches, ``(P, D)``, or 0."""
         total = sum(self.positions)
         return total.reshape(-1, self.config.width) if isinstance(total, Tensor) else 0.0
 

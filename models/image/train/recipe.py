@@ -30,7 +30,7 @@ ERASED_SIDES = (4, 15)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageMethod:
-    """What the learner sees.
+    """Describe what the learner sees.
 
     Attributes:
         is_moved: Whether pictures are mirrored and shifted.
@@ -93,7 +93,7 @@ class ImageLearner:
         return 100 * float(np.mean(self._classes(split) == self.data.splits[split][1]))
 
     def finish(self, directory: Path, ending: TrainingEnd = GO_ON) -> dict[str, Any]:
-        """Nothing to calibrate."""
+        """Return nothing to calibrate."""
         return {}
 
     def pooled(self) -> None:
@@ -106,7 +106,7 @@ class ImageLearner:
 
 
 def _prepare(data: ImageData, network: object, method: ImageMethod) -> ImageData:
-    """The data with what an attending model says of itself, and with no more pictures than wanted."""
+    """Return the data with what an attending model says of itself, and with no more pictures than wanted."""
     assets = data.assets
     if isinstance(network, PatchAttentionConfig):
         assets = msgspec.structs.replace(assets, patch=network.patch, heads=network.heads)

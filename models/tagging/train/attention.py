@@ -36,7 +36,7 @@ class WordAttentionConfig:
 
 
 class SentenceLayout(NamedTuple):
-    """Where packed words lie in the padded grid, as ``codec.collate`` describes it.
+    """Describe where packed words lie in the padded grid, as ``codec.collate`` describes it.
 
     Attributes:
         grid: ``(S, W)`` int64.
@@ -61,7 +61,7 @@ class SentenceLayout(NamedTuple):
 
 
 class ScoreBias(nn.Module):
-    """What is added to the scores of a pair whatever its words: mask, span, distance.
+    """Describe what is added to the scores of a pair whatever its words: mask, span, distance.
 
     The bias per head and clipped distance (Raffel et al. 2020, arXiv:1910.10683, section 2.1) has no longest sentence.
     It starts out in favour of neighbours: six heads look one or two words to the left or right. A decay multiplies the

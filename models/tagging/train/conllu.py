@@ -23,7 +23,7 @@ class Sentence(NamedTuple):
 
 
 def read_conllu(content: bytes, name: Path | str) -> list[Sentence]:
-    """The sentences of a CoNLL-U file (https://universaldependencies.org/format.html): FORM, UPOS and XPOS.
+    """Return the sentences of a CoNLL-U file (https://universaldependencies.org/format.html): FORM, UPOS and XPOS.
 
     UPOS is given to words: multi-word tokens (``3-4``), ``SpaceAfter=No`` and ``# text`` say how these are written.
     Empty nodes (``5.1``) are passed over, and so is a byte order mark.
@@ -60,7 +60,7 @@ class _Draft:
     text: str = ""
 
     def finish(self) -> Sentence:
-        """The sentence with its tokens as they are written."""
+        """Return the sentence with its tokens as they are written."""
         words, surfaces, place = self.sentence.words, [], 1
         while place <= len(words):
             alone = place, words[place - 1], self.is_spaced[place - 1]

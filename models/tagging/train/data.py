@@ -93,7 +93,7 @@ class TaggingData:
         return 100 * float(np.mean(hits))
 
     def rewritten(self) -> "Mapping[str, RunningText]":
-        """The same sentences as ``text``, where models of it take that."""
+        """Return the same sentences as ``text``, where models of it take that."""
         is_served = self.assets.cutter is not None and any(s.surfaces for s in self.splits["test"])
         return {"text": RunningText(self)} if is_served else {}
 
@@ -198,7 +198,7 @@ def _assemble(origin: Provenance, splits: Mapping[str, list[Sentence]]) -> Taggi
 
 
 def _own(data: TaggingData) -> TaggingData:
-    """The data with what their own spacing says of ``text``, and with an example of their own."""
+    """Return the data with what their own spacing says of ``text``, and with an example of their own."""
     train, validation = ([s for s in data.splits[split] if s.surfaces] for split in ("train", "validation"))
     cutter = learn([sentence.surfaces for sentence in train])
     if cutter is None:

@@ -39,7 +39,7 @@ def _attention(section: str, label: str, name: str, network: TaggerConfig = ONE,
 
 
 def shorten(recipe: Recipe) -> Recipe:
-    """A few sentences."""
+    """Return a few sentences."""
     return replace(recipe, method=replace(recipe.method, sentences=100))
 
 

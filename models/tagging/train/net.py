@@ -49,7 +49,7 @@ class TaggerConfig:
 
     @property
     def attends(self) -> bool:
-        """Whether there are attention weights to show."""
+        """Return whether there are attention weights to show."""
         return self.layers > 0 and self.context == "attention" and self.attention.score != "linear"
 
 

@@ -30,7 +30,7 @@ LABEL_SMOOTHING = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaggingMethod:
-    """What the learner sees.
+    """Describe what the learner sees.
 
     Attributes:
         sentences: How many sentences of each split, the first ones; ``None`` for all.
@@ -157,7 +157,7 @@ def prepare(sentences: Iterable[Sentence], assets: Assets, fine_tags: Sequence[s
 
 
 def pack(lessons: Sequence[Lesson]) -> Batch:
-    """The feeds of several sentences and the true tags of their packed words."""
+    """Return the feeds of several sentences and the true tags of their packed words."""
     feeds = collate([lesson.sample for lesson in lessons])
     return Batch(
         {name: torch.from_numpy(feed) for name, feed in feeds.items()},
@@ -188,7 +188,7 @@ def hiding_chances(lessons: Iterable[Lesson], rows: int) -> NDArray[np.float64]:
 
 
 def hide(features: NDArray[np.int64], chances: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """A copy of features ``(T, F)`` with rare words made unknown and single features made absent."""
+    """Return a copy of features ``(T, F)`` with rare words made unknown and single features made absent."""
     shown = features.copy()
     words = shown[:, spelling.IDENTITY]
     words[rng.random(len(words)) < chances[words]] = spelling.UNKNOWN

@@ -22,7 +22,7 @@ class Surface(NamedTuple):
 
     @property
     def pieces(self) -> Sequence[str]:
-        """Its words where they are parts of it (``do|n't``), else itself (``du``)."""
+        """Return its words where they are parts of it (``do|n't``), else itself (``du``)."""
         return self.words if "".join(self.words) == self.form else [self.form]
 
 
@@ -36,7 +36,7 @@ class _WordPosition(NamedTuple):
 
 
 def text_of(surfaces: Iterable[Surface]) -> str:
-    """The running text of a sentence."""
+    """Return the running text of a sentence."""
     return "".join(f"{surface.form} " if surface.is_spaced else surface.form for surface in surfaces).strip()
 
 
@@ -78,7 +78,7 @@ def learn(sentences: Iterable[Sequence[Surface]]) -> WordCutter | None:
 
 
 def chain_chunks(sentences: Iterable[Sequence[Surface]]) -> Iterator[str]:
-    """What stands between spaces, with a mark where words meet in it."""
+    """Yield what stands between spaces, with a mark where words meet in it."""
     for surfaces in sentences:
         marked = "".join(_CUT.join(surface.pieces) + (" " if surface.is_spaced else _CUT) for surface in surfaces)
         yield from (chunk.strip(_CUT) for chunk in normalize("NFC", marked).split(" ") if chunk.strip(_CUT))

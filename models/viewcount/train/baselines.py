@@ -36,7 +36,7 @@ def holt_winters(data: ViewData | None = None, *, is_log: bool = False) -> dict[
 
 
 def smooth(series: Views, fitted: int) -> Views:
-    """One-step forecasts of all days ``(D,)``, with parameters found on the first ``fitted`` days."""
+    """Return one-step forecasts of all days ``(D,)``, with parameters found on the first ``fitted`` days."""
     smoothing = import_module("statsmodels.tsa.holtwinters").ExponentialSmoothing
     shape = {"trend": "add", "seasonal": "add", "seasonal_periods": 7}
     found = smoothing(series[:fitted], **shape, initialization_method="estimated").fit().params

@@ -53,7 +53,7 @@ def windows(views: NDArray[np.float32]) -> Windows:
 
 
 def joined(own: Provenance, names: list[str]) -> Provenance:
-    """Where data that were learned together came from."""
+    """Return where data that were learned together came from."""
     other = provenance(WIKIPEDIA)
     return Provenance(
         name=f"{own.name}; {other.name}",

@@ -53,7 +53,7 @@ class ViewData:
 
     @property
     def assets(self) -> Assets:
-        """The family's usual window and horizon; of a user's own series also its level, before the test."""
+        """Return the family's usual window and horizon; of a user's own series also its level, before the test."""
         if not self.is_own:
             return Assets()
         return Assets(level=float(f"{self.views[: self.bounds[1]].mean():.2g}"))
@@ -98,7 +98,7 @@ class ViewData:
 
 
 class LearningOptions(SeriesOptions, frozen=True, kw_only=True, omit_defaults=True):
-    """What the command line may say of a table to learn from."""
+    """Describe what the command line may say of a table to learn from."""
 
     test: TestPart = ""
 

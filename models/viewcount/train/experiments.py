@@ -55,7 +55,7 @@ def _vary(
     network: dict[str, Any] | None = None,
     method: dict[str, Any] | None = None,
 ) -> Recipe:
-    """The recipe under another name, with other numbers."""
+    """Return the recipe under another name, with other numbers."""
     return replace(
         recipe,
         name=f"viewcount-{name}",

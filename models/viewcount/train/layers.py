@@ -59,12 +59,12 @@ class Measure(nn.Module):
         raise NotImplementedError
 
     def answer(self, own: Tensor, views: Tensor) -> Tensor:
-        """The net's own answer ``(B, 28)`` in views per day."""
+        """Return the net's own answer ``(B, 28)`` in views per day."""
         shift, size = self.scale(views)
         return shift + size * own
 
     def target(self, future: Tensor, views: Tensor) -> Tensor:
-        """What the net should have answered, from true views ``(B, 28)``; the inverse of ``answer``."""
+        """Return what the net should have answered, from true views ``(B, 28)``; the inverse of ``answer``."""
         shift, size = self.scale(views)
         return (future - shift) / size
 
@@ -143,7 +143,7 @@ class Weekday(Measure):
 
 
 def measure(name: MeasureName, level_days: int) -> Measure:
-    """The measure of that name."""
+    """Return the measure of that name."""
     makers: dict[MeasureName, Callable[[], Measure]] = {
         "raw": Raw,
         "level": lambda: Level(level_days),

@@ -74,23 +74,23 @@ class DenseNet(nn.Module):
         self.register_buffer("upper_ratio", torch.zeros(assets.horizon))
 
     def units(self, views: Tensor) -> Tensor:
-        """The last hidden layer's units, member after member, ``(B, M width)``."""
+        """Return the last hidden layer's units, member after member, ``(B, M width)``."""
         window = self.measure(views)[:, -self.config.days :] * self.config.gain
         out: Tensor = self.hidden(window) if self.config.layers else window.repeat(1, self.config.members)
         return out
 
     def members(self, views: Tensor) -> Tensor:
-        """Every member's own answer in the net's measure, ``(B, M, 28)``; what training is about."""
+        """Return every member's own answer in the net's measure, ``(B, M, 28)``; what training is about."""
         units, count = self.units(views), self.config.members
         last = self.last.reshape(count, -1, self.horizon)
         return torch.einsum("bmu,mud->bmd", units.reshape(len(views), count, -1), last) + self.bias
 
     def errors(self, views: Tensor, future: Tensor) -> Tensor:
-        """How far each member is from the true views, in the net's measure, ``(B, M, 28)``; NaN where unknown."""
+        """Return each member's errors in the net's measure, ``(B, M, 28)``; NaN where the true views are unknown."""
         return self.members(views) - self.measure.target(future, views).unsqueeze(1)
 
     def estimate(self, views: Tensor) -> Tensor:
-        """The forecast of the members' mean answer, never negative, ``(B, 28)``."""
+        """Return the forecast of the members' mean answer, never negative, ``(B, 28)``."""
         mean = self.units(views) @ (self.last / self.config.members) + self.bias.mean(0)
         return self.measure.answer(mean, views).clamp_min(0.0)
 

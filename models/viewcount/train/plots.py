@@ -64,5 +64,5 @@ def draw_forecast(path: Path, results: Results) -> None:
 
 
 def has_forecast(outcome: ExperimentOutcome) -> bool:
-    """Whether its first trial kept what the picture needs."""
+    """Return whether its first trial kept what the picture needs."""
     return bool(outcome.trials) and "forecast" in outcome.trials[0].more

@@ -29,7 +29,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewMethod:
-    """What the learner minimises, and on what.
+    """Describe what the learner minimises, and on what.
 
     Attributes:
         loss: Absolute errors, squared ones, or squared up to a fifth of the level and absolute beyond (Huber 1964).
@@ -135,7 +135,7 @@ class ViewCountLearner:
         }
 
     def pooled(self) -> "ViewCountLearner | None":
-        """A net that has seen the newest days too, with the interval of the one that had not."""
+        """Return a net that has seen the newest days too, with the interval of the one that had not."""
         if not self.method.is_pooled:
             return None
         seed_everything(self.seed)

@@ -21,13 +21,13 @@ ORIGINS = (
 
 
 def earlier(data: ViewData, origin: tuple[date, date, date]) -> ViewData:
-    """The data as they were at the origin's end: what came later is not there."""
+    """Return the data as they were at the origin's end: what came later is not there."""
     validation, test, end = ((day - data.first_day).days for day in origin)
     return replace(data, views=data.views[:end], bounds=(validation, test, end))
 
 
 def measure(recipe: Recipe, seed: int = 0) -> list[float]:
-    """The recipe's error at each origin, in views per day."""
+    """Return the recipe's error at each origin, in views per day."""
     data, errors = load(), []
     for origin in ORIGINS:
         seed_everything(seed)

@@ -13,7 +13,7 @@ from service.scoring.execution.workspace import Workspace
 
 
 class RunPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run is held to; none of it decides a byte.
+    """Describe what one run is held to; none of it decides a byte.
 
     Attributes:
         max_errors: Most error rows; ``None``: any number.
@@ -34,7 +34,7 @@ class RunPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobContext:
-    """What one run of a job works on, and what it is held to.
+    """Describe what one run of a job works on, and what it is held to.
 
     Attributes:
         assignment: What is to be scored.

@@ -15,7 +15,7 @@ Out: TypeAlias = Path | str
 
 
 def open_output(out: Out, work: Path, disk: Disk) -> LocalOutput | RemoteOutput:
-    """The output there, of a job with this work folder.
+    """Return the output there, of a job with this work folder.
 
     Raises:
         JobError: If something is in its place, or in its manifest's, that is no file: it is never replaced.
@@ -28,7 +28,7 @@ def open_output(out: Out, work: Path, disk: Disk) -> LocalOutput | RemoteOutput:
 
 
 def is_same(out: Out, source: str) -> bool:
-    """Whether an output would take the place of the input itself, whatever each is called.
+    """Return whether an output would take the place of the input itself, whatever each is called.
 
     Raises:
         JobError: If nothing is known of such addresses.
@@ -39,7 +39,7 @@ def is_same(out: Out, source: str) -> bool:
 
 
 def work_folder(out: Out, work: Path | None, *, is_needed: bool = True) -> Path:
-    """The job's work folder: the one that was said, or the one beside the output.
+    """Return the job's work folder: the one that was said, or the one beside the output.
 
     Raises:
         JobError: If none was said, it is needed, and the output is not on this machine.

@@ -28,11 +28,11 @@ class Disk:
         folder.mkdir(exist_ok=True)
 
     def create(self, path: Path) -> int:
-        """A descriptor of a new, empty file, to be written."""
+        """Return a descriptor of a new, empty file, to be written."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
 
     def write(self, opened: int, content: "Buffer") -> int:
-        """How many of the bytes were written."""
+        """Return how many of the bytes were written."""
         return os.write(opened, content)
 
     def sync(self, opened: int) -> None:
@@ -75,7 +75,7 @@ class TemporaryFile(io.RawIOBase):
 
     @property
     def digest(self) -> str:
-        """The sha256 of what was written, in hex."""
+        """Return the sha256 of what was written, in hex."""
         return self._sha256.hexdigest()
 
     def writable(self) -> bool:
@@ -83,11 +83,11 @@ class TemporaryFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """How many bytes there are."""
+        """Return how many bytes there are."""
         return self.size
 
     def write(self, content: "Buffer") -> int:
-        """How many of the bytes were written."""
+        """Return how many of the bytes were written."""
         assert self._opened is not None, "it is closed"
         view = memoryview(content).cast("B")
         written = self._disk.write(self._opened, view)
@@ -96,7 +96,7 @@ class TemporaryFile(io.RawIOBase):
         return written
 
     def sync(self) -> None:
-        """What was written lasts."""
+        """Make what was written last."""
         assert self._opened is not None, "it is closed"
         self._disk.sync(self._opened)
 
@@ -117,7 +117,7 @@ class Writer(io.BufferedWriter):
         super().__init__(TemporaryFile(disk, path), BUFFER_BYTES)
 
     def finish(self) -> tuple[str, int]:
-        """Everything written lasts, under the name it has now.
+        """Return everything written lasts, under the name it has now.
 
         Returns:
             Its sha256 and its size.
@@ -133,5 +133,5 @@ class Writer(io.BufferedWriter):
 
 
 def is_full(error: OSError) -> bool:
-    """Whether it says that there is no room."""
+    """Return whether it says that there is no room."""
     return error.errno in FULL

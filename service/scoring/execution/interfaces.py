@@ -66,16 +66,16 @@ class InputSource(Protocol):
 
     @property
     def passed_over(self) -> int:
-        """How many files of a folder or an archive are none of its rows, once ``cuts`` has ended."""
+        """Return how many files of a folder or an archive are none of its rows, once ``cuts`` has ended."""
         ...
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What else was passed over, put in order or filled in, a line each, once ``cuts`` has ended."""
+        """Return what else was passed over, put in order or filled in, a line each, once ``cuts`` has ended."""
         ...
 
     def cuts(self) -> Iterator[PartSpec]:
-        """One pass over the input; the same input and options give the same cuts."""
+        """Return one pass over the input; the same input and options give the same cuts."""
         ...
 
 
@@ -84,17 +84,17 @@ class ScoredPart(Protocol):
 
     @property
     def rows(self) -> int:
-        """How many rows."""
+        """Return how many rows."""
         ...
 
     @property
     def errors(self) -> int:
-        """How many of them are error rows."""
+        """Return how many of them are error rows."""
         ...
 
     @property
     def first_errors(self) -> tuple[str, ...]:
-        """Why, of the first of them, for a person."""
+        """Return why, of the first of them, for a person."""
         ...
 
     def write(self, file: BinaryIO) -> None:
@@ -103,7 +103,7 @@ class ScoredPart(Protocol):
 
 
 class PartScorer(Protocol):
-    """What one worker process opens once."""
+    """Describe what one worker process opens once."""
 
     def score(
         self,
@@ -113,7 +113,7 @@ class PartScorer(Protocol):
         alone: bool = ...,
         begin: Callable[[int], None] | None = ...,
     ) -> ScoredPart:
-        """A part's predictions; rows in ``known`` get their error without being run."""
+        """Return a part's predictions; rows in ``known`` get their error without being run."""
         ...
 
 
@@ -130,16 +130,16 @@ class OutputAssembly(Protocol):
 
 
 class Workload(Protocol):
-    """What a job was asked; it is sent to each worker process."""
+    """Describe what a job was asked; it is sent to each worker process."""
 
     @property
     def spec(self) -> bytes:
-        """What was asked, as JSON: what is needed to ask it again."""
+        """Return what was asked, as JSON: what is needed to ask it again."""
         ...
 
     @property
     def identity(self) -> bytes:
-        """Everything of it that decides the output's bytes, but the input's own."""
+        """Return everything of it that decides the output's bytes, but the input's own."""
         ...
 
     def stack(self) -> dict[str, str]:
@@ -147,17 +147,17 @@ class Workload(Protocol):
         ...
 
     def mark(self) -> str:
-        """How the input looks from outside, now: another mark means that its bytes must be looked at again."""
+        """Return how the input looks from outside, now: another mark means that its bytes must be looked at again."""
         ...
 
     def source(self) -> InputSource:
-        """The input."""
+        """Return the input."""
         ...
 
     def scorer(self) -> PartScorer:
-        """The model, open."""
+        """Return the model, open."""
         ...
 
     def assembly(self, file: BinaryIO) -> OutputAssembly:
-        """The output, to be written to a file."""
+        """Return the output, to be written to a file."""
         ...

@@ -76,7 +76,7 @@ class Job(JobContext):
         return None
 
     def _read_manifest(self) -> OutputManifest | None:
-        """The manifest, if it is of this assignment and of the output as it is."""
+        """Return the manifest, if it is of this assignment and of the output as it is."""
         try:
             manifest = self.output.manifest()
         except JobError:
@@ -119,7 +119,7 @@ def _space_told() -> Iterator[None]:
 
 
 def of_disk(error: OSError) -> JobError:
-    """What an error of the machine means for a job, in a sentence."""
+    """Return what an error of the machine means for a job, in a sentence."""
     where, what = printable(f"{error.filename}: ") if error.filename else "", (error.strerror or str(error)).lower()
     if is_full(error):
         return NoSpace(f"{where}{what}")

@@ -61,7 +61,7 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a job is."""
+    """Describe how far a job is."""
 
     rows: int
     parts: int
@@ -104,7 +104,7 @@ class JobLedger:
         self._rows.close()
 
     def read(self) -> LedgerEntry | None:
-        """The job; ``None`` before it was planned."""
+        """Return the job; ``None`` before it was planned."""
         with self._translated():
             row = self._rows.execute(
                 "SELECT id, identity, spec, input_digest, rows, parts, stack, overwrites FROM job"
@@ -121,7 +121,7 @@ class JobLedger:
             yield PlannedParts(self._rows)
 
     def begin(self, stamp: str) -> frozenset[str]:
-        """One more runner: it alone may write from now on.
+        """Return one more runner: it alone may write from now on.
 
         Args:
             stamp: What it marks its files with.
@@ -154,13 +154,13 @@ class JobLedger:
             self._rows.execute("INSERT OR REPLACE INTO fault VALUES (?, ?, ?, ?)", msgspec.structs.astuple(blame))
 
     def blames(self, number: int) -> list[PoisonRow]:
-        """The rows of a part that must not be run again."""
+        """Return the rows of a part that must not be run again."""
         with self._translated():
             found = self._rows.execute("SELECT * FROM fault WHERE part = ? ORDER BY row", (number,)).fetchall()
         return [PoisonRow(part=part, row=row, code=code, reason=reason) for part, row, code, reason in found]
 
     def next_pending(self, after: int) -> PartSpec | None:
-        """The first part with a higher number that is not done."""
+        """Return the first part with a higher number that is not done."""
         with self._translated():
             row = self._rows.execute(
                 "SELECT cut FROM part WHERE number > ? AND digest IS NULL ORDER BY number LIMIT 1", (after,)
@@ -168,7 +168,7 @@ class JobLedger:
         return None if row is None else msgspec.json.decode(row[0], type=PartSpec)
 
     def part(self, number: int) -> tuple[PartSpec, PartResult | None]:
-        """A part, and what was noted when it was done."""
+        """Return a part, and what was noted when it was done."""
         with self._translated():
             cut, *noted = self._rows.execute(
                 "SELECT cut, digest, bytes, errors, name FROM part WHERE number = ?", (number,)
@@ -182,13 +182,13 @@ class JobLedger:
         )
 
     def digests(self) -> Iterator[dict[str, Any]]:
-        """Every part's rows, errors and digest, in order."""
+        """Yield every part's rows, errors and digest, in order."""
         with self._translated():
             for rows, errors, digest in self._rows.execute("SELECT rows, errors, digest FROM part ORDER BY number"):
                 yield {"rows": rows, "errors": errors, "sha256": digest}
 
     def totals(self) -> Totals:
-        """How much is done."""
+        """Return how much is done."""
         with self._translated():
             row = self._rows.execute(
                 "SELECT coalesce(sum(rows), 0), count(*), coalesce(sum(errors), 0), coalesce(sum(bytes), 0) "

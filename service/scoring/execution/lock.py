@@ -63,7 +63,7 @@ class Lock:
 
 
 def find_holder(path: Path) -> str | None:
-    """Who holds the lock, for people; ``None`` if nobody does."""
+    """Return who holds the lock, for people; ``None`` if nobody does."""
     try:
         opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -15,7 +15,7 @@ FORMAT = 1
 
 
 class OutputManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What an output was made of.
+    """Describe what an output was made of.
 
     Attributes:
         format: Of this file.
@@ -50,7 +50,7 @@ class OutputManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 def seal(manifest: OutputManifest) -> OutputManifest:
-    """The manifest with its digest filled in."""
+    """Return the manifest with its digest filled in."""
     return msgspec.structs.replace(manifest, digest=_digest(manifest))
 
 
@@ -60,7 +60,7 @@ def to_bytes(manifest: OutputManifest) -> bytes:
 
 
 def read_manifest(path: Path) -> OutputManifest | None:
-    """The manifest at a path; ``None`` if there is none.
+    """Return the manifest at a path; ``None`` if there is none.
 
     Raises:
         JobError: If it is damaged.
@@ -73,7 +73,7 @@ def read_manifest(path: Path) -> OutputManifest | None:
 
 
 def parse_manifest(content: bytes, path: Path | str) -> OutputManifest:
-    """The manifest that was found at a path.
+    """Return the manifest that was found at a path.
 
     Raises:
         JobError: If it is damaged.
@@ -107,7 +107,7 @@ class LocalOutput:
         return self.path.with_name(f"{self.path.name}.manifest.json")
 
     def folders(self) -> list[Path]:
-        """What must be there to write to."""
+        """Return what must be there to write to."""
         return [self.path.parent]
 
     def aside(self, what: str, stamp: str, workspace: Path) -> Path:
@@ -128,7 +128,7 @@ class LocalOutput:
         return f".{self.path.name}.job."
 
     def exists(self) -> bool:
-        """Whether something is in its place."""
+        """Return whether something is in its place."""
         return self.path.exists() or self.path.is_symlink()
 
     def sha256(self) -> str | None:
@@ -140,7 +140,7 @@ class LocalOutput:
             return None
 
     def manifest(self) -> OutputManifest | None:
-        """The manifest beside it; ``None`` if there is none."""
+        """Return the manifest beside it; ``None`` if there is none."""
         return read_manifest(self.manifest_path)
 
     def commit(self, output: Path, manifest: Path) -> None:

@@ -66,7 +66,7 @@ class OutputWriter:
 
 
 def _has(part: BufferedReader, digest: str) -> bool:
-    """Whether the file has this sha256; it is read from its beginning afterwards."""
+    """Return whether the file has this sha256; it is read from its beginning afterwards."""
     found = hashlib.file_digest(part, "sha256").hexdigest()
     part.seek(0)
     return found == digest

@@ -15,7 +15,7 @@ from service.scoring.inputs.interfaces import check_rows
 
 
 class JobPlan(NamedTuple):
-    """What is to be done.
+    """Describe what is to be done.
 
     Attributes:
         entry: As it is noted.
@@ -31,7 +31,7 @@ class JobPlan(NamedTuple):
 
 
 def make_plan(job: JobContext, ledger: JobLedger, expect: Callable[[int], None]) -> JobPlan:
-    """The job as it was planned, now or by an earlier runner.
+    """Return the job as it was planned, now or by an earlier runner.
 
     Args:
         job: Whose plan it is.
@@ -81,7 +81,7 @@ def _plan_anew(job: JobContext, ledger: JobLedger, expect: Callable[[int], None]
 
 
 def read_through(job: JobContext) -> InputSource:
-    """The input as it is now, read once: it knows its sha256."""
+    """Return the input as it is now, read once: it knows its sha256."""
     source = job.assignment.source()
     for _ in _told(job, source):
         pass
@@ -89,7 +89,7 @@ def read_through(job: JobContext) -> InputSource:
 
 
 def _told(job: JobContext, source: InputSource) -> Iterator[PartSpec]:
-    """The cuts; whoever watches is told, and who may ask to pause is asked."""
+    """Yield the cuts; whoever watches is told, and who may ask to pause is asked."""
     rows = 0
     for cut in source.cuts():
         job.stop.check()

@@ -10,7 +10,7 @@ from models.errors import Interrupted
 
 
 class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a job is.
+    """Describe how far a job is.
 
     Attributes:
         rows: Rows of the parts that are done.
@@ -35,7 +35,7 @@ class ProgressReporter(Protocol):
     """Whoever wants to know."""
 
     def tell(self, progress: JobProgress) -> None:
-        """What is known now."""
+        """Report what is known now."""
         ...
 
 
@@ -100,7 +100,7 @@ class ProgressLines:
 
 
 class Stop:
-    """Whether somebody asked the job to pause."""
+    """Describe whether somebody asked the job to pause."""
 
     def __init__(self) -> None:
         self.is_requested = False

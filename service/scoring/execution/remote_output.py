@@ -16,7 +16,7 @@ _BLOCK_BYTES = 2**20
 
 
 def locate(address: str) -> tuple[Any, str]:
-    """The store of an address, and the path there.
+    """Return the store of an address, and the path there.
 
     Raises:
         JobError: If there is no such store.
@@ -73,14 +73,14 @@ class RemoteOutput:
         return []
 
     def aside(self, what: str, stamp: str, workspace: Path) -> Path:
-        """Where ``output`` or ``manifest`` is put together: in the work folder."""
+        """Return where ``output`` or ``manifest`` is put together: in the work folder."""
         return workspace / aside_name(what, stamp)
 
     def sweep(self) -> None:
         """Nothing to throw away: unfinished files lie in the work folder only."""
 
     def exists(self) -> bool:
-        """Whether something that is not this job's is in its place."""
+        """Return whether something that is not this job's is in its place."""
         if (self._work / UPLOAD).exists():
             return False
         with self._told(self.path):
@@ -99,7 +99,7 @@ class RemoteOutput:
         return found.hexdigest()
 
     def manifest(self) -> OutputManifest | None:
-        """The manifest beside it; ``None`` if there is none."""
+        """Return the manifest beside it; ``None`` if there is none."""
         try:
             with self._told(self.manifest_path):
                 self._files.invalidate_cache()

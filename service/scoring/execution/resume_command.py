@@ -10,7 +10,7 @@ from service.settings.environment import named_home
 
 
 def resuming(out: Out, work: Path | None = None) -> str:
-    """The command that goes on with a job, to be typed in any shell at the folder where this one was."""
+    """Return the command that goes on with a job, to be typed in any shell at the folder where this one was."""
     more = ["--work", str(work)] if work else []
     store = named_home()
     # make sets it for its own commands alone.
@@ -19,7 +19,7 @@ def resuming(out: Out, work: Path | None = None) -> str:
 
 
 def interpreter() -> str:
-    """What to call the Python that runs this: ``python`` may be none, or one that knows nothing of scoring."""
+    """Return what to call the Python that runs this: ``python`` may be none, or one that knows nothing of scoring."""
     found = shutil.which("python")
     if found is not None and Path(found).absolute() == Path(sys.executable):
         return "python"

@@ -30,11 +30,11 @@ MOST_TOLD = 3
 
 
 class Scorers(Protocol):
-    """What scores parts: ``Pool``."""
+    """Describe what scores parts: ``Pool``."""
 
     @property
     def room(self) -> int:
-        """How many more parts it takes now."""
+        """Return how many more parts it takes now."""
         ...
 
     @property
@@ -84,7 +84,7 @@ class JobRun:
         self._asked, self._again = -1, deque[PartSpec]()
 
     def _take_over(self, stamps: frozenset[str]) -> None:
-        """What workers of earlier runners had finished is done; what they had only begun is thrown away."""
+        """Keep the parts that workers of earlier runners had finished; throw away those they had only begun."""
         workspace = self._job.workspace
         for path in workspace.files():
             name = read_name(path.name)
@@ -189,7 +189,7 @@ class JobRun:
             raise JobTooLarge(f"{self._bytes} bytes in {self._rows} rows, more than --max-bytes {terms.max_bytes}")
 
     def _look_at_input(self, every_seconds: float) -> None:
-        """Whether it looks as it did; if not, whether it still is what it was."""
+        """Check that the input looks as it did; if not, that it still is what it was."""
         if monotonic() - self._looked < every_seconds:
             return
         try:
@@ -251,7 +251,7 @@ class JobRun:
 
 
 def as_done(name: Name, path: Path) -> PartResult:
-    """A part that an earlier runner's worker finished, and nobody noted."""
+    """Return a part that an earlier runner's worker finished, and nobody noted."""
     return PartResult(
         number=name.number,
         name=path.name,

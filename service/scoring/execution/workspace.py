@@ -16,7 +16,7 @@ SWEEPS = 10
 
 
 def aside_name(what: str, stamp: str) -> str:
-    """What a runner calls something that is not finished."""
+    """Return what a runner calls something that is not finished."""
     return f"{what}.{stamp}{ASIDE}"
 
 
@@ -34,7 +34,7 @@ class Name(NamedTuple):
 
 
 def read_name(name: str) -> Name | None:
-    """What a file's name says; ``None`` if it was not finished."""
+    """Return what a file's name says; ``None`` if it was not finished."""
     if name.endswith(ASIDE):
         return None
     number, stamp, errors, digest = name.split(".")
@@ -53,24 +53,24 @@ class Workspace:
 
     @property
     def ledger(self) -> Path:
-        """The ledger's file."""
+        """Return the ledger's file."""
         return self.folder / LEDGER
 
     @property
     def lock(self) -> Path:
-        """The lock's file."""
+        """Return the lock's file."""
         return self.folder / LOCK
 
     def part(self, name: str) -> Path:
-        """Where a part's file is."""
+        """Return where a part's file is."""
         return self.folder / PARTS / name
 
     def aside(self, number: int, stamp: str) -> Path:
-        """Where a runner's workers write a part: two runners never write the same file."""
+        """Return where a runner's workers write a part: two runners never write the same file."""
         return self.folder / PARTS / aside_name(f"{number:06d}", stamp)
 
     def files(self) -> list[Path]:
-        """Everything where parts are, finished or not."""
+        """Return everything where parts are, finished or not."""
         return sorted((self.folder / PARTS).iterdir())
 
     def prepare(self) -> None:
@@ -129,16 +129,16 @@ class Workspace:
 
 
 def apart(aside: str, name: str) -> str:
-    """The same for one of several that may be writing the same part; whole, it has the same name."""
+    """Return the same for one of several that may be writing the same part; whole, it has the same name."""
     return f"{aside.removesuffix(ASIDE)}.{name}{ASIDE}"
 
 
 def whole(aside: Path, errors: int, digest: str) -> Path:
-    """What a worker calls a part when its file is whole."""
+    """Return what a worker calls a part when its file is whole."""
     number, stamp, *_ = aside.name.removesuffix(ASIDE).split(".")
     return aside.with_name(f"{number}.{stamp}.{errors}.{digest}")
 
 
 def default_folder(output: Path) -> Path:
-    """A job's work folder, beside its output."""
+    """Return a job's work folder, beside its output."""
     return output.with_name(f".{output.name}.job")

@@ -35,7 +35,7 @@ _LOCAL_BYTES = 30 + 2 * 2**16
 
 
 class _Member(NamedTuple):
-    """What the archive's list says of a file."""
+    """Describe what the archive's list says of a file."""
 
     name: str
     offset: int
@@ -127,7 +127,7 @@ class ZipSource:
         )
 
     def read(self, cut: PartSpec) -> FileRows:
-        """The members of a part."""
+        """Return the members of a part."""
         self._file.expected = cut.place["blocks"]
         members = [_Member(*one) for one in cut.place["members"]]
         contents = [self._content(cut.first_row + place, one) for place, one in enumerate(members)]
@@ -227,7 +227,7 @@ class TarSource:
                 yield member.name, member.offset_data, member.size, hashlib.sha256(opened.read()).hexdigest()
 
     def read(self, cut: PartSpec) -> FileRows:
-        """The members of a part."""
+        """Return the members of a part."""
         members: list[list[Any]] = cut.place["members"]
         contents = [self._content(offset, length, digest) for _, offset, length, digest in members]
         return self._reader.rows([from_json(name) for name, *_ in members], contents)
@@ -250,7 +250,7 @@ class _Blocks:
         self._blocks, self._held = blocks, b""
 
     def read(self, size: int) -> bytes:
-        """The next bytes."""
+        """Return the next bytes."""
         while len(self._held) < size and (block := next(self._blocks, b"")):
             self._held += block
         piece, self._held = self._held[:size], self._held[size:]

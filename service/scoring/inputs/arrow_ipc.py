@@ -61,7 +61,7 @@ class ArrowSource:
         return self._pass.digest
 
     def _batch(self, number: int) -> pa.RecordBatch | None:
-        """A batch; in a stream one can only go on, or begin again."""
+        """Return a batch; in a stream one can only go on, or begin again."""
         if self._held[0] == number:
             return self._held[1]
         if self._is_file:
@@ -130,7 +130,7 @@ class ArrowSource:
         return PartSpec(index=index, first_row=first, rows=rows, digest=digest_of(expected), place=place)
 
     def read(self, cut: PartSpec) -> TableRows:
-        """The rows of a part."""
+        """Return the rows of a part."""
         self._file.expected = cut.place["blocks"]
         try:
             if not self._is_checked:

@@ -27,7 +27,7 @@ Sizes: TypeAlias = NDArray[np.int64] | int
 
 
 def row_bytes(table: "pa.Table | pa.RecordBatch") -> NDArray[np.int64]:
-    """How many bytes each row takes unpacked, ``(rows,)``; offsets have been checked."""
+    """Return how many bytes each row takes unpacked, ``(rows,)``; offsets have been checked."""
     total = np.zeros(table.num_rows, np.int64)
     for kind, column in zip(table.schema.types, table.columns, strict=True):
         width = _width(kind)
@@ -36,14 +36,14 @@ def row_bytes(table: "pa.Table | pa.RecordBatch") -> NDArray[np.int64]:
 
 
 def column_bytes(column: "pa.ChunkedArray | pa.Array") -> NDArray[np.int64]:
-    """The same of one column's cells."""
+    """Return the same of one column's cells."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     found = [np.broadcast_to(_sizes(chunk), len(chunk)) for chunk in chunks]
     return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
 def most_part_bytes(options: InputOptions) -> int:
-    """How many bytes the rows of a part may take unpacked: whoever asks for larger parts gets them."""
+    """Return how many bytes the rows of a part may take unpacked: whoever asks for larger parts gets them."""
     return max(MAX_PART_BYTES, 4 * options.part_bytes)
 
 
@@ -63,7 +63,7 @@ def check_part(found: int, most: int, address: str, rows: range) -> None:
 
 
 def bounded(table: pa.Table, options: InputOptions, address: str, first_row: int) -> tuple[pa.Table, list[int]]:
-    """A table with nothing in the cells that make a row too large to be read, and which rows those are.
+    """Return a table with nothing in the cells that make a row too large to be read, and which rows those are.
 
     Raises:
         DataError: If the rest takes more than the rows of a part may, or nothing can stand in such a column.
@@ -127,7 +127,7 @@ def _sizes(array: Any) -> Sizes:
 
 @cache
 def _width(kind: pa.DataType) -> int | None:
-    """What a value takes of a type whose values all take as much; of others nothing is said."""
+    """Return what a value takes of a type whose values all take as much; of others nothing is said."""
     if isinstance(kind, pa.BaseExtensionType) or any(is_kind(kind) for is_kind, _ in _MEASURES):
         return None
     try:
@@ -168,7 +168,7 @@ def _of_fixed_lists(array: Any) -> Sizes:
 
 
 def _between(starts: NDArray[np.int64], ends: NDArray[np.int64], values: Sizes) -> Sizes:
-    """What lists take that hold the values from ``starts`` to before ``ends``."""
+    """Return what lists take that hold the values from ``starts`` to before ``ends``."""
     if isinstance(values, int):
         return (ends - starts) * values + VALUE_BYTES
     total = np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])

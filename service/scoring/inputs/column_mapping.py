@@ -27,7 +27,7 @@ Cells: TypeAlias = Sequence[Any] | Mapping[int, Any]
 
 
 class Kind(Enum):
-    """How a cell of text is read."""
+    """Describe how a cell of text is read."""
 
     TEXT = "text"
     NUMBER = "number"
@@ -72,7 +72,7 @@ def _kind(kind: Any) -> tuple[Kind, int]:
 def resolve(
     names: Sequence[str], are_numbers: Sequence[bool], card: AnyCard, options: InputOptions, address: str
 ) -> list[Field]:
-    """The fields of the card's instances that a table has.
+    """Return the fields of the card's instances that a table has.
 
     In this order: the column the options say; the column with the field's name; for a list of numbers, the columns
     ``views_1``, ``views_2`` and so on; for one that must be there, the columns that hold a number in the first row, if
@@ -115,7 +115,7 @@ def _named(wanted: str, names: Sequence[str]) -> tuple[int, ...]:
 
 
 def _numbered(wanted: str, names: Sequence[str]) -> tuple[int, ...]:
-    """The columns called so with numbers that follow on each other from 0 or 1, by these numbers."""
+    """Return the columns called so with numbers that follow on each other from 0 or 1, by these numbers."""
     found: dict[int, int] = {}
     for place, name in enumerate(names):
         match = _NUMBERED.fullmatch(name)
@@ -139,7 +139,7 @@ def _expected(wanted: str, kind: Kind, least: int) -> str:
 
 
 def document(fields: Sequence[Field], cells: Cells, decimal: str = "") -> bytes:
-    """The instance that a row's cells make, as JSON; an empty cell leaves its field out.
+    """Return the instance that a row's cells make, as JSON; an empty cell leaves its field out.
 
     Args:
         fields: What the columns are to the model.
@@ -163,7 +163,7 @@ def document(fields: Sequence[Field], cells: Cells, decimal: str = "") -> bytes:
 
 
 def _vector(cells: Sequence[Any], name: str, decimal: str) -> bytes:
-    """The numbers of several cells; every one that is none is told."""
+    """Return the numbers of several cells; every one that is none is told."""
     values: list[bytes] = []
     faults: list[Fault] = []
     for place, cell in enumerate(cells):
@@ -204,7 +204,7 @@ def _plain(cell: Any, *place: str | int) -> bytes:
 
 
 def _of_decimal(value: Any) -> int | float:
-    """A decimal as a number of JSON: warehouses export whole numbers as decimals, too."""
+    """Return a decimal as a number of JSON: warehouses export whole numbers as decimals, too."""
     if not isinstance(value, Decimal):
         raise TypeError(type(value).__name__)
     return int(value) if value == value.to_integral_value() and abs(value) <= LARGEST else float(value)

@@ -41,7 +41,7 @@ def sentence_ends(text: bytes) -> Places:
 
 
 def _after(ends: Places) -> Places:
-    """The beginning of the text, and what follows each line end."""
+    """Return the beginning of the text, and what follows each line end."""
     return np.concatenate([np.zeros(1, np.int64), ends + 1])
 
 
@@ -77,21 +77,21 @@ class ConlluLines:
         self._first = self._at(self._starts)
 
     def _at(self, places: Places) -> NDArray[np.uint8]:
-        """The bytes at places; line ends after the last."""
+        """Return the bytes at places; line ends after the last."""
         found = self._bytes.take(places, mode="clip") if len(self._bytes) else np.zeros(len(places), np.uint8)
         found[places >= len(self._bytes)] = LINE_END
         return found
 
     def _line(self, places: Places) -> Places:
-        """The lines in which places are."""
+        """Return the lines in which places are."""
         return np.searchsorted(self._starts, places, side="right") - 1
 
     def _sentence(self, places: Places) -> Places:
-        """The sentences in which places are."""
+        """Return the sentences in which places are."""
         return np.searchsorted(self._sentence_ends, places, side="right")
 
     def words(self) -> Words:
-        """The forms of every sentence; ``NOT_READ`` those in which something is strange."""
+        """Return the forms of every sentence; ``NOT_READ`` those in which something is strange."""
         is_strange = np.zeros(self._count, bool)
         is_strange[self._sentence(self._returns)] = True
         found = self._word_lines(is_strange)
@@ -120,7 +120,7 @@ class ConlluLines:
         return _Words(sentence[is_word], number[is_word], tabs[forms] + 1, tabs[forms + 1])
 
     def _numbers(self, starts: Places, lengths: Places) -> Places:
-        """The numbers at places, -1 where there is none that is written as an id."""
+        """Return the numbers at places, -1 where there is none that is written as an id."""
         number, is_number = np.zeros(len(starts), np.int64), (lengths > 0) & (lengths <= ID_DIGITS)
         for place in range(ID_DIGITS):
             digit = self._at(starts + place) - np.uint8(ZERO)
@@ -149,19 +149,19 @@ class ConlluLines:
         return [self._column(starts[found == number], ends[found == number]) for number in range(len(names))]
 
     def _comment(self, start: int, end: int) -> tuple[str, int, int]:
-        """The name of a comment, and where its value is."""
+        """Return the name of a comment, and where its value is."""
         key, _, value = self._text[start + 1 : end].decode().partition("=")
         end -= len(value.encode()) - len(value.rstrip().encode())
         return key.strip(), end - len(value.strip().encode()), end
 
     def _column(self, starts: Places, ends: Places) -> pa.StringArray:
-        """Each sentence's last text among some."""
+        """Return each sentence's last text among some."""
         last = np.full(self._count, NOT_READ)
         last[self._sentence(starts)] = np.arange(len(starts))
         return texts(self._text, starts, ends).take(pa.array(last, mask=last < 0))
 
     def _begin_with(self, lines: Places, prefix: bytes) -> Marks:
-        """Which lines begin with some bytes."""
+        """Return which lines begin with some bytes."""
         marks: Marks = np.ones(len(lines), bool)
         for place, byte in enumerate(prefix):
             marks &= self._at(self._starts[lines] + place) == byte
@@ -169,6 +169,6 @@ class ConlluLines:
 
 
 def _is_plain(content: NDArray[np.uint8]) -> Marks:
-    """Which bytes are characters by themselves, and no white space."""
+    """Return which bytes are characters by themselves, and no white space."""
     marks: Marks = (content > SPACE) & (content < DELETE)
     return marks

@@ -77,7 +77,7 @@ class ConlluSource:
         yield from cutter.end(is_row=lambda tail: _HAS_WORDS.search(tail) is not None)
 
     def read(self, cut: PartSpec) -> "ConlluRows":
-        """The sentences of a part."""
+        """Return the sentences of a part."""
         data = self._spans.read(cut.place["offset"], cut.place["length"], cut.digest)
         ends = sentence_ends(data)
         if len(ends) < cut.rows:
@@ -97,7 +97,7 @@ class ConlluRows:
 
     @cached_property
     def _readable(self) -> tuple[ConlluLines, list[int]]:
-        """The lines, and the sentences that are not UTF-8, in whose place there is something that is."""
+        """Return the lines, and the sentences that are not UTF-8, in whose place there is something that is."""
         if is_utf8(self._text):
             return ConlluLines(self._text, self._ends), []
         text, wrong = bytearray(self._text), []
@@ -110,7 +110,7 @@ class ConlluRows:
         return ConlluLines(bytes(text), self._ends), wrong
 
     def words(self, field: str) -> Words | None:
-        """The forms of all sentences."""
+        """Return the forms of all sentences."""
         if field != WORDS:
             return None
         lines, wrong = self._readable
@@ -119,7 +119,7 @@ class ConlluRows:
         return lines.words().only(is_good)
 
     def instance(self, row: int) -> Any:
-        """The words of a sentence."""
+        """Return the words of a sentence."""
         try:
             text = self._sentence(row).decode()
         except UnicodeDecodeError as error:
@@ -135,7 +135,7 @@ class ConlluRows:
         """None: these are read one by one."""
 
     def table(self) -> pa.Table:
-        """What the comments ``sent_id`` and ``text`` say."""
+        """Return what the comments ``sent_id`` and ``text`` say."""
         lines, wrong = self._readable
         if wrong:
             comments = [self._comments(row) for row in range(self.count)]
@@ -150,7 +150,7 @@ class ConlluRows:
 
 
 def plain_words(text: str) -> list[str] | None:
-    """The words of a sentence in which nothing is strange; ``None``: line by line it shows what is."""
+    """Return the words of a sentence in which nothing is strange; ``None``: line by line it shows what is."""
     lines = [line for line in text.split("\n") if line and line[0] != "#"]
     if "\r" in text or any(line.count("\t") != COLUMNS - 1 for line in lines):
         return None
@@ -163,7 +163,7 @@ def plain_words(text: str) -> list[str] | None:
 
 
 def words(lines: list[str]) -> list[str]:
-    """The forms of a sentence's words.
+    """Return the forms of a sentence's words.
 
     Raises:
         MalformedRequest: If a line is not CoNLL-U.

@@ -37,7 +37,7 @@ class QuoteCounter:
         return _without_blanks(text, ends, 0)
 
     def ends_after(self, rest: bytes, block: bytes) -> Places:
-        """The same in a block after the beginning of a row, which the block goes on with."""
+        """Return the same in a block after the beginning of a row, which the block goes on with."""
         rest = rest.lstrip(b"\r\n")  # blank lines belong to no row, however many there are
         if b'"' in block or b'"' in rest:
             return self.ends(rest + block) - len(rest)
@@ -51,7 +51,7 @@ class QuoteCounter:
         return outside
 
     def is_plain(self, text: bytes) -> bool:
-        """Whether quotes stand only where a writer of CSV puts them, and all are closed."""
+        """Return whether quotes stand only where a writer of CSV puts them, and all are closed."""
         if b'"' not in text:
             return True
         units: NDArray[np.uint8] = np.frombuffer(text, np.uint8)
@@ -59,7 +59,7 @@ class QuoteCounter:
         return len(quotes) % 2 == 0 and not self._is_strange(units, quotes)
 
     def _is_strange(self, units: NDArray[np.uint8], quotes: Places) -> bool:
-        """Whether a quote opens or closes in the middle of a cell."""
+        """Return whether a quote opens or closes in the middle of a cell."""
         opening, closing = quotes[::2], quotes[1::2]
         before = units[opening[opening > 0] - 1]
         after = units[closing[closing < len(units) - 1] + 1]
@@ -86,7 +86,7 @@ class QuoteCounter:
         return None if place is None else self._rest.match(text, place)
 
     def is_open(self, row: bytes) -> bool:
-        """Whether a row without its line end is inside a quote where it ends."""
+        """Return whether a row without its line end is inside a quote where it ends."""
         return b'"' in row and self._row_by_row(row + b"\n").tolist() != [len(row) + 1]
 
 

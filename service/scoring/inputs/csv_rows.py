@@ -32,7 +32,7 @@ class Cells:
         self.decimal, self._encoding = decimal, encoding
 
     def parse(self, row: bytes) -> list[str]:
-        """The cells of one row.
+        """Return the cells of one row.
 
         Raises:
             MalformedRequest: If it is no row of CSV, or it was not in the encoding.
@@ -64,7 +64,7 @@ class Cells:
 
 
 class CsvReader:
-    """How the rows of one CSV file become instances and columns.
+    """Describe how the rows of one CSV file become instances and columns.
 
     Attributes:
         output_format: What they are written to.
@@ -91,7 +91,7 @@ class CsvReader:
         self._read = {"column_names": [*names], "use_threads": False}
 
     def at_once(self, text: bytes, rows: int) -> pa.Table | None:
-        """A whole part as a table; ``None`` if anything about it is strange."""
+        """Return a whole part as a table; ``None`` if anything about it is strange."""
         if b"\0" in text or not self.cells.quotes.is_plain(text):
             return None
         if b"\r" in text and text.count(b"\r") != text.count(b"\r\n"):
@@ -132,7 +132,7 @@ class CsvRows:
         return cells
 
     def instance(self, row: int) -> Any:
-        """What the cells ask."""
+        """Return what the cells ask."""
         return self._reader.document.read(document(self._reader.fields, self._parse(row), self._reader.cells.decimal))
 
     @cached_property
@@ -146,7 +146,7 @@ class CsvRows:
         return None if numbers is None or not np.isfinite(numbers).all() else (table, numbers)
 
     def numbers(self, field: str) -> NDArray[np.float64] | None:
-        """The columns of the one field."""
+        """Return the columns of the one field."""
         (found, *others) = self._reader.fields
         if others or found.name != field or not found.is_vector or not self.count:
             return None
@@ -170,7 +170,7 @@ class CsvRows:
         return [math.nan if one is None or one == 0 > math.copysign(1, one) else one for one in found]
 
     def table(self) -> pa.Table:
-        """Every column: text, but numbers where the model reads them."""
+        """Return every column: text, but numbers where the model reads them."""
         if self._at_once is not None:
             return self._at_once[0]
         reader = self._reader
@@ -213,7 +213,7 @@ class CsvRows:
         return self._rows[row].removesuffix(b"\n").removesuffix(b"\r")
 
     def _as_number(self, cell: str | None) -> float | None:
-        """A cell's number; none if it is no number, or too large for one."""
+        """Return a cell's number; none if it is no number, or too large for one."""
         text = "" if cell is None else with_point(cell, self._reader.cells.decimal)
         if NUMBER.fullmatch(text) is None:
             return None

@@ -64,7 +64,7 @@ class CsvSource:
         return self._pass.digest
 
     def _head(self) -> tuple[int, list[bytes]]:
-        """Where the rows begin, and the first two of them, the header among them, in UTF-8."""
+        """Return where the rows begin, and the first two of them, the header among them, in UTF-8."""
         spec = self._spec
         head, start, read = b"", 0, 0
         with open_stored(spec.source) as stored, damage_told(spec.source, spec.compression):
@@ -86,7 +86,7 @@ class CsvSource:
         return start, [self._encoding.to_utf8(row).lstrip(b"\r\n") for row in (*rows, b"")[:2]]
 
     def _names(self, rows: list[bytes]) -> tuple[list[str], list[str]]:
-        """The columns' names, and the first row's cells, as many."""
+        """Return the columns' names, and the first row's cells, as many."""
         names = self._parse(rows[0], "the first row")
         if self._spec.options.has_header is False:
             return [f"column_{place}" for place in range(1, len(names) + 1)], names
@@ -110,7 +110,7 @@ class CsvSource:
             raise DataError(self._spec.source, found=found, expected=f"each name once; {NO_HEADER}")
 
     def _fields(self, names: list[str], first: list[str], rows: list[bytes]) -> list[Field]:
-        """What the columns are to the model.
+        """Return what the columns are to the model.
 
         Raises:
             DataError: If they are not what it needs, or the first row is no header.
@@ -128,7 +128,7 @@ class CsvSource:
         return fields
 
     def _hint(self, rows: list[bytes]) -> str:
-        """Which option may help."""
+        """Return which option may help."""
         for cells in map(Cells, DELIMITERS):
             try:
                 names = cells.parse(rows[0])
@@ -166,7 +166,7 @@ class CsvSource:
         yield from cutter.end(is_row=lambda tail: bool(tail.strip(b"\r\n")))
 
     def read(self, cut: PartSpec) -> CsvRows:
-        """The rows of a part."""
+        """Return the rows of a part."""
         data = self._spans.read(cut.place["offset"], cut.place["length"], cut.digest)
         return CsvRows(self._reader, self._encoding.to_utf8(data), cut.rows)
 
@@ -184,7 +184,7 @@ def _cells(spec: JobSpec, encoding: Encoding) -> Cells:
 
 
 def _as_many(cells: Cells, row: bytes, wanted: int) -> list[str]:
-    """A row's cells; nothing where there are none."""
+    """Return a row's cells; nothing where there are none."""
     try:
         found = cells.parse(row)
     except MalformedRequest:

@@ -18,7 +18,7 @@ class Document:
         self._bodies = JsonPayloads(card, spec.model, max_instances=1)
 
     def read(self, document: bytes) -> Any:
-        """The instance.
+        """Return the instance.
 
         Raises:
             HttpError: As of the request with this instance alone.

@@ -58,7 +58,7 @@ class FolderSource:
         self.digest = listing.hexdigest()
 
     def read(self, cut: PartSpec) -> FileRows:
-        """The files of a part."""
+        """Return the files of a part."""
         names = [*map(from_json, cut.place["names"])]
         contents: list[bytes | HttpError] = []
         lines = []
@@ -95,11 +95,11 @@ class _Files:
         raise NotImplementedError
 
     def open(self, name: str) -> Any:
-        """The file, or ``None`` if it is a link out of the folder."""
+        """Return the file, or ``None`` if it is a link out of the folder."""
         raise NotImplementedError
 
     def line(self, name: str) -> tuple[str, int]:
-        """The file's line of the listing, and how long it is."""
+        """Return the file's line of the listing, and how long it is."""
         digest, size = hashlib.sha256(), 0
         try:
             stored = self.open(name)
@@ -114,7 +114,7 @@ class _Files:
         return _line(name, digest.hexdigest()), min(size, MAX_ROW_BYTES)
 
     def content(self, name: str) -> tuple[bytes | HttpError, str]:
-        """The file, and its digest."""
+        """Return the file, and its digest."""
         try:
             stored = self.open(name)
         except OSError as error:

@@ -51,7 +51,7 @@ class IdxSource:
         return self._pass.digest
 
     def instances(self, content: bytes) -> list[Any]:
-        """What pictures ask, as the service reads them from an array.
+        """Return what pictures ask, as the service reads them from an array.
 
         Raises:
             HttpError: If the model reads no arrays of pictures.
@@ -93,7 +93,7 @@ class IdxSource:
         )
 
     def read(self, cut: PartSpec) -> "IdxRows":
-        """The pictures of a part."""
+        """Return the pictures of a part."""
         content = self._spans.read(cut.place["offset"], cut.place["length"], cut.digest)
         return IdxRows(self.instances(content) if content else [], cut.first_row)
 
@@ -105,7 +105,7 @@ class IdxRows:
         self._instances, self._first, self.count = instances, first, len(instances)
 
     def instance(self, row: int) -> Any:
-        """The picture."""
+        """Return the picture."""
         return self._instances[row]
 
     def numbers(self, field: str) -> None:
@@ -115,7 +115,7 @@ class IdxRows:
         """None: these have no lists of words."""
 
     def table(self) -> pa.Table:
-        """The pictures' numbers in the file, from 0."""
+        """Return the pictures' numbers in the file, from 0."""
         return pa.table([pa.array(range(self._first, self._first + self.count), pa.int64())], schema=IdxSource.schema)
 
     def lines(self) -> list[bytes] | None:

@@ -19,7 +19,7 @@ MAX_TOLD = 8
 
 
 class PartSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where one part of the input is.
+    """Describe where one part of the input is.
 
     Attributes:
         index: The part's number, from 0.
@@ -37,7 +37,7 @@ class PartSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class RowError(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Why a row has no prediction.
+    """Describe why a row has no prediction.
 
     Attributes:
         code: As of the service's errors.
@@ -55,11 +55,11 @@ class Rows(Protocol):
 
     @property
     def count(self) -> int:
-        """How many."""
+        """Return how many."""
         ...
 
     def instance(self, row: int) -> Any:
-        """What a row asks, not yet validated beyond its types.
+        """Return what a row asks, not yet validated beyond its types.
 
         Raises:
             HttpError: If it asks nothing that can be understood.
@@ -67,7 +67,7 @@ class Rows(Protocol):
         ...
 
     def numbers(self, field: str) -> "NDArray[np.float64] | None":
-        """The one field that is read, of all rows, ``(rows, values)``.
+        """Return the one field that is read, of all rows, ``(rows, values)``.
 
         ``None`` if others are read too, or if it has no numbers or not equally many; NaN, or anything that no instance
         may have, in rows that must be read one by one.
@@ -75,7 +75,7 @@ class Rows(Protocol):
         ...
 
     def words(self, field: str) -> "Words | None":
-        """The one field that is read, of all rows, where that is a list of words.
+        """Return the one field that is read, of all rows, where that is a list of words.
 
         ``None`` if it is not, or if others are read too. What is strange in any way is a row to be read by itself; a
         word may be any UTF-8.
@@ -83,11 +83,11 @@ class Rows(Protocol):
         ...
 
     def table(self) -> "pa.Table":
-        """The columns that travel to the output, of the source's ``schema``."""
+        """Return the columns that travel to the output, of the source's ``schema``."""
         ...
 
     def lines(self) -> list[bytes] | None:
-        """The rows as the output's format writes them, where the source has them so; else ``None``."""
+        """Return the rows as the output's format writes them, where the source has them so; else ``None``."""
         ...
 
 
@@ -96,7 +96,7 @@ class Source(Protocol):
 
     @property
     def schema(self) -> "pa.Schema":
-        """The columns that travel to the output."""
+        """Return the columns that travel to the output."""
         ...
 
     @property
@@ -106,16 +106,16 @@ class Source(Protocol):
 
     @property
     def passed_over(self) -> int:
-        """How many files of a folder or an archive are none of its rows, once ``cuts`` has ended."""
+        """Return how many files of a folder or an archive are none of its rows, once ``cuts`` has ended."""
         ...
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What else was passed over, put in order or filled in, a line each, once ``cuts`` has ended."""
+        """Return what else was passed over, put in order or filled in, a line each, once ``cuts`` has ended."""
         ...
 
     def cuts(self) -> Iterator[PartSpec]:
-        """One pass over the input in bounded memory; the same input and options give the same cuts.
+        """Return one pass over the input in bounded memory; the same input and options give the same cuts.
 
         Raises:
             DataError: If the input as a whole cannot be understood.
@@ -123,7 +123,7 @@ class Source(Protocol):
         ...
 
     def read(self, cut: PartSpec) -> Rows:
-        """The rows of a part.
+        """Return the rows of a part.
 
         Raises:
             InputChanged: If what is there now is not what was cut.
@@ -132,7 +132,7 @@ class Source(Protocol):
 
 
 def row_error(error: HttpError) -> RowError:
-    """What the output says of a row that failed."""
+    """Return what the output says of a row that failed."""
     # A row is one instance: it has no list of instances to be located in.
     faults = [Fault(_inner(fault.loc), fault.reason) for fault in error.faults[:MAX_TOLD]]
     if not faults:

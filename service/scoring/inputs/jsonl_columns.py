@@ -38,7 +38,7 @@ _FIELDS: Mapping[type, str] = {
 
 
 def members(line: bytes | None) -> dict[str, msgspec.Raw]:
-    """A line's keys and values; none if it is no object."""
+    """Return a line's keys and values; none if it is no object."""
     try:
         return MEMBERS.decode(line or b"{}")
     except DAMAGE:
@@ -46,7 +46,7 @@ def members(line: bytes | None) -> dict[str, msgspec.Raw]:
 
 
 def find_keys(address: str, blocks: Iterable[bytes], card: AnyCard, *, is_table: Callable[[str], bool]) -> list[Any]:
-    """Every key of a JSON-lines input with its kind, in the order in which they come.
+    """Return every key of a JSON-lines input with its kind, in the order in which they come.
 
     Args:
         address: The input.
@@ -105,7 +105,7 @@ def _field_kind(kind: Any) -> str:
 
 
 def kind_of(value: msgspec.Raw) -> str:
-    """The kind of one value."""
+    """Return the kind of one value."""
     text = bytes(value)
     quick = {b'"': TEXT, b"{": JSON, b"n": NULL, b"t": BOOL, b"f": BOOL}.get(text[:1])
     if quick is not None:
@@ -128,7 +128,7 @@ def _kind(value: Any) -> str:
 
 
 def merge(one: str, other: str) -> str:
-    """The kind that both fit into."""
+    """Return the kind that both fit into."""
     if one == other or other == NULL:
         return one
     if one == NULL:
@@ -140,7 +140,7 @@ def merge(one: str, other: str) -> str:
 
 
 def arrow_type(kind: str) -> "pa.DataType":
-    """The column of a kind."""
+    """Return the column of a kind."""
     import pyarrow as pa
 
     if kind[0] == LIST:
@@ -159,7 +159,7 @@ def _decoder(kind: str) -> Any:
 
 
 def cell(value: msgspec.Raw | None, kind: str) -> Any:
-    """A value as its column has it; nothing where it does not fit into it."""
+    """Return a value as its column has it; nothing where it does not fit into it."""
     if value is None:
         return None
     try:

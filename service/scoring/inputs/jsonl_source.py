@@ -67,7 +67,7 @@ class JsonlSource:
         yield from (cutter or RowSplitter(self._spec.options, 0)).end()
 
     def read(self, cut: PartSpec) -> "JsonlRows":
-        """The lines of a part."""
+        """Return the lines of a part."""
         if long_row(cut):
             return JsonlRows(self, [None])
         data = self._spans.read(cut.place["offset"], cut.place["length"], cut.digest)
@@ -77,7 +77,7 @@ class JsonlSource:
         return JsonlRows(self, lines)
 
     def instance(self, line: bytes) -> Any:
-        """What a line asks: its fields are read as the service reads them, all other keys only travel."""
+        """Return what a line asks: its fields are read as the service reads them, all other keys only travel."""
         if not self._mine and not self._names:
             try:
                 return self._document.read(line)
@@ -101,7 +101,7 @@ class JsonlSource:
         return msgspec.json.encode(kept)
 
     def _is_other(self, key: str, found: Mapping[str, Any]) -> bool:
-        """Whether a key is none of the model's.
+        """Return whether a key is none of the model's.
 
         Raises:
             InvalidRequest: If it looks like a field that the row lacks.
@@ -128,7 +128,7 @@ def _is_table(spec: JobSpec) -> bool:
 
 
 def find_columns(spec: JobSpec, most_rows: int | None) -> tuple[tuple[str, str], ...]:
-    """The keys of an input that its output has as columns; for lines, those that what is added could be called.
+    """Return the keys of an input that its output has as columns; for lines, those that what is added could be called.
 
     Raises:
         DataError: If the input cannot be read, or is one JSON array.
@@ -144,7 +144,7 @@ def find_columns(spec: JobSpec, most_rows: int | None) -> tuple[tuple[str, str],
 
 
 def at_most(rows: int | None, blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The blocks of an input of at most so many lines: blank ones are many in few bytes, and each costs time."""
+    """Yield the blocks of an input of at most so many lines: blank ones are many in few bytes, and each costs time."""
     found = 0
     for block in blocks:
         found += block.count(b"\n")
@@ -177,7 +177,7 @@ class JsonlRows:
         self._source, self._lines, self.count = source, lines, len(lines)
 
     def instance(self, row: int) -> Any:
-        """What the line asks."""
+        """Return what the line asks."""
         line = self._lines[row]
         if line is None:
             raise BodyTooLarge(f"a line is longer than {MAX_ROW_BYTES} bytes")
@@ -190,7 +190,7 @@ class JsonlRows:
         """None: these have no lists of words, or are read one by one."""
 
     def table(self) -> "pa.Table":
-        """A column for each key, the id's first."""
+        """Return a column for each key, the id's first."""
         import pyarrow as pa
 
         source = self._source
@@ -202,7 +202,7 @@ class JsonlRows:
         return pa.table(columns, schema=source.schema) if columns else pa.table({})
 
     def lines(self) -> list[bytes] | None:
-        """The lines, for an output of lines."""
+        """Return the lines, for an output of lines."""
         if self._source.is_table:
             return None
         return [b"" if line is None else line.strip() for line in self._lines]

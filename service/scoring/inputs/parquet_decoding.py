@@ -16,7 +16,7 @@ _LITERAL = frozenset({"PLAIN", "RLE", "BIT_PACKED", "DELTA_LENGTH_BYTE_ARRAY"})
 
 
 class Decoding(NamedTuple):
-    """How to decode a file.
+    """Describe how to decode a file.
 
     Attributes:
         batch_rows: Rows at once.

@@ -57,7 +57,7 @@ class ParquetSource:
         return plan_decoding(self._parquet.metadata, self._columns, self._spec.source)
 
     def _end(self, size: int) -> bytes:
-        """The file's last bytes."""
+        """Return the file's last bytes."""
         self._file.seek(max(0, self._file.seek(0, 2) - size))
         return self._file.read(size)
 
@@ -96,7 +96,7 @@ class ParquetSource:
             yield PartSpec(index=index, first_row=first, rows=last - first, digest=digest_of(expected), place=place)
 
     def read(self, cut: PartSpec) -> TableRows:
-        """The rows of a part; asked for in order, the file is decoded once."""
+        """Return the rows of a part; asked for in order, the file is decoded once."""
         self._file.expected = cut.place["blocks"]
         try:
             pieces = self._pieces(cut)

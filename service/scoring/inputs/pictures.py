@@ -19,7 +19,7 @@ SCHEMA = pa.schema([(NAME, pa.string())])
 
 
 class FileReader:
-    """How a file becomes an instance."""
+    """Describe how a file becomes an instance."""
 
     def __init__(self, spec: JobSpec) -> None:
         self.card: AnyCard = find_card(spec.family, spec.task)
@@ -30,7 +30,7 @@ class FileReader:
         self.field = fields[0]
 
     def rows(self, names: Sequence[str], contents: Sequence[bytes | HttpError]) -> "FileRows":
-        """The rows of some files."""
+        """Return the rows of some files."""
         return FileRows(self, names, contents)
 
 
@@ -42,7 +42,7 @@ class FileRows:
         self.count = len(names)
 
     def instance(self, row: int) -> Any:
-        """The file."""
+        """Return the file."""
         content = self._contents[row]
         if isinstance(content, HttpError):
             raise content
@@ -55,7 +55,7 @@ class FileRows:
         """None: these have no lists of words, or are read one by one."""
 
     def table(self) -> pa.Table:
-        """The files' names."""
+        """Return the files' names."""
         names = [printable(name) for name in self._names]
         return pa.table([pa.array(names, pa.string())], schema=SCHEMA)
 
@@ -65,14 +65,14 @@ class FileRows:
 
 
 def pictures_of(names: Iterable[str]) -> tuple[list[str], int]:
-    """The names of pictures, sorted, and how many others there are."""
+    """Return the names of pictures, sorted, and how many others there are."""
     everything = [*names]
     found = sorted(filter(is_picture, everything))
     return found, len(everything) - len(found)
 
 
 def nothing_to_read(spec: JobSpec, passed_over: int) -> DataError:
-    """The error of a folder or an archive without a picture."""
+    """Return the error of a folder or an archive without a picture."""
     found = f"no PNG, JPEG or WebP file ({passed_over} others or hidden)" if passed_over else "no file"
     return DataError(spec.source, found=found, expected="some, by their names' endings")
 
@@ -83,10 +83,10 @@ def to_json(name: str) -> Any:
 
 
 def from_json(name: Any) -> str:
-    """The name again."""
+    """Return the name again."""
     return name if isinstance(name, str) else os.fsdecode(bytes.fromhex(name[0]))
 
 
 def too_large() -> BodyTooLarge:
-    """The error of a file that is never read."""
+    """Return the error of a file that is never read."""
     return BodyTooLarge(f"the file is larger than {MAX_ROW_BYTES} bytes")

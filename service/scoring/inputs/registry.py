@@ -60,7 +60,7 @@ def complete(spec: JobSpec, most_rows: int | None = None) -> JobSpec:
 
 
 def open_source(spec: JobSpec) -> Source:
-    """The input of a job.
+    """Return the input of a job.
 
     Raises:
         DataError: If it is not there, or cannot be understood as a whole.

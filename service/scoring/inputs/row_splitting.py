@@ -17,7 +17,7 @@ LINE_END = 10
 
 
 def line_ends(block: bytes) -> Places:
-    """Where lines end in a block: places after each line feed."""
+    """Return where lines end in a block: places after each line feed."""
     return np.flatnonzero(np.frombuffer(block, np.uint8) == LINE_END) + 1
 
 
@@ -39,7 +39,7 @@ class RowSplitter:
         self._is_long = False
 
     def add(self, block: bytes, ends: Places) -> Iterator[PartSpec]:
-        """The parts that a block completes.
+        """Yield the parts that a block completes.
 
         Args:
             block: The next bytes.
@@ -56,7 +56,7 @@ class RowSplitter:
         yield from self._keep(block[start:])
 
     def _fill(self, start: int, ends: Places) -> int:
-        """How many of the next rows go into the part that is open."""
+        """Return how many of the next rows go into the part that is open."""
         room = self._options.most_rows - self._rows
         missing = self._options.part_bytes - (self._place + self._tail_bytes - self._first)
         by_size = int(np.searchsorted(ends, start + max(1, missing))) + 1
@@ -100,7 +100,7 @@ class RowSplitter:
         return cut
 
     def end(self, *, is_row: Callable[[bytes], bool] = bool) -> Iterator[PartSpec]:
-        """The last part. What follows the last row's end is a row too, unless ``is_row`` says no."""
+        """Yield the last part. What follows the last row's end is a row too, unless ``is_row`` says no."""
         if self._is_long:
             self._rows = 1
             yield self._close()
@@ -113,7 +113,7 @@ class RowSplitter:
 
 
 def long_row(cut: PartSpec) -> bool:
-    """Whether the part is one row that is too long to be read."""
+    """Return whether the part is one row that is too long to be read."""
     return "long" in cut.place
 
 

@@ -25,14 +25,14 @@ NAMED = frozenset({"csv", "jsonl", "zip"})
 
 
 def options_of(spec: JobSpec, reader: SeriesReader) -> Any:
-    """What was said of the series: its own options, and those of every CSV file."""
+    """Return what was said of the series: its own options, and those of every CSV file."""
     shared = {name: getattr(spec.options, name, "") for name in reader.options.__struct_fields__}
     given = {**spec.options.series, **{name: said for name, said in shared.items() if said}}
     return msgspec.convert(given, reader.options, strict=False)
 
 
 def is_series(spec: JobSpec) -> bool:
-    """Whether the input is a series and not rows: as the options say, else by its beginning.
+    """Return whether the input is a series and not rows: as the options say, else by its beginning.
 
     Raises:
         DataError: If it cannot be read, or is none though options say something of a series.
@@ -76,7 +76,7 @@ class SeriesSource:
         self._windows: tuple[NDArray[np.float64], list[str]] | None = None
 
     def _load(self) -> tuple[str, NDArray[np.float64], list[str]]:
-        """The file's digest, its windows ``(rows, values)``, and what the last value of each is of."""
+        """Return the file's digest, its windows ``(rows, values)``, and what the last value of each is of."""
         content, whole = bytearray(), Pass(self._spec.source, self._spec.compression)
         for block in whole.blocks():
             content += block
@@ -102,7 +102,7 @@ class SeriesSource:
         self.digest = digest
 
     def read(self, cut: PartSpec) -> "SeriesRows":
-        """The windows of a part, of a file that is read and held against the digest once."""
+        """Return the windows of a part, of a file that is read and held against the digest once."""
         if self._windows is None:
             try:
                 digest, windows, ends = self._load()
@@ -132,18 +132,18 @@ class SeriesRows:
         self.count = len(windows)
 
     def instance(self, row: int) -> Any:
-        """The window."""
+        """Return the window."""
         return self._card.instance(**{self._reader.field: self._windows[row].tolist()}, **self._asked)
 
     def numbers(self, field: str) -> NDArray[np.float64] | None:
-        """All windows, where nothing else is asked."""
+        """Return all windows, where nothing else is asked."""
         return self._windows if not self._asked and field == self._reader.field else None
 
     def words(self, field: str) -> None:
         """None: these have no lists of words."""
 
     def table(self) -> pa.Table:
-        """What the last value of each window is of."""
+        """Return what the last value of each window is of."""
         return self._ends
 
     def lines(self) -> list[bytes] | None:

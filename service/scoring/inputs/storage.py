@@ -24,7 +24,7 @@ DAMAGE = (EOFError, zlib.error, zstandard.ZstdError, gzip.BadGzipFile)
 
 
 def open_stored(address: str) -> Any:
-    """The bytes at an address, open for reading, at any place.
+    """Return the bytes at an address, open for reading, at any place.
 
     Raises:
         DataError: If nothing can be read there.
@@ -40,7 +40,7 @@ def open_stored(address: str) -> Any:
 
 
 def remote_mark(address: str) -> str:
-    """What the file system of an address says of it: another mark means that its bytes may be others.
+    """Return what the file system of an address says of it: another mark means that its bytes may be others.
 
     Raises:
         DataError: If it says nothing.
@@ -55,12 +55,12 @@ def remote_mark(address: str) -> str:
 
 
 def unreadable(address: Path | str, error: Exception) -> DataError:
-    """The error of an input that cannot be opened."""
+    """Return the error of an input that cannot be opened."""
     return DataError(address, found=_reason(error), expected="a file or a folder that can be read")
 
 
 def open_file(path: Path) -> BinaryIO:
-    """A file of this machine, open for reading.
+    """Return a file of this machine, open for reading.
 
     Raises:
         OSError: If there is none, or if it is a pipe or a device, which may never say anything, or never end.
@@ -96,7 +96,7 @@ def damage_told(address: str, compression: str) -> Iterator[None]:
 
 
 def decompressed(stored: IO[bytes], compression: str) -> BinaryIO:
-    """What is inside a compressed file, read in pieces; all its frames, one after the other."""
+    """Return what is inside a compressed file, read in pieces; all its frames, one after the other."""
     if compression == "gzip":
         return gzip.GzipFile(fileobj=stored, mode="rb")  # type: ignore[return-value]
     reader: Any = _WholeZstd(stored)
@@ -112,7 +112,7 @@ class _WholeZstd:
         self._out = bytearray()
 
     def read(self, size: int) -> bytes:
-        """The next bytes, at most ``size``; none at the end."""
+        """Return the next bytes, at most ``size``; none at the end."""
         while len(self._out) < size and self._more():
             pass
         piece = bytes(self._out[:size])
@@ -146,7 +146,7 @@ class Pass:
         self._hash = hashlib.sha256()
 
     def blocks(self) -> Iterator[bytes]:
-        """What is inside, block by block.
+        """Yield what is inside, block by block.
 
         Raises:
             DataError: If it cannot be read to its end.
@@ -196,7 +196,7 @@ class Spans:
         self._place = 0
 
     def read(self, offset: int, length: int, digest: str) -> bytes:
-        """The bytes of a span.
+        """Return the bytes of a span.
 
         Raises:
             InputChanged: If they have another digest now.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class TableReader:
-    """How the rows of tables of one schema become instances.
+    """Describe how the rows of tables of one schema become instances.
 
     Args:
         spec: The job.
@@ -43,7 +43,7 @@ class TableReader:
         self.document, self._address, self._options = Document(spec), spec.source, spec.options
 
     def rows(self, table: "pa.Table", first_row: int) -> "TableRows":
-        """The rows of a piece.
+        """Return the rows of a piece.
 
         Raises:
             DataError: If it is damaged, or takes too much unpacked.
@@ -75,7 +75,7 @@ class TableRows:
         return self._columns[place]
 
     def instance(self, row: int) -> Any:
-        """What the row's cells ask."""
+        """Return what the row's cells ask."""
         if row in self._faults:
             raise self._faults[row]
         cells = {place: self._cells(place)[row] for field in self._reader.fields for place in field.columns}
@@ -98,7 +98,7 @@ class TableRows:
         return stack([self._table.column(place) for place in found.columns])
 
     def words(self, field: str) -> "Words | None":
-        """One column of lists of text."""
+        """Return one column of lists of text."""
         from service.scoring.inputs.word_columns import in_lists
 
         (found, *others) = self._reader.fields
@@ -112,7 +112,7 @@ class TableRows:
         return words
 
     def table(self) -> "pa.Table":
-        """All of it, as it travels."""
+        """Return all of it, as it travels."""
         return as_output(self._table, self._reader.schema)
 
     def lines(self) -> list[bytes] | None:
@@ -151,7 +151,7 @@ def _is_number(kind: "pa.DataType") -> bool:
 
 
 def _may_be_number(kind: "pa.DataType") -> bool:
-    """Whether a column holds numbers, of which each may have to be read by itself."""
+    """Return whether a column holds numbers, of which each may have to be read by itself."""
     import pyarrow as pa
 
     return bool(pa.types.is_floating(kind) or pa.types.is_decimal(kind))

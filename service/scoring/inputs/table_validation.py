@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check(table: "pa.Table", address: str, first_row: int) -> tuple["pa.Table", Mapping[int, str]]:
-    """The table with text that can be shown, and why which of its rows must not be scored.
+    """Return the table with text that can be shown, and why which of its rows must not be scored.
 
     Args:
         table: As it was read.
@@ -43,7 +43,7 @@ def check(table: "pa.Table", address: str, first_row: int) -> tuple["pa.Table", 
 
 
 def _readable(column: "pa.ChunkedArray") -> tuple["pa.ChunkedArray", list[int]]:
-    """A column of text with a sign in the place of what is no UTF-8, and the rows where it is.
+    """Return a column of text with a sign in the place of what is no UTF-8, and the rows where it is.
 
     Raises:
         ArrowInvalid: If that is not what is wrong.

@@ -9,7 +9,7 @@ _SAME = bytes(code for code in range(128) if code != 0x5C) + rb"\n\u000a"
 
 
 class Encoding:
-    """How the bytes of an input become UTF-8.
+    """Describe how the bytes of an input become UTF-8.
 
     Args:
         name: As Python calls it; empty: UTF-8.

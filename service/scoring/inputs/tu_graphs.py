@@ -80,7 +80,7 @@ class TuSource:
         return hashlib.sha256(listing.encode()).hexdigest(), self._sorted(numbers)
 
     def _numbers(self, content: bytes, part: str, columns: int) -> Ints:
-        """The whole numbers of a file, ``(lines, columns)``."""
+        """Return the whole numbers of a file, ``(lines, columns)``."""
         lines = content.decode("latin1").splitlines()
         number = re.compile(",".join([r"\s*-?[0-9]{1,18}\s*"] * columns))
         bad = next((row for row, line in enumerate(lines, start=1) if number.fullmatch(line) is None), 0)
@@ -136,7 +136,7 @@ class TuSource:
         self.digest = digest
 
     def read(self, cut: PartSpec) -> "TuRows":
-        """The graphs of a part, of files that are read and held against the digest once."""
+        """Return the graphs of a part, of files that are read and held against the digest once."""
         if self._graphs is None:
             try:
                 digest, graphs = self._load()
@@ -148,7 +148,7 @@ class TuSource:
         return TuRows(self, self._graphs, cut)
 
     def instance(self, atoms: list[str], bonds: list[list[int]]) -> Any:
-        """What a graph asks."""
+        """Return what a graph asks."""
         if not atoms:
             raise InvalidRequest("the graph has no atoms")
         return self._document.read(document(self.fields, [atoms, bonds]))
@@ -161,7 +161,7 @@ class TuRows:
         self._source, self._graphs, self._first, self.count = source, graphs, cut.first_row, cut.rows
 
     def instance(self, row: int) -> Any:
-        """The graph, each bond once and none from an atom to itself, as in training."""
+        """Return the graph, each bond once and none from an atom to itself, as in training."""
         labels, atoms, bonds, links = self._graphs
         number = self._first + row
         pairs = np.sort(bonds[links[number] : links[number + 1]], axis=1)
@@ -175,7 +175,7 @@ class TuRows:
         """None: these have no lists of words, or are read one by one."""
 
     def table(self) -> pa.Table:
-        """The graphs' numbers in the files, from 1."""
+        """Return the graphs' numbers in the files, from 1."""
         numbers = pa.array(range(self._first + 1, self._first + self.count + 1), pa.int64())
         return pa.table([numbers], schema=self._source.schema)
 

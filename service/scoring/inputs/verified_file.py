@@ -10,12 +10,12 @@ from service.scoring.inputs.storage import BLOCK_BYTES, Pass, open_stored
 
 
 def block_digests(source: Pass) -> list[str]:
-    """The sha256 of each ``BLOCK_BYTES`` of an input, by one pass over it."""
+    """Return the sha256 of each ``BLOCK_BYTES`` of an input, by one pass over it."""
     return [hashlib.sha256(block).hexdigest() for block in _even(source.blocks())]
 
 
 def _even(pieces: Iterable[bytes]) -> Iterable[bytes]:
-    """The same bytes in pieces of one size, but for the last."""
+    """Yield the same bytes in pieces of one size, but for the last."""
     held = b""
     for piece in pieces:
         held += piece
@@ -51,7 +51,7 @@ class CheckedFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """The place of the next byte."""
+        """Return the place of the next byte."""
         return self._place
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -60,7 +60,7 @@ class CheckedFile(io.RawIOBase):
         return self._place
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes.
+        """Return the next bytes.
 
         Raises:
             InputChanged: If a block is not what it was.
@@ -77,7 +77,7 @@ class CheckedFile(io.RawIOBase):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def readinto(self, buffer: Any) -> int:
-        """The next bytes, into a buffer."""
+        """Return the next bytes, into a buffer."""
         piece = self.read(len(buffer))
         buffer[: len(piece)] = piece
         return len(piece)
@@ -117,7 +117,7 @@ class CheckedFile(io.RawIOBase):
 
 
 def digest_of(expected: Mapping[str, str]) -> str:
-    """One digest for some blocks."""
+    """Return one digest for some blocks."""
     return hashlib.sha256("\n".join(f"{number} {one}" for number, one in sorted(expected.items())).encode()).hexdigest()
 
 

@@ -28,28 +28,28 @@ class Words:
 
     @property
     def missing(self) -> list[int]:
-        """The rows that must be read by themselves."""
+        """Return the rows that must be read by themselves."""
         found: list[int] = np.flatnonzero(self.lengths < 0).tolist()
         return found
 
     @property
     def are_none(self) -> bool:
-        """Whether no row has been read."""
+        """Return whether no row has been read."""
         return bool((self.lengths < 0).all())
 
     def only(self, is_good: NDArray[np.bool_]) -> "Words":
-        """The same, with more rows to be read by themselves: those that are not good, ``(rows,)`` bool."""
+        """Return the same, with more rows to be read by themselves: those that are not good, ``(rows,)`` bool."""
         return replace(self, lengths=np.where(is_good, self.lengths, NOT_READ))
 
     def have(self, is_wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which rows have none but words that are wanted, ``(rows,)``; ``is_wanted`` is one value per word."""
+        """Return which rows have none but words that are wanted, ``(rows,)``; ``is_wanted`` is one value per word."""
         unwanted = np.concatenate([np.zeros(1, np.int64), np.cumsum(~is_wanted)])
         lengths = np.maximum(0, self.lengths)
         kept: NDArray[np.bool_] = unwanted[self.starts + lengths] == unwanted[self.starts]
         return kept
 
     def with_rows(self, rows: Mapping[int, Sequence[str]]) -> "Words":
-        """The same, with the words of rows that were read by themselves."""
+        """Return the same, with the words of rows that were read by themselves."""
         if not rows:
             return self
         lengths, starts = self.lengths.copy(), self.starts.copy()
@@ -60,7 +60,7 @@ class Words:
         return Words(values=pa.concat_arrays([self.values, more]), starts=starts, lengths=lengths)
 
     def places(self, rows: Places) -> Places:
-        """Where the words of some rows are in ``values``, row after row."""
+        """Return where the words of some rows are in ``values``, row after row."""
         return spread(self.starts[rows], self.lengths[rows])
 
 
@@ -71,7 +71,7 @@ def no_words(count: int) -> Words:
 
 
 def in_lists(column: pa.ChunkedArray) -> Words | None:
-    """The words of a column of lists of text; ``None`` if it is none."""
+    """Return the words of a column of lists of text; ``None`` if it is none."""
     kind = column.type
     if not pa.types.is_list(kind) or not pa.types.is_string(kind.value_type):
         return None
@@ -101,7 +101,7 @@ def texts(data: bytes, starts: Places, ends: Places) -> pa.StringArray:
 
 
 def is_utf8(text: bytes) -> bool:
-    """Whether it is; a megabyte of it takes a tenth of the time of decoding it."""
+    """Return whether it is; a megabyte of it takes a tenth of the time of decoding it."""
     if text.isascii():
         return True
     borders = np.array([0, len(text)], np.int32)

@@ -15,7 +15,7 @@ GROUP_ROWS = 2**11
 
 
 def are_groups(spec: JobSpec) -> bool:
-    """Whether each part of a job is a Parquet file, whose row group goes into the output as it is."""
+    """Return whether each part of a job is a Parquet file, whose row group goes into the output as it is."""
     return spec.output_format == "parquet" and spec.options.most_rows >= GROUP_ROWS
 
 

@@ -22,7 +22,7 @@ _MOST_GROUPS_NUMBERED = 2**15 - 1
 
 
 class ChunkKind(Enum):
-    """What a number of the footer is, of those that change."""
+    """Describe what a number of the footer is, of those that change."""
 
     PLACE = "a place in the file"
     NUMBER = "the row group's number"
@@ -55,7 +55,7 @@ class _Footer:
         self.found: list[FooterValue] = []
 
     def varint(self) -> int:
-        """An unsigned number."""
+        """Return an unsigned number."""
         content, place, value, shift = self._content, self.place, 0, 0
         while (byte := content[place]) >= 0x80:
             value |= (byte & 0x7F) << shift
@@ -64,7 +64,7 @@ class _Footer:
         return value | byte << shift
 
     def integer(self) -> int:
-        """A signed number."""
+        """Return a signed number."""
         value = self.varint()
         return (value >> 1) ^ -(value & 1)
 
@@ -169,7 +169,7 @@ class RowGroups:
         self._copy(part, size - _TAIL_BYTES - footer_bytes - len(MAGIC))
 
     def _moved(self, content: bytes, found: list[FooterValue], groups: FooterValue) -> Iterator[bytes]:
-        """A part's row groups with the places that they have from now on."""
+        """Yield a part's row groups with the places that they have from now on."""
         moved, number = self._place - len(MAGIC), self._count
         start = groups.start + len(_list_header(content[groups.start] & 15, groups.value))
         for one in found:

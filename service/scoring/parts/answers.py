@@ -15,7 +15,7 @@ from service.scoring.parts.word_batches import WordLists
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What each row got.
+    """Describe what each row got.
 
     Attributes:
         count: How many rows.
@@ -33,11 +33,11 @@ class Answers:
 
     @property
     def errors(self) -> int:
-        """How many rows have no prediction."""
+        """Return how many rows have no prediction."""
         return sum(isinstance(answer, RowError) for answer in self.single.values())
 
     def first_errors(self, most: int) -> list[tuple[int, RowError]]:
-        """The first rows without a prediction, and why."""
+        """Return the first rows without a prediction, and why."""
         found = ((row, answer) for row, answer in sorted(self.single.items()) if isinstance(answer, RowError))
         return [*islice(found, most)]
 
@@ -54,5 +54,5 @@ class Answers:
 
     @property
     def are_many(self) -> bool:
-        """Whether no row was read by itself."""
+        """Return whether no row was read by itself."""
         return self.many is not None and not self.single

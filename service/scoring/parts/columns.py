@@ -41,7 +41,7 @@ class OutputColumns:
         return pa.schema([*self.carried, *self.fields.values(), *texts])
 
     def results(self, answers: Answers) -> list[pa.Array]:
-        """The columns that are not the input's, of a part's answers."""
+        """Return the columns that are not the input's, of a part's answers."""
         if answers.are_many and answers.many is not None:
             columns = [_lists(answers.many[name], field.type) for name, field in self.fields.items()]
             return [*columns, *(pa.nulls(answers.count, pa.string()) for _ in self.errors)]
@@ -61,7 +61,7 @@ class OutputColumns:
 
 
 def make_layout(predictor: Predictor, carried: pa.Schema, taken: Sequence[str] = ()) -> OutputColumns:
-    """The output of a model, for an input with some columns.
+    """Return the output of a model, for an input with some columns.
 
     Args:
         predictor: Its answer to the card's example shows the types.
@@ -87,7 +87,7 @@ def _free(name: str, used: set[str]) -> str:
 
 
 def arrow_type(value: Any) -> pa.DataType:
-    """The column that holds a value of a prediction, and others like it."""
+    """Return the column that holds a value of a prediction, and others like it."""
     if isinstance(value, np.ndarray):
         kind = pa.from_numpy_dtype(value.dtype)
         for _ in range(value.ndim):
@@ -110,7 +110,7 @@ def _lists(values: Array, kind: pa.DataType) -> pa.Array:
 
 
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """One value per row, ``None`` where there is none."""
+    """Return one value per row, ``None`` where there is none."""
     if not pa.types.is_list(kind):
         return pa.array(values, kind)
     # Arrow takes a list of lists value by value, at three times the price of their values end to end.
@@ -124,7 +124,7 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _end_to_end(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """The elements of lists, or of arrays, as one column."""
+    """Return the elements of lists, or of arrays, as one column."""
     if values and all(isinstance(value, np.ndarray) and value.ndim == 1 for value in values):
         return pa.array(np.concatenate(values), kind)
     return _column([*chain.from_iterable(values)], kind)

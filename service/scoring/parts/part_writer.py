@@ -42,12 +42,12 @@ class EncodedPart:
 
     @property
     def rows(self) -> int:
-        """How many rows."""
+        """Return how many rows."""
         return self.cut.rows
 
     @property
     def errors(self) -> int:
-        """How many of them are error rows."""
+        """Return how many of them are error rows."""
         return self.answers.errors
 
     @property
@@ -107,7 +107,7 @@ def _write_jsonl(part: EncodedPart, file: BinaryIO) -> None:
 
 
 def _is_object(line: bytes, answer: Any) -> bool:
-    """Whether more can be said inside the line: one with a prediction was read; one without may be anything."""
+    """Return whether more can be said inside the line: one with a prediction was read; one without may be anything."""
     if not isinstance(answer, RowError):
         return True
     try:

@@ -104,7 +104,7 @@ class ModelScorer:
             raise DataError(self.spec.source, found=found, expected="smaller pieces, or fewer --part-rows") from error
 
     def _many(self, rows: Rows, known: Mapping[int, Any]) -> tuple[Places | None, dict[str, Array] | None]:
-        """The answers of all rows that are plain numbers and have no fault, in micro-batches in order."""
+        """Return the answers of all rows that are plain numbers and have no fault, in micro-batches in order."""
         bulk, assets = self.predictor.card.bulk, self.predictor.assets
         numbers = None if bulk is None else rows.numbers(bulk.field)
         if bulk is None or numbers is None:
@@ -132,7 +132,7 @@ class ModelScorer:
         return places, {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
     def _words(self, rows: Rows, single: dict[int, Any]) -> tuple[Words, Vocabulary] | None:
-        """The words of all rows, if that is what they have; what is wrong with a row is added to ``single``."""
+        """Return the words of all rows, if that is what they have; what is wrong with a row is added to ``single``."""
         bulk = self.predictor.card.word_bulk
         words = None if bulk is None else rows.words(bulk.field)
         if bulk is None or words is None:
@@ -148,7 +148,7 @@ class ModelScorer:
         return None if words.are_none else (words, vocabulary)
 
     def _answers(self, rows: Rows, wanted: Iterable[int]) -> dict[int, Any]:
-        """Each row's prediction or error, in micro-batches of rows of like length."""
+        """Return each row's prediction or error, in micro-batches of rows of like length."""
         answers: dict[int, Any] = {}
         samples = self._samples(rows, wanted, answers)
         order = sorted(samples, key=lambda row: self.predictor.card.cost(samples[row]))
@@ -199,7 +199,7 @@ class ModelScorer:
 
 
 def _pick(numbers: NDArray[np.float64], rows: Places) -> NDArray[np.float64]:
-    """Some ascending rows; without a copy where they follow on each other."""
+    """Return some ascending rows; without a copy where they follow on each other."""
     first, last = int(rows[0]), int(rows[-1]) + 1
     return numbers[first:last] if last - first == len(rows) else numbers[rows]
 

@@ -31,7 +31,7 @@ class Vocabulary:
         self.is_good: NDArray[np.bool_] = _bulk(predictor).accept(self.words, predictor.assets)
 
     def encode(self) -> Array:
-        """What the session is fed of each word; of words at fault, which are in no row that is run, nothing."""
+        """Return what the session is fed of each word; of words at fault, which are in no row that is run, nothing."""
         good = [word for word, is_good in zip(self.words, self.is_good.tolist(), strict=True) if is_good]
         encoded: Array = _bulk(self._predictor).encode(good, self._predictor.assets)
         if len(good) == len(self.words):
@@ -56,12 +56,12 @@ class WordLists:
     is_missing: NDArray[np.bool_]
 
     def column(self, name: str, kind: pa.DataType) -> pa.Array:
-        """A field as a column."""
+        """Return a field as a column."""
         mask = pa.array(self.is_missing) if self.is_missing.any() else None
         return pa.ListArray.from_arrays(self.ends, self.fields[name], kind, mask=mask)
 
     def predictions(self) -> list[Prediction | None]:
-        """Each row's, as if it had been decoded by itself."""
+        """Return each row's, as if it had been decoded by itself."""
         columns = {name: _plain(values) for name, values in self.fields.items()}
         ends = self.ends.tolist()
         return [
@@ -126,7 +126,7 @@ class WordRun:
             self._found[name][places] = values
 
     def lists(self) -> WordLists | None:
-        """The predictions of all rows, in order; ``None`` if the model failed on every one."""
+        """Return the predictions of all rows, in order; ``None`` if the model failed on every one."""
         if not self._found:
             return None
         words = self._words

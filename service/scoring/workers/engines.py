@@ -12,7 +12,7 @@ from service.settings import settings
 
 
 class Engine(StrEnum):
-    """Where the workers are."""
+    """Describe where the workers are."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -21,7 +21,7 @@ class Engine(StrEnum):
 def choose(
     engine: Engine, address: str | None, *, workers: int | None, row_seconds: float, mixes: bool
 ) -> Callable[[Workload], OpenScorers]:
-    """What opens the workers of an assignment.
+    """Return what opens the workers of an assignment.
 
     Args:
         engine: Where they are.
@@ -46,10 +46,10 @@ def choose(
 
 
 def default_workers() -> int:
-    """One process per core, but one for a GPU."""
+    """Return one process per core, but one for a GPU."""
     return 1 if has_gpu() else len(os.sched_getaffinity(0))
 
 
 def has_gpu() -> bool:
-    """Whether a GPU computes."""
+    """Return whether a GPU computes."""
     return settings().uses_cuda

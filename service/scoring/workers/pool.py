@@ -76,7 +76,7 @@ class Pool:
 
     @property
     def room(self) -> int:
-        """How many more parts it takes now."""
+        """Return how many more parts it takes now."""
         waiting = len(self._again) + sum(len(worker.orders) for worker in self._workers)
         return ORDERS_EACH * self._most - waiting
 

@@ -102,7 +102,7 @@ class RayPool:
 
     @property
     def room(self) -> int:
-        """How many more parts it takes now."""
+        """Return how many more parts it takes now."""
         waiting = len(self._again) + sum(len(seat.orders) for seat in self._seats)
         return ORDERS_EACH * self._most - waiting
 
@@ -141,7 +141,7 @@ class RayPool:
         self._check_start()
 
     def _listen(self, seat: ActorHandle) -> Iterator[PartResult | PoisonRow]:
-        """What the actor has answered; if it is gone, that."""
+        """Yield what the actor has answered; if it is gone, that."""
         try:
             answer = self._ray.get(seat.awaited[0])
         except self._ray.exceptions.RayActorError as error:

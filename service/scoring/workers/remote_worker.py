@@ -38,7 +38,7 @@ class RemoteTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PartReport(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """What a station says of a part: the rows to blame, and then the part."""
+    """Describe what a station says of a part: the rows to blame, and then the part."""
 
     blames: list[PoisonRow]
     done: PartResult
@@ -98,7 +98,7 @@ class RemoteWorker:
         return stack_of(self._assignment)
 
     def score(self, task: bytes) -> bytes:
-        """A part: synced and with its name, its folder synced, or why it is not."""
+        """Return a part: synced and with its name, its folder synced, or why it is not."""
         return msgspec.msgpack.encode(self._told(READ_TASK.decode(task)))
 
     def _told(self, task: RemoteTask) -> PartReport | Stopped:

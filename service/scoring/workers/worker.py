@@ -164,7 +164,7 @@ def told(error: Exception) -> str:
 
 
 def stopped(error: LecternError | OSError) -> Stopped:
-    """An error as what is said of it: of errors that a caller tells apart, the kind is kept."""
+    """Return an error as what is said of it: of errors that a caller tells apart, the kind is kept."""
     if isinstance(error, OSError):
         kind = NoSpace.code if is_full(error) else JobError.code
         return Stopped(kind=kind, reason=f"{type(error).__name__}: {error}")

@@ -46,7 +46,7 @@ class Visit:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
     def open(self, tab: str) -> Page:
-        """The page with this tab's first answer."""
+        """Return the page with this tab's first answer."""
         self.page.goto(f"{self.url}/demo/#/{tab}")
         self.settle(tab)
         return self.page
@@ -92,7 +92,7 @@ class Visit:
         return dict(rows)
 
     def table(self, selector: str) -> list[list[str]]:
-        """The cells of a table's rows, its head left out."""
+        """Return the cells of a table's rows, its head left out."""
         script = "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
         found: list[list[str]] = self.page.eval_on_selector_all(f"{selector} tbody tr", script)
         return found

@@ -27,7 +27,7 @@ KEY, LOOKER = "lectern_" + "k" * 43, "lectern_" + "m" * 43
 
 
 def violations(page: Page, part: str | None = None) -> list[str]:
-    """What axe calls serious or critical, in the page or a part of it."""
+    """Return what axe calls serious or critical, in the page or a part of it."""
     found = Axe().run(page, context=part).response["violations"]
     return [
         f"{one['id']}: {node['target']} {node['failureSummary']}"
@@ -141,7 +141,7 @@ def test_requests_to_copy(look: Any, tmp_path: Path) -> None:
 
 
 def run_copied(page: Page, panel: str, form: str, folder: Path) -> Any:
-    """What comes of the text that the copy button gives."""
+    """Return what comes of the text that the copy button gives."""
     page.click(f"#{panel} .request [data-form={form}]")
     page.click(f"#{panel} .request .copy")
     page.wait_for_selector(f"#{panel} .request .copy >> text=Copied")

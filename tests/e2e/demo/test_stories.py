@@ -26,7 +26,7 @@ def percent(scores: list[float]) -> list[str]:
 
 
 def paint(page: Page, selector: str) -> str:
-    """The colour of an element's line."""
+    """Return the colour of an element's line."""
     found: str = page.eval_on_selector(selector, "element => getComputedStyle(element).stroke")
     return found
 
@@ -148,7 +148,7 @@ def test_tagging(visit: Any, demo: Any) -> None:
 
 
 def overlay(page: Page) -> np.ndarray[Any, Any]:
-    """How much of each patch is covered, ``(7, 7)``."""
+    """Return how much of each patch is covered, ``(7, 7)``."""
     script = """canvas => {
         const side = canvas.width / 7, pen = canvas.getContext('2d');
         const at = place => Math.floor((place + 0.5) * side);
@@ -219,7 +219,7 @@ BONDS = [[0, 1], [1, 2], [2, 3], [3, 4], [4, 5], [5, 0], [5, 6], [6, 7], [6, 8]]
 
 
 def emphasis(weight: float, count: int) -> float:
-    """How far a weight is above the even share: 0 there, 1 where it is all."""
+    """Return how far a weight is above the even share: 0 there, 1 where it is all."""
     return max(0.0, 1 + float(np.log(weight) / np.log(count)))
 
 
@@ -266,7 +266,7 @@ def test_impossible_molecules_are_warned_of(visit: Any) -> None:
 
 
 def make_even(answer: Any) -> Any:
-    """The answer with attention that is spread evenly."""
+    """Return the answer with attention that is spread evenly."""
     attention = answer["predictions"][0]["attention"]
     size = len(answer["predictions"][0]["tokens"])
     answer["predictions"][0]["attention"] = [[[[1 / size] * size] * size for _ in heads] for heads in attention]

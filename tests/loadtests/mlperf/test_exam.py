@@ -15,7 +15,7 @@ Start = Callable[[Stub], Address]
 
 
 def settings(scenario: Scenario, **more: float) -> ScenarioSettings:
-    """A short run; LoadGen plans with twice the queries it needs."""
+    """Return a short run; LoadGen plans with twice the queries it needs."""
     known = {"seconds": 0.3, "expected": 1e6 * 1000 * DELAY, "bound_ms": 200.0, "queries": 70}
     return dataclasses.replace(ScenarioSettings(scenario=scenario, **known), **more)
 

@@ -36,7 +36,7 @@ class Yard:
         self.gate = folder / "gate"
 
     def submit(self, *lines: str, **changes: Any) -> str:
-        """A job over these rows."""
+        """Return a job over these rows."""
         identity = f"{len(self.book.all(None, 1000)):032x}"
         (self.place.root / identity).write_text("".join(f"{line}\n" for line in lines))
         job = StoredJob(

@@ -38,7 +38,7 @@ TRIES = 4  # on a busy machine the same work takes three times as much CPU time 
 
 @dataclass
 class Answer:
-    """What a client saw."""
+    """Describe what a client saw."""
 
     status: int
     headers: dict[str, str]
@@ -50,14 +50,14 @@ class Answer:
 
     @property
     def prediction(self) -> Any:
-        """The one prediction of an answer that must be right."""
+        """Return the one prediction of an answer that must be right."""
         assert self.status == 200, self
         (only,) = self.json["predictions"]
         return only
 
 
 def read_answer(line: socket.socket) -> Answer:
-    """One whole answer, well-formed to the last byte; anything else is an error, a reset too."""
+    """Return one whole answer, well-formed to the last byte; anything else is an error, a reset too."""
     received = b""
     while b"\r\n\r\n" not in received:
         data = line.recv(1 << 20)
@@ -84,7 +84,7 @@ class Way:
         self.line: socket.socket | None = None
 
     def raw(self, content: bytes, *, alone: bool = True) -> Answer:
-        """The answer to these bytes; ``alone`` takes a connection for them and nothing else."""
+        """Return the answer to these bytes; ``alone`` takes a connection for them and nothing else."""
         if alone:
             with socket.create_connection(self.address, 20) as line:
                 line.sendall(content)
@@ -99,7 +99,7 @@ class Way:
         return answer
 
     def ask(self, model: str, body: bytes, media_type: str | None = JSON, *headers: str) -> Answer:
-        """The answer to a POST of a body."""
+        """Return the answer to a POST of a body."""
         kind = () if media_type is None else (f"content-type: {media_type}",)
         lines = (
             f"POST /v1/models/{model}/predict HTTP/1.1", "host: x", f"content-length: {len(body)}", *kind, *headers,

@@ -13,7 +13,7 @@ NOT_READ = "the content type must be one of application/json, application/x-npy"
 
 
 def first(value: str, rest: str = "") -> bytes:
-    """A request whose first view count, and what follows the views, is this."""
+    """Return a request whose first view count, and what follows the views, is this."""
     return f'{{"instances":[{{"views":[{value},{DAYS}]{rest}}}]}}'.encode()
 
 

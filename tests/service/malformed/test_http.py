@@ -19,7 +19,7 @@ def raw(*headers: bytes, body: bytes = BODY, path: bytes = ROUTE, kind: bytes = 
 
 
 def chunks(count: int) -> bytes:
-    """The body in so many chunks, most of them white space."""
+    """Return the body in so many chunks, most of them white space."""
     return b"%x\r\n%b\r\n" % (len(BODY), BODY) + b"1\r\n \r\n" * (count - 1) + b"0\r\n\r\n"
 
 

@@ -42,7 +42,7 @@ def zeros(count: int) -> bytes:
 
 
 def drawn(width: int, height: int, bits: int, *more: bytes) -> bytes:
-    """A black PNG without anything drawn."""
+    """Return a black PNG without anything drawn."""
     header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
     rows = zeros(height * (1 + (width * bits + 7) // 8))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(more) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
@@ -198,7 +198,7 @@ def test_allowed(name: str, way: Any) -> None:
 
 
 def peak_bytes(ask: Any) -> int:
-    """How much the process grows while this is asked, as the kernel counts it."""
+    """Return how much the process grows while this is asked, as the kernel counts it."""
     libc = ctypes.CDLL(None)
     libc.mallopt(M_MMAP_THRESHOLD, 2**17)  # what is large is given back at once, not kept for the next
     libc.malloc_trim(0)

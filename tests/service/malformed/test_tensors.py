@@ -25,7 +25,7 @@ every_model = pytest.mark.parametrize("model", MODELS)
 
 
 def post(model: str, request: Request, *headers: str, path: str = "infer") -> bytes:
-    """A request as it goes over the wire; a header given here takes the place of the request's own."""
+    """Return a request as it goes over the wire; a header given here takes the place of the request's own."""
     told = {name: f"{name}: {value}" for name, value in request.headers.items()}
     told |= {header.partition(":")[0]: header for header in headers}
     lines = (f"POST /v2/models/{model}/{path} HTTP/1.1", "host: x", f"content-length: {len(request.body)}")
@@ -43,7 +43,7 @@ def ask(way: Any, model: str, request: Request, *headers: str) -> tuple[dict[str
 
 
 def refused(way: Any, content: bytes, status: int = 400) -> Any:
-    """The body of a refusal."""
+    """Return the body of a refusal."""
     answer = way.raw(content)
     assert answer.status == status, answer
     assert isinstance(answer.json["error"], str)
@@ -310,7 +310,7 @@ def test_an_element_whose_length_lies_is_refused(way: Any, element: bytes) -> No
 
 
 def spoiled(predictor: Predictor, name: str, change: Callable[[Any], Any]) -> Request:
-    """A request with one tensor changed."""
+    """Return a request with one tensor changed."""
     sent = feeds(predictor, draw(predictor, 2, seed=5))
     values = sent[name].copy()
     found = change(values)

@@ -41,17 +41,17 @@ class Job:
 
     @property
     def lines(self) -> list[Any]:
-        """The rows of a JSON-lines output."""
+        """Return the rows of a JSON-lines output."""
         return [orjson.loads(line) for line in self.output.splitlines()]
 
     @property
     def table(self) -> pa.Table:
-        """The rows of a Parquet output."""
+        """Return the rows of a Parquet output."""
         return pq.read_table(BytesIO(self.output))
 
     @property
     def codes(self) -> list[str | None]:
-        """Each row's error."""
+        """Return each row's error."""
         if self.scorer.spec.output_format == "jsonl":
             return [line.get("error_code") for line in self.lines]
         codes: list[str | None] = self.table["error_code"].to_pylist()

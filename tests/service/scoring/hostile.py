@@ -30,7 +30,7 @@ def arrow(path: Path, *batches: pa.RecordBatch, compression: str | None = None) 
 
 
 def zstd(path: Path, piece: bytes, times: int, before: bytes = b"", after: bytes = b"") -> Path:
-    """The same bytes over and over."""
+    """Return the same bytes over and over."""
     with path.open("wb") as file, zstandard.ZstdCompressor(level=3).stream_writer(file) as writer:
         writer.write(before)
         for _ in range(times):
@@ -44,14 +44,14 @@ def text(size: int) -> str:
 
 
 def zeros_in_a_list(folder: Path, size: int) -> Path:
-    """One row of so many numbers in some hundred bytes."""
+    """Return one row of so many numbers in some hundred bytes."""
     values = pa.array(np.zeros(size))
     lists = pa.LargeListArray.from_arrays(pa.array([0, size], pa.int64()), values)
     return parquet(folder / "list.parquet", pa.table({"views": lists}))
 
 
 def one_text_for_all(folder: Path, size: int, rows: int) -> Path:
-    """A dictionary of one text."""
+    """Return a dictionary of one text."""
     places = pa.array(np.zeros(rows, np.int32))
     column = pa.DictionaryArray.from_arrays(places, pa.array([text(size)]))
     table = pa.table({"text": column}).cast(pa.schema([("text", pa.dictionary(pa.int32(), pa.string()))]))
@@ -59,7 +59,7 @@ def one_text_for_all(folder: Path, size: int, rows: int) -> Path:
 
 
 def text_by_its_beginning(folder: Path, size: int, rows: int) -> Path:
-    """Each value told by how it differs from the one before: not at all."""
+    """Return each value told by how it differs from the one before: not at all."""
     table = pa.table({"text": [text(size)] * rows})
     options: dict[str, Any] = {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY"}}
     return parquet(folder / "delta.parquet", table, **options)
@@ -106,7 +106,7 @@ def lists_of_nothing(folder: Path, size: int, rows: int) -> Path:
 
 
 def packed_batch(folder: Path, size: int) -> Path:
-    """One batch, whose buffers are packed."""
+    """Return one batch, whose buffers are packed."""
     batch = pa.record_batch({"text": pa.array([text(size // 1000)] * 1000)})
     return arrow(folder / "packed.arrow", batch, compression="zstd")
 
@@ -177,7 +177,7 @@ def nested(folder: Path, depth: int) -> Path:
 
 
 def tar_of_large(folder: Path, size: int) -> Path:
-    """A member of zeros, packed, and one picture."""
+    """Return a member of zeros, packed, and one picture."""
     path = folder / "bomb.tar.gz"
     with gzip.open(path, "wb", compresslevel=1) as file, tarfile.open(fileobj=file, mode="w") as archive:
         for name, content in (("a.png", None), ("b.png", picture())):

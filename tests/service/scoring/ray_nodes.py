@@ -101,7 +101,7 @@ def free_port() -> int:
 
 
 def processes_of(pid: int) -> list[psutil.Process]:
-    """A process and all that it has started."""
+    """Return a process and all that it has started."""
     root = psutil.Process(pid)
     return [root, *root.children(recursive=True)]
 

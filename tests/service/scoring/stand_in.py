@@ -119,12 +119,12 @@ class Lines:
 
 
 def node() -> str:
-    """The machine's name, as the tests name machines."""
+    """Return the machine's name, as the tests name machines."""
     return os.environ.get("NODE", "")
 
 
 def answer(words: list[str]) -> str:
-    """What a line is answered with, if the process lives to say it."""
+    """Return what a line is answered with, if the process lives to say it."""
     match words:
         case ["die"]:
             os.kill(os.getpid(), signal.SIGSEGV)
@@ -217,7 +217,7 @@ class Here:
 
 
 def write_rows(path: Path, rows: int, planted: Mapping[int, str] | None = None) -> bytes:
-    """An input; what its output must be, planted lines aside."""
+    """Return an input; what its output must be, planted lines aside."""
     lines: list[Any] = list(range(rows))
     for row, line in (planted or {}).items():
         lines[row] = line

@@ -22,7 +22,7 @@ BUCKET = "lectern-rows"
 
 
 def write_all(root: str, local: Path, instances: list[Any], pictures: list[Any]) -> dict[str, Path]:
-    """One input of each kind, here and there."""
+    """Return one input of each kind, here and there."""
     lines = b"".join(msgspec.json.encode(one) + b"\n" for one in instances)
     (local / "rows.jsonl").write_bytes(lines)
     (local / "rows.csv").write_bytes(b"id,text\n" + b"".join(b'%d,"so, %d"\n' % (n, n) for n in range(3000)))

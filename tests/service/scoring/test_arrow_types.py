@@ -168,12 +168,12 @@ def write(case: Case, path: Path) -> Path:
 
 
 def in_csv(value: Any) -> str:
-    """What a cell holds where nothing else is written down for it: as JSON, but text without its quotes."""
+    """Return what a cell holds where nothing else is written down for it: as JSON, but text without its quotes."""
     return "" if value is None else value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def are_equal(found: pa.ChunkedArray, case: Case) -> bool:
-    """Whether a column has the values of a case, over and over, in its type or in another."""
+    """Return whether a column has the values of a case, over and over, in its type or in another."""
     wanted = pa.chunked_array([case.array] * TIMES)
     if pa.types.is_dictionary(wanted.type) or pa.types.is_run_end_encoded(wanted.type):
         return bool(found.equals(wanted)) or bool(found.to_pylist() == wanted.to_pylist())

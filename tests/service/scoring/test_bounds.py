@@ -29,7 +29,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def exact(value: Any) -> int:
-    """What a value takes, counted one by one."""
+    """Return what a value takes, counted one by one."""
     if isinstance(value, list):
         return 8 + sum(map(exact, value))
     if isinstance(value, dict):

@@ -55,7 +55,7 @@ class Both:
         self.predictor, self.manifest, self.path = shipped("viewcount"), manifest, path
 
     def part(self, to: str, *, at_once: bool) -> Part | str:
-        """Its bytes and how many errors; or what is wrong with the input."""
+        """Return its bytes and how many errors; or what is wrong with the input."""
         predictor = self.predictor
         with pytest.MonkeyPatch.context() as patch:
             if not at_once:

@@ -35,7 +35,7 @@ def call(tmp_path: Path, stocked: Callable[..., Call]) -> Call:
 
 
 def started(call: Call, folder: Path, *options: Any) -> Result:
-    """The usual job."""
+    """Return the usual job."""
     words = ("run", "tagging", folder / "in.jsonl", folder / "out.parquet", "--part-rows", 20, "--workers", 1)
     return call(*words, *options)
 

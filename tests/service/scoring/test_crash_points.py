@@ -51,7 +51,7 @@ def folders() -> Iterator[Callable[[], Path]]:
 
 
 def points(attempt: Attempt, folder: Path) -> list[str]:
-    """What an undisturbed run does to its disk, operation by operation."""
+    """Return what an undisturbed run does to its disk, operation by operation."""
     disk = CrashingDisk()
     attempt(folder, disk)
     return disk.done

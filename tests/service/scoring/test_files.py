@@ -36,7 +36,7 @@ OTHERS = {"notes.txt": b"not a picture", "b/._1.png": b"a fork of macOS"}
 
 
 def pack(path: Path, files: dict[str, bytes]) -> Path:
-    """A folder, zip or tar by the name."""
+    """Return a folder, zip or tar by the name."""
     if not path.suffix:
         for name, content in files.items():
             (path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ ROWS = 400
 def run(
     asked: Doubling, folder: Path, *, workers: int = 2, row_seconds: float = 1.0, watch: object = None
 ) -> OutputManifest:
-    """A job with real worker processes."""
+    """Return a job with real worker processes."""
     disk, output = Disk(), folder / "out"
     more = {"watch": watch} if watch else {}
     job = Job(

@@ -38,14 +38,14 @@ def table(rng: np.random.Generator, rows: int) -> pa.Table:
 
 
 def packed(one: pa.Table, **options: Any) -> BytesIO:
-    """A part's file."""
+    """Return a part's file."""
     file = BytesIO()
     pq.write_table(one, file, **options)
     return file
 
 
 def joined(parts: list[BytesIO]) -> bytes:
-    """The parts as one file."""
+    """Return the parts as one file."""
     out = BytesIO()
     found = RowGroups(out)
     for part in parts:

@@ -26,7 +26,7 @@ ROWS = 100
 
 
 def ask(station: RemoteWorker, cut: PartSpec, folder: Path) -> PartReport | Stopped:
-    """What a station says of a part, as it travels."""
+    """Return what a station says of a part, as it travels."""
     (folder / "parts").mkdir(exist_ok=True)
     aside = Workspace(folder, Disk()).aside(cut.index, "run")
     return READ_TOLD.decode(station.score(msgspec.msgpack.encode(RemoteTask(cut=cut, aside=str(aside), known={}))))

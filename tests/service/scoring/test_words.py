@@ -22,7 +22,7 @@ REST = "\t_" * 8
 
 
 def sentence(*forms: str, comments: str = "# sent_id = s\n# text = I saw\n") -> str:
-    """A plain one."""
+    """Return a plain one."""
     return comments + "".join(f"{place}\t{form}{REST}\n" for place, form in enumerate(forms, 1)) + "\n"
 
 
@@ -91,7 +91,7 @@ BLANK, HAS_WORDS = re.compile(rb"\n\r?\n"), re.compile(rb"^[^#\r\n]", re.MULTILI
 
 
 def ends_one_by_one(text: bytes) -> Any:
-    """Where sentences end, blank line by blank line."""
+    """Return where sentences end, blank line by blank line."""
     ends, start = [], 0
     for blank in BLANK.finditer(text):
         if HAS_WORDS.search(text, start, blank.start() + 1) is not None:
@@ -168,7 +168,7 @@ def rows_of(content: bytes, manifest: Any, path: Path) -> list[conllu_source.Con
 
 
 def disagreement(content: bytes, manifest: Any, path: Path) -> str | None:
-    """What a part read at once says else than its sentences."""
+    """Return what a part read at once says else than its sentences."""
     parts = rows_of(content, manifest, path)
     with line_by_line():
         expected = [(rows.count, rows.table()) for rows in rows_of(content, manifest, path)]
