@@ -63,7 +63,7 @@ def to_onnx(net: nn.Module, card: AnyCard, assets: Assets) -> onnx.ModelProto:
 
 
 def _dynamic(spec: TensorSpec, assets: Assets) -> dict[int, Any]:
-    return {place: torch.export.Dim.DYNAMIC for place, axis in enumerate(spec.axes) if axis not in assets.sizes}
+    return {index: torch.export.Dim.DYNAMIC for index, axis in enumerate(spec.axes) if axis not in assets.sizes}
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -360,8 +360,8 @@ class DataError(LecternError):
 
     def __init__(self, file: Path | str, *, found: str, expected: str, row: int | None = None) -> None:
         self.expected = expected
-        place = f"{file}, row {row}" if row is not None else f"{file}"
-        super().__init__(printable(f"{place}: found {found}, expected {expected}"))
+        location = f"{file}, row {row}" if row is not None else f"{file}"
+        super().__init__(printable(f"{location}: found {found}, expected {expected}"))
 
 
 class InputChanged(LecternError):

@@ -25,9 +25,9 @@ class FileBudget(Generic[InstanceT]):
     field: str
     cost: Callable[[InstanceT], int]
 
-    def fault(self, place: int, units: int) -> Fault | None:
+    def fault(self, index: int, units: int) -> Fault | None:
         """Refuse the instance with which a request came to ``units``, if that is too much."""
         if units <= self.request:
             return None
         reason = f"expected at most {self.request:,} {self.unit} in one request, found {units:,} up to here"
-        return Fault(("instances", place, self.field), reason)
+        return Fault(("instances", index, self.field), reason)

@@ -56,6 +56,6 @@ class HeldOut(Struct, frozen=True, kw_only=True, omit_defaults=True):
     test: TestPart = ""
 
 
-def beside(data: Path, place: str) -> Path | None:
+def beside(data: Path, option_name: str) -> Path | None:
     """Return the file or folder at a place relative to the data; ``None`` if none was said."""
-    return Path(os.path.normpath(data / place)) if place else None
+    return Path(os.path.normpath(data / option_name)) if option_name else None

@@ -77,6 +77,6 @@ def demand_each(is_good: NDArray[np.bool_], values: Array, name: str, reason: st
     """
     if is_good.all():
         return
-    places = np.argwhere(~is_good)[:MAX_FAULTS].tolist()
-    faults = [Fault((name, *place), f"{reason}, found {values[tuple(place)]}") for place in places]
+    bad_elements = np.argwhere(~is_good)[:MAX_FAULTS].tolist()
+    faults = [Fault((name, *element), f"{reason}, found {values[tuple(element)]}") for element in bad_elements]
     raise InvalidRequest("a value makes no sense", faults)

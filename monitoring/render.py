@@ -136,8 +136,8 @@ def _finish(axes: Axes, panel: Panel, view: View, series: int) -> None:
     handles, names = axes.get_legend_handles_labels()
     if len(names) > MOST_LEGENDS:
         names = [*names[: MOST_LEGENDS - 1], f"and {len(names) - MOST_LEGENDS + 1} more"]
-    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncol": 4, "fontsize": 6}
-    axes.legend(handles[: len(names)], names, handlelength=1, columnspacing=1, frameon=False, **place)
+    position: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncol": 4, "fontsize": 6}
+    axes.legend(handles[: len(names)], names, handlelength=1, columnspacing=1, frameon=False, **position)
 
 
 def _number(axes: Axes, panel: Panel, view: View) -> None:
@@ -163,9 +163,9 @@ def _bars(axes: Axes, panel: Panel, view: View) -> None:
     }
     bins = sorted({name for shares in found.values() for name in shares})
     for index, (name, shares) in enumerate(found.items()):
-        places = [place + (index - 0.5) * 0.4 for place in range(len(bins))]
+        positions = [position + (index - 0.5) * 0.4 for position in range(len(bins))]
         heights = [shares.get(one, 0.0) for one in bins]
-        axes.bar(places, heights, 0.4, label=name, color=(COLOURS[0], GREY)[index])
+        axes.bar(positions, heights, 0.4, label=name, color=(COLOURS[0], GREY)[index])
     axes.set_xticks(range(len(bins)), bins, rotation=90 if max(map(len, bins), default=0) > 3 else 0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: amount(value, "percentunit")))
     axes.legend(fontsize=6, frameon=False)
@@ -195,23 +195,23 @@ def _expanded(page: Mapping[str, Any], view: View) -> Iterator[tuple[Panel, View
         if not panel.get("repeat"):
             yield panel, view
             continue
-        name, place = f"${panel['repeat']}", panel["gridPos"]
+        name, position = f"${panel['repeat']}", panel["gridPos"]
         (variable,) = [one for one in page["templating"]["list"] if f"${one['name']}" == name]
         label = variable["query"].rpartition(", ")[2].rstrip(")")
         selector = variable["query"].removeprefix("label_values(").rpartition(", ")[0]
         values = sorted(one["metric"][label] for one in view.now(f"count by ({label}) ({selector})"))
         for index, value in enumerate(values):
-            x, y = index % 3 * place["w"], place["y"] + index // 3 * place["h"]
+            x, y = index % 3 * position["w"], position["y"] + index // 3 * position["h"]
             inner = {**view.variables, name: value}
             yield (
-                {**panel, "gridPos": {**place, "x": x, "y": y}},
+                {**panel, "gridPos": {**position, "x": x, "y": y}},
                 View(prometheus=view.prometheus, start=view.start, end=view.end, variables=inner),
             )
 
 
-def _axes(figure: Figure, place: Mapping[str, int], rows: int) -> Axes:
-    left, right = place["x"] / COLUMNS, (place["x"] + place["w"]) / COLUMNS
-    top, bottom = 1 - place["y"] / rows, 1 - (place["y"] + place["h"]) / rows
+def _axes(figure: Figure, position: Mapping[str, int], rows: int) -> Axes:
+    left, right = position["x"] / COLUMNS, (position["x"] + position["w"]) / COLUMNS
+    top, bottom = 1 - position["y"] / rows, 1 - (position["y"] + position["h"]) / rows
     bounds = (left + 0.04, bottom + 1.8 / rows, right - left - 0.05, top - bottom - 2.8 / rows)
     found: Axes = figure.add_axes(bounds)
     return found
@@ -223,11 +223,11 @@ def draw(page: Mapping[str, Any], view: View, path: Path) -> None:
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel, _ in shown) + 1
     figure = pyplot.figure(figsize=(WIDTH_INCHES, rows * ROW_INCHES))
     for panel, seen in shown:
-        place = panel["gridPos"]
+        position = panel["gridPos"]
         if panel["type"] == "row":
-            figure.text(0.01, 1 - (place["y"] + 0.7) / rows, panel["title"], fontsize=10, weight="bold")
+            figure.text(0.01, 1 - (position["y"] + 0.7) / rows, panel["title"], fontsize=10, weight="bold")
             continue
-        axes = _axes(figure, place, rows)
+        axes = _axes(figure, position, rows)
         axes.set_title(seen.filled(panel["title"]), fontsize=7.5, loc="left")
         axes.tick_params(labelsize=6)
         DRAW[panel["type"]](axes, panel, seen)

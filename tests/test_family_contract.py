@@ -39,7 +39,7 @@ def through_json(predictor: Predictor, instance: Any) -> Any:
 def differing(ones: Sequence[Any], others: Sequence[Any]) -> list[int]:
     """Places at which two lists of predictions are not the same bit for bit."""
     pairs = zip(ones, others, strict=True)
-    return [place for place, (one, other) in enumerate(pairs) if prediction_difference(one, other) != 0.0]
+    return [position for position, (one, other) in enumerate(pairs) if prediction_difference(one, other) != 0.0]
 
 
 def check_tensors(
@@ -60,10 +60,10 @@ def row_sums(attention: Any) -> np.ndarray:
     """Return what must be 1: sums over the last axis, or for edges the sums per target and head."""
     if not isinstance(attention, dict):
         return attention.sum(-1)
-    targets, places = np.unique(attention["edges"][:, 1], return_inverse=True)
+    targets, positions = np.unique(attention["edges"][:, 1], return_inverse=True)
     sums = np.zeros((len(attention["weights"]), len(targets)))
     for head, weights in enumerate(attention["weights"]):
-        np.add.at(sums[head], places, weights)
+        np.add.at(sums[head], positions, weights)
     return sums
 
 
@@ -290,9 +290,9 @@ def inconsistencies(prediction: Mapping[str, Any], assets: Any) -> list[str]:
 def label_contradictions(many: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
     rows, ids = many["rows"], many["class_ids"]
     checks = {
-        "label": many["labels"] == [classes[place] for place in ids],
+        "label": many["labels"] == [classes[position] for position in ids],
         "class_id": ids == rows.argmax(1).tolist(),
-        "score": many["scores"] == [float(row[place]) for row, place in zip(rows, ids, strict=True)],
+        "score": many["scores"] == [float(row[position]) for row, position in zip(rows, ids, strict=True)],
         "probabilities": (rows >= 0).all() and np.allclose(rows.sum(1), 1, atol=1e-5, rtol=0),
     }
     return [what for what, holds in checks.items() if not holds]
@@ -328,8 +328,8 @@ def test_steps_change_nothing(name: str, shipped: Open, bad: tuple[int, ...], ex
     """What is encoded an instance a step has the same samples, or the same first faults in the same order."""
     predictor = shipped(name)
     instances = draw(predictor, MAX_FAULTS + 4, seed=5)
-    for place in bad:
-        instances[place] = msgspec.json.decode(BAD[predictor.card.task][0], type=predictor.card.instance)
+    for position in bad:
+        instances[position] = msgspec.json.decode(BAD[predictor.card.task][0], type=predictor.card.instance)
     at_once = outcome(lambda: predictor.encode(instances, explain=explain))
     samples: list[Any] = []
     steps = outcome(lambda: [*predictor.encode_stepwise(instances, samples, explain=explain)])

@@ -185,8 +185,8 @@ def test_the_bill_names_every_package_and_model(tmp_path: Path) -> None:
     assert {canonicalize_name(name): one["version"] for name, one in packages.items()} == {
         name: version for name, (version, _) in locked.items()
     }
-    (place,) = packages["orjson"]["externalReferences"]
-    assert {f"sha256:{one['content']}" for one in place["hashes"]} == locked["orjson"][1]
+    (position,) = packages["orjson"]["externalReferences"]
+    assert {f"sha256:{one['content']}" for one in position["hashes"]} == locked["orjson"][1]
     models = {one["name"]: one for one in components if one["type"] == "machine-learning-model"}
     for folder in shipped_folders():
         manifest = from_bytes((folder / MANIFEST_FILE).read_bytes(), folder)

@@ -186,12 +186,12 @@ def page(results: dict[str, Any]) -> str:
 def main(rounds: int, only: tuple[str, ...], folder: Path | None, write: bool) -> None:
     """The command line."""
     with tempfile.TemporaryDirectory() as temporary:
-        place = folder or Path(temporary)
-        place.mkdir(parents=True, exist_ok=True)
+        work_folder = folder or Path(temporary)
+        work_folder.mkdir(parents=True, exist_ok=True)
         results: dict[str, Any] = {"machine": machine.describe(), "commit": machine.commit()}
         results["command"] = f"python -m benchmarks.batch --rounds {rounds}"
         works = [work for work in WORKS if not only or work.source in only]
-        results["works"] = {work.source: measure(work, place, rounds) for work in works}
+        results["works"] = {work.source: measure(work, work_folder, rounds) for work in works}
     click.echo(page(results))
     if write:
         (RESULTS / "scoring.json").write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")

@@ -111,13 +111,13 @@ def undisturbed() -> Iterator[None]:
 def job(leader: int, client: httpx.Client) -> tuple[int, Callable[[], None]]:
     """Start a job and wait until it scores; its process group, and how to end it."""
     answer = client.post("/v1/jobs", json={"model": "tagging", "input": "rows.jsonl", "options": {"part_rows": 500}})
-    place = answer.raise_for_status().headers["location"]
-    while not client.get(place).json()["rows"]:
+    job_url = answer.raise_for_status().headers["location"]
+    while not client.get(job_url).json()["rows"]:
         time.sleep(0.1)
     (group,) = {os.getpgid(one.pid) for one in tree(leader) if "service.scoring" in one.cmdline()}
 
     def stop() -> None:
-        told = client.delete(place).json()
+        told = client.delete(job_url).json()
         click.echo(f"    the job had scored {told['rows']} rows", err=True)
 
     return group, stop
@@ -174,7 +174,7 @@ def write_rows(root: Path) -> None:
     """Sentences for a job that does not end before it is told to."""
     with (root / "rows.jsonl").open("w") as file:
         for number in range(ROWS):
-            tokens = [WORDS[(number * 7 + place * place) % len(WORDS)] for place in range(3 + number % 60)]
+            tokens = [WORDS[(number * 7 + job_url * job_url) % len(WORDS)] for job_url in range(3 + number % 60)]
             file.write(json.dumps({"tokens": tokens}) + "\n")
 
 

@@ -86,11 +86,11 @@ def is_flat(jobs: Sequence[dict[str, Any]]) -> bool:
 @click.option("--write/--no-write", default=True, help="Whether to write the results into the repository.")
 def main(gigabytes: tuple[float, ...], rows: int, folder: Path | None, write: bool) -> None:
     """The command line."""
-    with tempfile.TemporaryDirectory(dir=folder) as place:
+    with tempfile.TemporaryDirectory(dir=folder) as work_folder:
         results: dict[str, Any] = {"machine": machine.describe(), "commit": machine.commit()}
         sizes = " ".join(f"--gigabytes {one:g}" for one in gigabytes)
         results["command"] = f"python -m benchmarks.batch.memory {sizes}"
-        results["jobs"] = [measure(Path(place), size, rows) for size in tqdm(gigabytes, leave=False)]
+        results["jobs"] = [measure(Path(work_folder), size, rows) for size in tqdm(gigabytes, leave=False)]
     click.echo(page(results))
     if write:
         content = msgspec.json.format(msgspec.json.encode(results), indent=2)

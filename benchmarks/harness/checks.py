@@ -16,20 +16,20 @@ AT_ONCE = 32
 TOLERANCE = 1e-5
 
 
-def find_difference(found: Any, expected: Any, place: str = "answer") -> str | None:
+def find_difference(found: Any, expected: Any, json_path: str = "answer") -> str | None:
     """Return where two answers differ first and how, ``None`` when they agree.
 
     Numbers may differ by 1e-5 of their size, or by 1e-5 below one; everything else must be the same.
     """
     if isinstance(expected, float) and isinstance(found, float | int) and not isinstance(found, bool):
         is_near = math.isclose(found, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
-        return None if is_near else f"{place}: {found} instead of {expected}"
+        return None if is_near else f"{json_path}: {found} instead of {expected}"
     if isinstance(expected, dict) and isinstance(found, dict) and expected.keys() == found.keys():
-        pairs = [(found[key], value, f"{place}.{key}") for key, value in expected.items()]
+        pairs = [(found[key], value, f"{json_path}.{key}") for key, value in expected.items()]
     elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
-        pairs = [(found[at], value, f"{place}[{at}]") for at, value in enumerate(expected)]
+        pairs = [(found[at], value, f"{json_path}[{at}]") for at, value in enumerate(expected)]
     else:
-        return None if type(found) is type(expected) and found == expected else f"{place}: not the same"
+        return None if type(found) is type(expected) and found == expected else f"{json_path}: not the same"
     return next((gap for pair in pairs if (gap := find_difference(*pair)) is not None), None)
 
 

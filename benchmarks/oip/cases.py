@@ -158,7 +158,7 @@ def _lies() -> Iterator[ProtocolCase]:
 
 def _spoiled(predictors: Mapping[str, Predictor]) -> Iterator[ProtocolCase]:
     """Tensors of the right form whose numbers point nowhere."""
-    for model, name, place, value in (
+    for model, name, position, value in (
         ("tagging", "features", (0, 0), -1),
         ("tagging", "features", (0, 0), 10**9),
         ("tagging", "grid", (0, 0), 10**6),
@@ -169,7 +169,7 @@ def _spoiled(predictors: Mapping[str, Predictor]) -> Iterator[ProtocolCase]:
         predictor = predictors[model]
         tensors = feeds(predictor, [predictor.card.random_request(np.random.default_rng(3), predictor.assets)])
         tensors[name] = tensors[name].copy()
-        tensors[name][place] = value
+        tensors[name][position] = value
         yield _infer(f"{model}: {value} in {name}", model, of_tensors(tensors, is_binary=True))
 
 

@@ -73,8 +73,8 @@ class Platter:
                 yield DiskState(kept, ledger, with_ledger, folders)
 
     def _ledger_as(self, which: str) -> bytes:
-        place = {"last": 1, "previous": 2}.get(which, 0)
-        return self._ledgers[-place] if 0 < place <= len(self._ledgers) else b""
+        kept_writes = {"last": 1, "previous": 2}.get(which, 0)
+        return self._ledgers[-kept_writes] if 0 < kept_writes <= len(self._ledgers) else b""
 
     def _make_folder(self, event: DiskEvent) -> None:
         self._folders.add(event.target)

@@ -52,18 +52,18 @@ class RestCase(NamedTuple):
 def mutate_tree(rng: Random, value: Any, depth: int = 0) -> Any:
     """Return a JSON value with one thing in it changed."""
     if isinstance(value, dict | list) and value and rng.random() < 0.85 - depth / 20:
-        place = rng.choice([*value]) if isinstance(value, dict) else rng.randrange(len(value))
+        position = rng.choice([*value]) if isinstance(value, dict) else rng.randrange(len(value))
         changed = value.copy()
-        changed[place] = mutate_tree(rng, value[place], depth + 1)
+        changed[position] = mutate_tree(rng, value[position], depth + 1)
         return changed
     kind = rng.randrange(5)
     if isinstance(value, dict) and kind < 3:
         return _mutate_object(rng, value, kind)
     if isinstance(value, list) and kind < 4:
-        place = rng.randint(0, len(value))
+        position = rng.randint(0, len(value))
         many = 20 if value and isinstance(value[0], dict | list) else 700
         more: list[list[Any]] = [[], [rng.choice(VALUES)], value[:3] * 2, value[:1] * many]
-        return value[:place] + more[kind] + value[place + (kind == 0) :]
+        return value[:position] + more[kind] + value[position + (kind == 0) :]
     return rng.choice(VALUES) if kind < 4 else [value]
 
 
@@ -134,18 +134,18 @@ def mutate_png(rng: Random, content: bytes) -> bytes:
         length = int.from_bytes(content[start : start + 4], "big")
         parts.append(content[start + 4 : start + 8 + length])
         start += 12 + length
-    place = rng.randrange(1, len(parts))
+    position = rng.randrange(1, len(parts))
     kind = rng.randrange(4)
     if kind == 0:
-        parts[place] = parts[place][:4] + mutate_bytes(rng, parts[place][4:])
+        parts[position] = parts[position][:4] + mutate_bytes(rng, parts[position][4:])
     elif kind == 1:
         names = (b"iCCP", b"zTXt", b"iTXt", b"tEXt", b"eXIf", b"acTL", b"fcTL", b"PLTE", b"tRNS", b"IDAT", b"gAMA")
-        parts.insert(place, rng.choice(names) + rng.choice((b"", b"x\0\0" + zlib.compress(bytes(9999)), bytes(17))))
+        parts.insert(position, rng.choice(names) + rng.choice((b"", b"x\0\0" + zlib.compress(bytes(9999)), bytes(17))))
     elif kind == 2:
         sizes = struct.pack(">II", rng.choice((0, 1, 13_000, 2**31)), rng.choice((0, 1, 5, 2**32 - 1)))
         parts[1] = b"IHDR" + sizes + parts[1][12:]
     else:
-        parts.insert(place, parts[-place])
+        parts.insert(position, parts[-position])
     chunks = (struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts[1:])
     return parts[0] + b"".join(chunks)
 

@@ -91,8 +91,8 @@ def _mutate_rest(rng: Random, rest: bytes) -> bytes:
     if kind == 2:
         return mutate_bytes(rng, rest)
     number = rng.choice(NUMBERS)
-    place = rng.randrange(0, len(rest), len(number)) if kind > 3 else 0
-    return rest[:place] + number + rest[place + len(number) :]
+    position = rng.randrange(0, len(rest), len(number)) if kind > 3 else 0
+    return rest[:position] + number + rest[position + len(number) :]
 
 
 def _to_bytes(rng: Random, model: str, body: bytes, head_length: int | None) -> bytes:

@@ -61,17 +61,17 @@ def _descriptors(site: Site, verdict: ChaosVerdict) -> None:
 
 
 @contextmanager
-def _tiny_disk(place: Path) -> Iterator[Path | None]:
+def _tiny_disk(folder: Path) -> Iterator[Path | None]:
     """A disk of 32 megabytes at a place, ``None`` without the right to mount it."""
-    place.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_KILOBYTES}k", "none", str(place)]
+    folder.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_KILOBYTES}k", "none", str(folder)]
     if os.geteuid() or subprocess.run(command, capture_output=True).returncode:  # noqa: S603  our own
         yield None
         return
     try:
-        yield place
+        yield folder
     finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)  # noqa: S603  our own
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # noqa: S603  our own
 
 
 def _full_disk(site: Site, disk: Path, verdict: ChaosVerdict) -> None:

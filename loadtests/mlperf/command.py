@@ -95,15 +95,15 @@ def examine(
     marked = _ask_once(served, library, logs / "accuracy")
     rows = []
     for scenario in scenarios:
-        place = logs / scenario
+        log_folder = logs / scenario
         click.echo(f"{served.entry.name} {scenario} …", err=True)
-        trial = MlperfRun(served.address, library, seconds, bound_ms, place)
+        trial = MlperfRun(served.address, library, seconds, bound_ms, log_folder)
         outcome, settings = trial.perform(scenario, rate if scenario is Scenario.SERVER else None)
         verdicts = []
         if compliance and outcome.is_valid:
             verdicts = [
-                check_answers(served, library, settings, dict(marked.answers), place / "TEST01"),
-                check_caching(served, settings, place / "TEST04"),
+                check_answers(served, library, settings, dict(marked.answers), log_folder / "TEST01"),
+                check_caching(served, settings, log_folder / "TEST04"),
             ]
         rows.append(ReportRow(outcome=outcome, expected=settings.expected, bound_ms=bound_ms, verdicts=verdicts))
     return MlperfReport(

@@ -51,7 +51,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @property
     def bins(self) -> list[str]:
         """Names of the bins, in order."""
-        return self.kinds or [f"{place:02}" for place in range(len(self.edges) + 1)]
+        return self.kinds or [f"{bin_name:02}" for bin_name in range(len(self.edges) + 1)]
 
     @cached_property
     def shares(self) -> Floats:
@@ -64,9 +64,9 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def places(self, values: Floats) -> NDArray[np.intp]:
         """Return the bin of each number; the last bin in range holds its upper edge too."""
-        places: NDArray[np.intp] = self._bounds[:-1].searchsorted(values, side="right")
-        places += values > self._bounds[-1]
-        return places
+        bins: NDArray[np.intp] = self._bounds[:-1].searchsorted(values, side="right")
+        bins += values > self._bounds[-1]
+        return bins
 
     def count(self, values: Array) -> Floats:
         """Return how many of ``(B,)`` numbers, or what of ``(B, kinds)`` shares, are in each bin."""
@@ -86,9 +86,9 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         In range it is the share of the bin and of all beyond. Out of range it falls with the distance, in every width
         of the range by the power of the outermost bin's share.
         """
-        places = np.minimum(self.places(values), len(self.expected) - 1)
+        bins = np.minimum(self.places(values), len(self.expected) - 1)
         low, high = self._bounds[0], self._bounds[-1]
-        below, above = np.cumsum(self.shares)[places], np.cumsum(self.shares[::-1])[::-1][places]
+        below, above = np.cumsum(self.shares)[bins], np.cumsum(self.shares[::-1])[::-1][bins]
         beyond = np.maximum(np.maximum(low - values, values - high), 0.0) / max(high - low, 1e-9)
         tails: Floats = np.clip(2 * np.minimum(below, above) ** (1 + beyond), 10**-MOST_SURPRISE, 1.0)
         return tails
@@ -170,8 +170,8 @@ def find_outliers(profile: Profile, measured: Mapping[str, Array]) -> list[Outli
     scores = np.maximum(0.0, -np.log10(np.minimum(1.0, len(numbers) * tails.min(axis=0))))
     # Nothing special is 0, not the minus zero that the logarithm of 1 becomes.
     return [
-        Outlier(score=round(score, 2) + 0.0, feature=numbers[place].name if score > 0 else None)
-        for score, place in zip(scores.tolist(), worst.tolist(), strict=True)
+        Outlier(score=round(score, 2) + 0.0, feature=numbers[bin_name].name if score > 0 else None)
+        for score, bin_name in zip(scores.tolist(), worst.tolist(), strict=True)
     ]
 
 

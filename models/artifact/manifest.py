@@ -165,7 +165,7 @@ def to_bytes(manifest: Manifest) -> bytes:
     return _canonical(document)
 
 
-def from_bytes(content: bytes, place: Path | str) -> Manifest:
+def from_bytes(content: bytes, artifact_folder: Path | str) -> Manifest:
     """Read a manifest and prove that not one bit differs from what export wrote.
 
     Raises:
@@ -174,11 +174,13 @@ def from_bytes(content: bytes, place: Path | str) -> Manifest:
     try:
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ArtifactMismatch(f"{place}: not a manifest of format {FORMAT}: {error}") from error
+        raise ArtifactMismatch(f"{artifact_folder}: not a manifest of format {FORMAT}: {error}") from error
     if manifest.format != FORMAT:
-        raise ArtifactMismatch(f"{place}: format {manifest.format}, this code reads {FORMAT}")
+        raise ArtifactMismatch(f"{artifact_folder}: format {manifest.format}, this code reads {FORMAT}")
     if to_bytes(manifest) != content:
-        raise ArtifactMismatch(f"{place}: its bytes are not those its digest {manifest.digest[:12]} was made of")
+        raise ArtifactMismatch(
+            f"{artifact_folder}: its bytes are not those its digest {manifest.digest[:12]} was made of"
+        )
     return manifest
 
 

@@ -200,30 +200,30 @@ def _fields(message: memoryview) -> Iterator[tuple[int, "memoryview | int"]]:
     Raises:
         ValueError: If it is none; an ``IndexError`` where it ends in a number.
     """
-    place = 0
-    while place < len(message):
-        key, place = _varint(message, place)
+    offset = 0
+    while offset < len(message):
+        key, offset = _varint(message, offset)
         kind, length = key & 7, {1: 8, 5: 4}.get(key & 7, 0)
         if kind == 0:
-            number, place = _varint(message, place)
+            number, offset = _varint(message, offset)
             yield key >> 3, number
             continue
         if kind == 2:
-            length, place = _varint(message, place)
+            length, offset = _varint(message, offset)
         elif not length:
             raise ValueError("an unknown kind of field")
-        if length > len(message) - place:
+        if length > len(message) - offset:
             raise ValueError("a field is cut off")
-        yield key >> 3, message[place : place + length]
-        place += length
+        yield key >> 3, message[offset : offset + length]
+        offset += length
 
 
-def _varint(message: memoryview, place: int) -> tuple[int, int]:
+def _varint(message: memoryview, offset: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
-        byte = message[place]
-        place += 1
+        byte = message[offset]
+        offset += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, place
+            return value, offset
     raise ValueError("a number is too long")

@@ -56,24 +56,24 @@ def _encode_new(paper: NewPaper, number: int, assets: Assets) -> Sample:
     cited = np.unique(np.asarray(paper.cites, np.int64))
     nodes, edges = surroundings(assets.neighbours, cited, assets.hops * len(assets.heads) - 1)
     last = len(nodes)
-    places = np.searchsorted(nodes, cited)
+    positions = np.searchsorted(nodes, cited)
     own, count = _bags([paper.words])
     words, counts = take(*assets.bags, nodes)
     return Sample(
         np.concatenate([words, own]),
         np.concatenate([counts, count]),
-        by_distance(_link(edges, places, last), last + 1, assets.hops),
+        by_distance(_link(edges, positions, last), last + 1, assets.hops),
         np.asarray([last]),
         np.concatenate([nodes, [-1 - number]]),
     )
 
 
-def _link(edges: Ints, places: Ints, last: int) -> Ints:
+def _link(edges: Ints, positions: Ints, last: int) -> Ints:
     """Edges with one more node, ``last``, linked to some places: the last source of each, so in order."""
-    into = np.stack([np.full_like(places, last), places])
+    into = np.stack([np.full_like(positions, last), positions])
     joined = np.concatenate([edges, into], axis=1)
     joined = joined[:, np.argsort(joined[1], kind="stable")]
-    tail = np.append(places, last)
+    tail = np.append(positions, last)
     return np.concatenate([joined, np.stack([tail, np.full_like(tail, last)])], axis=1)
 
 

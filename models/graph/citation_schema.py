@@ -186,19 +186,19 @@ def _own_graph(words: Sequence[Sequence[int]], edges: Sequence[tuple[int, int]],
     yield from outside_links(edges, len(words), "edges")
 
 
-def outside_links(links: Sequence[tuple[int, int]], nodes: int, *place: str | int) -> Iterator[Fault]:
+def outside_links(links: Sequence[tuple[int, int]], nodes: int, *step: str | int) -> Iterator[Fault]:
     """Yield a fault for every link with an end that is no node's number."""
     for number, link in enumerate(links):
         for end in link:
             if not 0 <= end < nodes:
-                yield Fault((*place, number), f"expected node numbers below {nodes}, found {end}")
+                yield Fault((*step, number), f"expected node numbers below {nodes}, found {end}")
                 break
 
 
-def _outside(ids: Sequence[int], bound: int, what: str, *place: str | int) -> Iterator[Fault]:
+def _outside(ids: Sequence[int], bound: int, what: str, *step: str | int) -> Iterator[Fault]:
     for number, found in enumerate(ids):
         if not 0 <= found < bound:
-            yield Fault((*place, number), f"expected {what} below {bound}, found {found}")
+            yield Fault((*step, number), f"expected {what} below {bound}, found {found}")
 
 
 def narrow(assets: Assets) -> Narrowing:

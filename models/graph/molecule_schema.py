@@ -119,4 +119,4 @@ def random_request(rng: np.random.Generator, assets: Assets) -> Instance:
     bonds += [(atom, atom - 5) for atom in range(5, atoms) if rng.random() < 0.15]
     if bonds and rng.random() < 0.2:
         bonds += [bonds[0][::-1], (0, 0)]
-    return Instance(atoms=symbols, bonds=[bonds[place] for place in rng.permutation(len(bonds))])
+    return Instance(atoms=symbols, bonds=[bonds[index] for index in rng.permutation(len(bonds))])

@@ -85,12 +85,12 @@ def _check(name: str, graphs: Graphs) -> None:
     if len(kind) != len(graph) or not len(kind):
         expected = f"{max(len(graph), 1)}, one per line of {name}_graph_indicator.txt"
         raise DataError(f"{name}_node_labels.txt", found=f"{len(kind)} lines", expected=expected)
-    places = (
+    checks = (
         ("graph_indicator", graph, len(label), "graph numbers"),
         ("A", bonds[:, 0], len(graph), "atom numbers"),
         ("A", bonds[:, 1], len(graph), "atom numbers"),
     )
-    for part, numbers, bound, what in places:
+    for part, numbers, bound, what in checks:
         outside = (numbers < 0) | (numbers >= bound)
         if outside.any():
             row = int(outside.argmax())

@@ -121,15 +121,15 @@ def _pairs(pairs: list[tuple[str, Any]]) -> Any:
     return found
 
 
-def _locate(value: Any, place: tuple[str | int, ...]) -> Fault | None:
+def _locate(value: Any, json_path: tuple[str | int, ...]) -> Fault | None:
     if isinstance(value, _Repeated):
-        return Fault((*place, value.key), REASON)
+        return Fault((*json_path, value.key), REASON)
     members: Any = ()
     if isinstance(value, dict):
         members = value.items()
     elif isinstance(value, list):
         members = enumerate(value)
     for step, member in members:
-        if isinstance(member, dict | list | _Repeated) and (fault := _locate(member, (*place, step))) is not None:
+        if isinstance(member, dict | list | _Repeated) and (fault := _locate(member, (*json_path, step))) is not None:
             return fault
     return None

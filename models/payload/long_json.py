@@ -68,7 +68,7 @@ class LongReader:
             parts: list[msgspec.Raw] = self._parts.decode(body).instances
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise self.translate(error) from error
-        instances = [self._read(bytes(part), place) for place, part in enumerate(parts)]
+        instances = [self._read(bytes(part), offset) for offset, part in enumerate(parts)]
         return LongRequest(instances, request.explain, request.outlier)
 
     def _check_keys(self, body: bytes) -> None:
@@ -84,17 +84,17 @@ class LongReader:
             repeated = found
         raise _refusal(repeated)
 
-    def _read(self, part: bytes, place: int) -> Any:
+    def _read(self, part: bytes, offset: int) -> Any:
         values = part.count(b",")
         if values > MAX_VALUES:
-            raise _refusal(Fault(("instances", place), f"expected at most {MAX_VALUES} values, found {values}"))
+            raise _refusal(Fault(("instances", offset), f"expected at most {MAX_VALUES} values, found {values}"))
         try:
             instance = self._instance.decode(part)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise _inside(self.translate(error), place) from error
+            raise _inside(self.translate(error), offset) from error
         repeated = self._keys.find_repeated(part, 0)
         if repeated is not None:
-            raise _refusal(repeated.inside("instances", place))
+            raise _refusal(repeated.inside("instances", offset))
         return instance
 
 
@@ -107,7 +107,7 @@ def _refusal(fault: Fault) -> InvalidRequest:
     return InvalidRequest("a value makes no sense", [fault])
 
 
-def _inside(error: Exception, place: int) -> Exception:
+def _inside(error: Exception, offset: int) -> Exception:
     if isinstance(error, InvalidRequest):
-        return InvalidRequest(str(error), [fault.inside("instances", place) for fault in error.faults])
+        return InvalidRequest(str(error), [fault.inside("instances", offset) for fault in error.faults])
     return error

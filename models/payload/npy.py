@@ -34,10 +34,10 @@ def read_array(body: bytes) -> Array:
     Raises:
         MalformedRequest: If it is anything else; pickled objects are never read.
     """
-    place, _ = _HEADERS.get(body[6:8], (None, None))
-    if not body.startswith(_MAGIC) or place is None:
+    header_offset, _ = _HEADERS.get(body[6:8], (None, None))
+    if not body.startswith(_MAGIC) or header_offset is None:
         raise MalformedRequest("the body is not an array as numpy.save writes it, format version 1 or 2")
-    start = place.stop + int.from_bytes(body[place], "little")
+    start = header_offset.stop + int.from_bytes(body[header_offset], "little")
     if start > min(MAX_HEADER_BYTES, len(body)):
         raise MalformedRequest("the header of the array is cut off or too long")
     dtype, shape, is_fortran = _layout(body[:start])

@@ -69,8 +69,8 @@ class Predictor:
         """Do what ``encode`` does, an instance a step, and put what comes of it into ``samples``."""
         faults: list[Fault] = []
         units = 0
-        for place, instance in enumerate(instances):
-            if (units_here := self._validate([instance], faults, place, units)) is None:
+        for index, instance in enumerate(instances):
+            if (units_here := self._validate([instance], faults, index, units)) is None:
                 break
             units = units_here
             yield
@@ -94,14 +94,14 @@ class Predictor:
             What was decoded up to here; ``None`` where nothing more is to be looked at.
         """
         card, assets, budget = self.card, self.assets, self.card.file_budget
-        for place, instance in enumerate(instances, first):
+        for index, instance in enumerate(instances, first):
             for fault in card.validate(instance, assets):
-                faults.append(fault.inside("instances", place))
+                faults.append(fault.inside("instances", index))
                 if len(faults) == MAX_FAULTS:
                     return None
             if budget is not None:
                 units += budget.cost(instance)
-                if (too_much := budget.fault(place, units)) is not None:
+                if (too_much := budget.fault(index, units)) is not None:
                     faults.append(too_much)
                     return None
         return units
@@ -123,10 +123,10 @@ class Predictor:
         budget = self.card.budget
         faults = [
             Fault(
-                ("instances", place),
+                ("instances", index),
                 f"expected at most {budget.explained} {budget.unit} to explain, found {cost}",
             )
-            for place, cost in enumerate(map(self.card.cost, samples))
+            for index, cost in enumerate(map(self.card.cost, samples))
             if cost > budget.explained
         ]
         if faults:

@@ -77,9 +77,9 @@ class WordCutter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=T
 
     def _words(self, chunk: str) -> Iterator[str]:
         start = 0
-        for place in (*self._cuts(chunk), len(chunk)):
-            piece = chunk[start:place]
-            start = place
+        for cut_at in (*self._cuts(chunk), len(chunk)):
+            piece = chunk[start:cut_at]
+            start = cut_at
             parts = self.parts.get(fold(piece))
             yield from [piece] if parts is None else like(piece, parts)
 
@@ -87,10 +87,10 @@ class WordCutter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=T
         """Yield the places ``1 .. len(chunk) - 1`` at which a word ends."""
         views = look(chunk)
         kinds, cuttable = views[KINDS], self._cuttable
-        for place in range(1, len(chunk)):
-            at = place + REACH
+        for cut_at in range(1, len(chunk)):
+            at = cut_at + REACH
             if kinds[at - 1 : at + 1] in cuttable and self._is_cut(views, at):
-                yield place
+                yield cut_at
 
     def _is_cut(self, views: tuple[str, str, str], at: int) -> bool:
         for (left, right), rules in self._specific_first:

@@ -25,8 +25,8 @@ def of_samples(samples: Sequence[Sample], assets: Assets) -> dict[str, Array]:
 def of_answers(samples: Sequence[Sample], predictions: Sequence[Prediction], assets: Assets) -> dict[str, Array]:
     """Tags, each word's an equal part of its sentence, and the mean of their probabilities."""
     lengths = [len(answer["tags"]) for answer in predictions]
-    places = {tag: place for place, tag in enumerate(assets.tags)}
-    tags = [places[tag] for tag in chain.from_iterable(answer["tags"] for answer in predictions)]
+    tag_ids = {tag: index for index, tag in enumerate(assets.tags)}
+    tags = [tag_ids[tag] for tag in chain.from_iterable(answer["tags"] for answer in predictions)]
     scores = np.concatenate([answer["scores"] for answer in predictions])
     return {"tags": shares(tags, lengths, len(assets.tags)), "confidence": average(scores, lengths)}
 

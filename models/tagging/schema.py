@@ -122,8 +122,8 @@ class Assets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True)
     @cached_property
     def features(self) -> Callable[[str], bytes]:
         """Return the features of a word as the bytes of ``(features,)`` int64; frequent words are remembered."""
-        words = {word: place for place, word in enumerate(self.words)}
-        clues = {clue: place for place, clue in enumerate(self.clues)}
+        words = {word: index for index, word in enumerate(self.words)}
+        clues = {clue: index for index, clue in enumerate(self.clues)}
 
         # A treebank of 200,000 words has 20,000 different ones; remembering fewer, a corpus read again and again finds
         # none of them remembered.
@@ -143,8 +143,8 @@ def validate(instance: Instance, assets: Assets) -> Iterator[Fault]:
     elif len(instance.tokens) > MAX_TOKENS:
         yield Fault(("tokens",), f"expected at most {MAX_TOKENS} tokens, found {len(instance.tokens)}")
     elif any(map(find_flaw, instance.tokens)):
-        flaws = ((place, find_flaw(word)) for place, word in enumerate(instance.tokens))
-        faults = (Fault(("tokens", place), flaw.reason) for place, flaw in flaws if flaw is not None)
+        flaws = ((index, find_flaw(word)) for index, word in enumerate(instance.tokens))
+        faults = (Fault(("tokens", index), flaw.reason) for index, flaw in flaws if flaw is not None)
         yield from islice(faults, MAX_FAULTS)
 
 

@@ -46,11 +46,11 @@ def features(word: str, words: Mapping[str, int], clues: Mapping[str, int]) -> l
         words: Known folded words and their places.
         clues: Known clues and their places.
     """
-    place = words.get(fold(word))
-    ids = [UNKNOWN if place is None else RESERVED + place]
+    feature_id = words.get(fold(word))
+    ids = [UNKNOWN if feature_id is None else RESERVED + feature_id]
     for clue in find_clues(word):
-        place = clues.get(clue)
-        ids.append(ABSENT if not clue else UNKNOWN if place is None else RESERVED + len(words) + place)
+        feature_id = clues.get(clue)
+        ids.append(ABSENT if not clue else UNKNOWN if feature_id is None else RESERVED + len(words) + feature_id)
     return [*ids, ABSENT]
 
 

@@ -196,10 +196,10 @@ def own_provenance(*paths: Path, root: Path | None = None, test: Sequence[Path] 
 
     Files of a test part that was given apart, ``test``, may have the same names and are called so.
     """
-    places = [str(path.relative_to(root)) if root else path.name for path in paths]
-    places += [f"test: {path.name}" for path in test]
+    listed_names = [str(path.relative_to(root)) if root else path.name for path in paths]
+    listed_names += [f"test: {path.name}" for path in test]
     # Names that are no UTF-8 have signs for their bytes: the certificate is UTF-8, and made after the training.
-    names = [place.encode("utf-8", "backslashreplace").decode() for place in places]
+    names = [file_name.encode("utf-8", "backslashreplace").decode() for file_name in listed_names]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (*paths, *test)]
     return Provenance(
         name=printable(root.name) if root else names[0],

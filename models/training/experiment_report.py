@@ -30,13 +30,13 @@ def render(ladder: ExperimentPlan, results: Results) -> str:
     ]
     rows = [
         [
-            section if not place else "",
+            section if not index else "",
             *_cells(outcome),
             *([_rolling_origin(outcome)] if is_rolled else []),
             *(_speed(outcome) if unit else []),
         ]
         for section, outcomes in shown.items()
-        for place, outcome in enumerate(outcomes)
+        for index, outcome in enumerate(outcomes)
     ]
     lines = [_row(head), _row(["---", "---", *["--:"] * (len(head) - 2)]), *map(_row, rows)]
     name = f"{ladder.metric.name} in {ladder.metric.unit}"

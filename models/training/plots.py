@@ -69,11 +69,11 @@ def lines(path: Path, values: Mapping[str, Mapping[int, float]], *, x: str, y: s
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for name, points in values.items():
         (line,) = axes.plot(list(points), list(points.values()), marker="o", label=name)
-        for place, value in points.items():
-            axes.annotate(f"{value:.1f}", (place, value), (0, 6), textcoords="offset points", color=line.get_color())
+        for point_xy, value in points.items():
+            axes.annotate(f"{value:.1f}", (point_xy, value), (0, 6), textcoords="offset points", color=line.get_color())
     if is_log:
         axes.set_xscale("log")
-    ticks = sorted({place for points in values.values() for place in points})
+    ticks = sorted({point_xy for points in values.values() for point_xy in points})
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
     axes.set(xlabel=x, ylabel=y)
@@ -137,9 +137,9 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
     moved: list[float] = []
     for height in heights:
         moved.append(max(height, moved[-1] + gap) if moved else height)
-    for place in range(len(moved) - 1, -1, -1):
-        ceiling = moved[place + 1] - gap if place + 1 < len(moved) else 1.0
-        moved[place] = min(moved[place], ceiling)
+    for point_xy in range(len(moved) - 1, -1, -1):
+        ceiling = moved[point_xy + 1] - gap if point_xy + 1 < len(moved) else 1.0
+        moved[point_xy] = min(moved[point_xy], ceiling)
     return moved
 
 

@@ -217,11 +217,11 @@ def _from_json(text: str, file: str) -> list[RawTable]:
     if all(dated):
         return [
             RawTable(
-                str(place),
-                TableRow(place, ["date", str(item.get("page", "views"))]),
-                [TableRow(place, [day, _text(item[day])]) for day in days],
+                str(index),
+                TableRow(index, ["date", str(item.get("page", "views"))]),
+                [TableRow(index, [day, _text(item[day])]) for day in days],
             )
-            for place, (item, days) in enumerate(zip(items, dated, strict=True), start=1)
+            for index, (item, days) in enumerate(zip(items, dated, strict=True), start=1)
         ]
     names = [*dict.fromkeys(key for item in items for key in item)]
     rows = [TableRow(number, [_text(item.get(name)) for name in names]) for number, item in enumerate(items, start=1)]

@@ -96,8 +96,8 @@ def read_series(content: bytes, file: str, options: SeriesOptions) -> Series:
     found = tables(content, file, delimiter=options.delimiter, encoding=options.encoding)
     chosen = [table for table in found if options.table in ("", table.place)]
     if options.table and not chosen:
-        places = ", ".join(table.place for table in found)
-        raise DataError(file, found=f"--table {options.table}", expected=f"one of {places}")
+        table_names = ", ".join(table.place for table in found)
+        raise DataError(file, found=f"--table {options.table}", expected=f"one of {table_names}")
     candidates = [table for table in chosen if find_columns(table, options) is not None]
     if not candidates:
         raise _no_columns(file, chosen, options)
@@ -106,8 +106,10 @@ def read_series(content: bytes, file: str, options: SeriesOptions) -> Series:
     series = _read_any(candidates, file, options)
     first = series[0][1]
     if any(not _is_same(first, other) for _, other in series[1:]):
-        places = ", ".join(repr(table.place) for table, _ in series)
-        raise DataError(file, found=f"different series in the tables {places}", expected="--table with one of them")
+        table_names = ", ".join(repr(table.place) for table, _ in series)
+        raise DataError(
+            file, found=f"different series in the tables {table_names}", expected="--table with one of them"
+        )
     return first
 
 

@@ -71,14 +71,14 @@ class AddressBuckets:
 
     def bucket(self, address: str) -> TokenBucket:
         """Return the address's bucket; a full one if it is new, or was forgotten."""
-        place = network(address) if ":" in address else address
-        bucket = self._buckets.get(place)
+        network_address = network(address) if ":" in address else address
+        bucket = self._buckets.get(network_address)
         if bucket is None:
-            bucket = self._buckets[place] = TokenBucket(self.rate)
+            bucket = self._buckets[network_address] = TokenBucket(self.rate)
             if len(self._buckets) > MOST_ADDRESSES:
                 self._buckets.popitem(last=False)
         else:
-            self._buckets.move_to_end(place)
+            self._buckets.move_to_end(network_address)
         return bucket
 
 

@@ -141,7 +141,7 @@ class BatchMeter:
         self._fill.add(units / self._budget.batch)
         if self._padding is not None:
             self._padding.add(1 - sum(costs) / units if units else 0.0)
-        self._encode.add_all([pending.times.queued - pending.times.started for pending, place, _ in batch if not place])
+        self._encode.add_all([pending.times.queued - pending.times.started for pending, index, _ in batch if not index])
         self._queue.add_all([now - pending.times.queued for pending in requests_of(batch)])
 
     def end(self, batch: Sequence[QueuedSample], ran: RunTimes) -> None:
@@ -170,7 +170,7 @@ class BatchMeter:
 
 def requests_of(batch: Sequence[QueuedSample]) -> Collection[PendingRequest]:
     """Return the requests that have instances in a micro-batch, each once."""
-    first = [pending for pending, place, _ in batch if not place]
+    first = [pending for pending, index, _ in batch if not index]
     return first if len(first) == len(batch) else {pending for pending, _, _ in batch}
 
 

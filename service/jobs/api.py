@@ -88,11 +88,11 @@ class JobsApi:
     """
 
     def __init__(
-        self, desk: InferenceGateway, access: Access | None, place: JobPaths, command: Sequence[str] = COMMAND
+        self, desk: InferenceGateway, access: Access | None, paths: JobPaths, command: Sequence[str] = COMMAND
     ) -> None:
-        self.desk, self.access, self.place, self.settings = desk, access, place, desk.settings
-        self.book = JobStore(place.book)
-        self.foreman = JobScheduler(self.book, place, desk.settings, command, lambda: desk.is_draining)
+        self.desk, self.access, self.place, self.settings = desk, access, paths, desk.settings
+        self.book = JobStore(paths.book)
+        self.foreman = JobScheduler(self.book, paths, desk.settings, command, lambda: desk.is_draining)
         self._uploads = 0
         self._standing: asyncio.Task[None] | None = None
 
@@ -279,8 +279,8 @@ def _has_body(found: dict[bytes, bytes]) -> bool:
     return b"transfer-encoding" in found or found.get(b"content-length", b"0").strip(b" 0") != b""
 
 
-def _refused(place: str, reason: str) -> InvalidRequest:
-    return InvalidRequest("a value makes no sense", [Fault((place,), reason)])
+def _refused(paths: str, reason: str) -> InvalidRequest:
+    return InvalidRequest("a value makes no sense", [Fault((paths,), reason)])
 
 
 def _accepted(job: StoredJob, headers: list[Header], *, is_new: bool) -> Response:

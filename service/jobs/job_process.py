@@ -83,8 +83,8 @@ class JobProcess:
         moved: When it last got on, seconds since 1970.
     """
 
-    def __init__(self, job: StoredJob, place: JobPaths, command: Sequence[str], settings: Settings) -> None:
-        self.job, self.place, self.command, self.settings = job, place, command, settings
+    def __init__(self, job: StoredJob, paths: JobPaths, command: Sequence[str], settings: Settings) -> None:
+        self.job, self.place, self.command, self.settings = job, paths, command, settings
         self._began = monotonic()
         self.progress, self.last = ProcessEvent(), ProcessEvent()
         self.moved, self._told = time(), (job.rows, job.errors)

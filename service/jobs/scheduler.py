@@ -45,12 +45,12 @@ class JobScheduler:
     def __init__(
         self,
         book: JobStore,
-        place: JobPaths,
+        paths: JobPaths,
         settings: Settings,
         command: Sequence[str],
         is_draining: Callable[[], bool],
     ) -> None:
-        self.book, self.place, self.settings, self.command = book, place, settings, command
+        self.book, self.place, self.settings, self.command = book, paths, settings, command
         self.is_over, self._is_draining = False, is_draining
         self.runs: dict[str, JobProcess] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}

@@ -28,13 +28,13 @@ async def receive_file(receive: Receive, file: Path, limit: int, patience: float
         Disconnected: If the caller is gone.
     """
     digest, parts, held = hashlib.sha256(), list[bytes](), 0
-    place = await asyncio.to_thread(os.open, file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = await asyncio.to_thread(os.open, file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
     def put(content: bytes) -> None:
         digest.update(content)
         view = memoryview(content)
         while view:
-            view = view[os.write(place, view) :]
+            view = view[os.write(descriptor, view) :]
 
     try:
         async for body in stream_body(receive, limit, patience):
@@ -44,11 +44,11 @@ async def receive_file(receive: Receive, file: Path, limit: int, patience: float
                 await asyncio.to_thread(put, b"".join(parts))
                 parts, held = [], 0
         await asyncio.to_thread(put, b"".join(parts))
-        await asyncio.to_thread(os.fsync, place)
+        await asyncio.to_thread(os.fsync, descriptor)
     except OSError as error:
         if error.errno in (ENOSPC, EDQUOT):
             raise StorageFull("the disk is full; the input was not kept") from error
         raise
     finally:
-        os.close(place)
+        os.close(descriptor)
     return digest.hexdigest()

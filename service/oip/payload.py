@@ -104,7 +104,7 @@ class TensorPayloads:
         (name, first), *_ = values.items()
         if isinstance(first, list):
             self._check_number(len(first), name)
-            instances = [self._instance(name, place, content) for place, content in enumerate(first)]
+            instances = [self._instance(name, index, content) for index, content in enumerate(first)]
             return TensorQuestion(plan, Question(instances, plan.explain), False)
         assert self._card.tensors is not None  # or no port would have had a name like that
         if self.signature.is_batched:
@@ -121,21 +121,21 @@ class TensorPayloads:
         if not 0 < found <= self._max_instances:
             raise wrong(name, f"expected 1 to {self._max_instances} instances, found {found}")
 
-    def _instance(self, name: str, place: int, content: bytes) -> Any:
+    def _instance(self, name: str, index: int, content: bytes) -> Any:
         try:
             if name == INSTANCE:
                 instance = self._decoder.decode(content)
                 repeated = self._keys.find_repeated(content, 0)
                 if repeated is not None:
-                    raise InvalidRequest("a value makes no sense", [repeated.inside("inputs", name, place)])
+                    raise InvalidRequest("a value makes no sense", [repeated.inside("inputs", name, index)])
                 return instance
             assert self._card.tensors is not None  # whose payloads these are
             fields = {name: self._card.tensors.payloads[name](content)}
             return msgspec.convert(fields, self._card.instance, builtin_types=(bytes,))
         except UnicodeDecodeError:
-            raise wrong(name, f"element {place} is not UTF-8") from None
+            raise wrong(name, f"element {index} is not UTF-8") from None
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise _inside(from_decoding(error), name, place) from error
+            raise _inside(from_decoding(error), name, index) from error
 
     def write(
         self, plan: RequestPlan, predictions: Sequence[Prediction], parts: Sequence[Mapping[str, Array]]
@@ -189,9 +189,9 @@ def _likeliest(values: Array, classes: int, names: Sequence[str]) -> tuple[list[
     """Of each row the likeliest classes, the first first: probability, place and name."""
     ranks = np.argsort(-values, axis=1, kind="stable")[:, :classes]
     told = [
-        f"{values[row, place]:f}:{place}:{names[place]}".encode()
-        for row, places in enumerate(ranks.tolist())
-        for place in places
+        f"{values[row, index]:f}:{index}:{names[index]}".encode()
+        for row, positions in enumerate(ranks.tolist())
+        for index in positions
     ]
     return list(ranks.shape), told
 
@@ -202,11 +202,11 @@ def _fill(shape: tuple[int, ...], elements: int) -> tuple[int, ...]:
     return tuple(elements // known if length == ANY else length for length in shape)
 
 
-def _inside(error: HttpError, name: str, place: int) -> HttpError:
+def _inside(error: HttpError, name: str, index: int) -> HttpError:
     """Return a decoder's error, seen from the request."""
     if isinstance(error, MalformedRequest):
-        return wrong(name, f"element {place} is not JSON")
-    return InvalidRequest(str(error), [fault.inside("inputs", name, place) for fault in error.faults])
+        return wrong(name, f"element {index} is not JSON")
+    return InvalidRequest(str(error), [fault.inside("inputs", name, index) for fault in error.faults])
 
 
 _BODIES: WeakKeyDictionary[Endpoint, TensorPayloads] = WeakKeyDictionary()

@@ -144,10 +144,10 @@ def _wanted(signature: Signature, head: RequestJson) -> tuple[WantedOutput, ...]
         more = signature.attention if head.asked.explain else ()
         return tuple(WantedOutput(port, is_binary) for port in (*signature.outputs, *more))
     names = [output.name for output in head.outputs]
-    for place, name in enumerate(names):
-        if name not in known or names.index(name) != place:
+    for index, name in enumerate(names):
+        if name not in known or names.index(name) != index:
             reason = f"expected outputs among {', '.join(known)}, each once"
-            raise InvalidRequest("a value makes no sense", [Fault(("outputs", place), reason)])
+            raise InvalidRequest("a value makes no sense", [Fault(("outputs", index), reason)])
     return tuple(_want(signature, output, is_binary) for output in head.outputs)
 
 

@@ -60,6 +60,6 @@ def _own() -> dict[str, Totals]:
             labels = dict(sample.labels)
             model, _ = labels.pop("model", None), labels.pop("version", None)
             if model is not None and labels.pop("le", "+Inf") == "+Inf":
-                of_model, place = found.setdefault(model, {}), (sample.name, "".join(labels.values()))
-                of_model[place] = of_model.get(place, 0.0) + sample.value
+                of_model, series_key = found.setdefault(model, {}), (sample.name, "".join(labels.values()))
+                of_model[series_key] = of_model.get(series_key, 0.0) + sample.value
     return found

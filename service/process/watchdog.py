@@ -50,19 +50,19 @@ async def beat(name: str, models: int = 0) -> None:
     """
     file, parent = beat_file(os.getpid()), parent_pid()
     file.parent.mkdir(parents=True, exist_ok=True)
-    place = os.open(file, os.O_CREAT | os.O_WRONLY)
+    descriptor = os.open(file, os.O_CREAT | os.O_WRONLY)
     try:
         with suppress(OSError):
-            os.pwrite(place, _BEAT.pack(monotonic(), models) + name.encode(), 0)
+            os.pwrite(descriptor, _BEAT.pack(monotonic(), models) + name.encode(), 0)
         while True:
             with suppress(OSError):  # a full disk must not end it; eight bytes that are there are overwritten
-                os.pwrite(place, _TIME.pack(monotonic()), 0)
+                os.pwrite(descriptor, _TIME.pack(monotonic()), 0)
             if os.getppid() != parent:  # nobody would replace this process, and it would keep the port
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             await asyncio.sleep(BEAT_SECONDS)
     finally:
-        os.close(place)
+        os.close(descriptor)
         file.unlink(missing_ok=True)
 
 

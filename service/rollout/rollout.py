@@ -56,13 +56,13 @@ class Rollout:
 
     Attributes:
         desk: Where requests find them.
-        places: Where each model's family computes.
+        backends: Where each model's family computes.
         pinned: Models whose version the settings name; they are never changed.
         unloaded: Models that were taken out of service, by what they served last.
     """
 
-    def __init__(self, desk: InferenceGateway, places: Mapping[str, Backend], pinned: frozenset[str]) -> None:
-        self.desk, self.places, self.pinned = desk, places, pinned
+    def __init__(self, desk: InferenceGateway, backends: Mapping[str, Backend], pinned: frozenset[str]) -> None:
+        self.desk, self.places, self.pinned = desk, backends, pinned
         self.unloaded: dict[str, Manifest] = {}
         self._lock = asyncio.Lock()
         self._seen = 0

@@ -83,17 +83,17 @@ def _unfinished(workspace: Workspace) -> Status:
     )
 
 
-def verify(place: LocalOutput | RemoteOutput) -> Iterator[tuple[str, bool, str]]:
+def verify(located_output: LocalOutput | RemoteOutput) -> Iterator[tuple[str, bool, str]]:
     """What the manifest says, held against what is there: what was compared, whether it is equal, and how it is not.
 
     Raises:
         LecternError: If there is no manifest, or it is damaged itself.
     """
-    manifest = place.manifest()
+    manifest = located_output.manifest()
     if manifest is None:
-        raise JobError(f"there is no {place.manifest_path}")
+        raise JobError(f"there is no {located_output.manifest_path}")
     yield "manifest", True, manifest.digest
-    found = place.sha256()
+    found = located_output.sha256()
     yield "output", found == manifest.sha256, _difference(found, manifest.sha256)
     source = open_source(read_spec(msgspec.json.encode(manifest.spec)))
     for _ in source.cuts():

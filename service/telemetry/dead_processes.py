@@ -89,16 +89,16 @@ class DeadProcessMetrics:
 
     def _carry_out(self) -> None:
         """Every step may have been done before."""
-        place = self.folder / _PLAN
-        if not place.exists():
+        plan_path = self.folder / _PLAN
+        if not plan_path.exists():
             return
-        plan = json.loads(place.read_text())
+        plan = json.loads(plan_path.read_text())
         for draft, target in plan["moved"]:
             if (self.folder / draft).exists():
                 (self.folder / draft).replace(self.folder / target)
         for name in plan["gone"]:
             (self.folder / name).unlink(missing_ok=True)
-        place.unlink()
+        plan_path.unlink()
 
 
 def read_file(path: Path) -> Iterable[tuple[str, float, float, int]]:

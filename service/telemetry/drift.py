@@ -44,7 +44,7 @@ class DriftCounters:
         self._bins = [
             (
                 feature,
-                [INSTANCES.labels(name, feature.name, place) for place in feature.bins],
+                [INSTANCES.labels(name, feature.name, index) for index in feature.bins],
                 None if feature.kinds else OUT_OF_RANGE.labels(name, feature.name),
             )
             for feature in profile.features
@@ -67,11 +67,11 @@ class DriftCounters:
         """Measure what was put down."""
         samples, predictions, self._samples, self._predictions = self._samples, self._predictions, [], []
         self._is_waiting = False
-        good = [place for place, prediction in enumerate(predictions) if prediction is not None]
+        good = [index for index, prediction in enumerate(predictions) if prediction is not None]
         if not good:
             return
         try:
-            self._count([samples[place] for place in good], [predictions[place] for place in good])
+            self._count([samples[index] for index in good], [predictions[index] for index in good])
         except Exception:  # the border to the family's own code: requests have been answered, and go on
             logger.exception("%s: requests cannot be compared with the training data", self._name)
 

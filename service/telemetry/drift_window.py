@@ -104,7 +104,7 @@ def _move(old: WindowMarks | None, digest: str, counts: list[Floats], window: in
     if old.digest != digest or _total(old.counts[-1]) > total:
         return WindowMarks(digest=digest, counts=[now])
     kept = old.counts if total - _total(old.counts[-1]) < window / PARTS else [*old.counts, now]
-    start = max((place for place, mark in enumerate(kept) if _total(mark) <= total - window), default=0)
+    start = max((bin_name for bin_name, mark in enumerate(kept) if _total(mark) <= total - window), default=0)
     return WindowMarks(digest=digest, counts=kept[start:])
 
 
@@ -122,11 +122,11 @@ def gauges(model: str, profile: Profile, window: list[Floats]) -> Iterator[tuple
         index = float(stability_index(feature.shares, counts)) if is_enough else 0.0
         yield "lectern_feature_stability_index", labels, index
         yield "lectern_feature_stability_limit", labels, feature.limit
-        for place, share in zip(feature.bins, feature.expected, strict=True):
-            yield "lectern_feature_expected_ratio", _labels(model, feature, place), share
+        for bin_name, share in zip(feature.bins, feature.expected, strict=True):
+            yield "lectern_feature_expected_ratio", _labels(model, feature, bin_name), share
         if not feature.kinds:
-            for place, edge in zip(feature.bins, [*feature.edges, math.inf], strict=True):
-                yield "lectern_feature_bin_upper_bound", _labels(model, feature, place), edge
+            for bin_name, edge in zip(feature.bins, [*feature.edges, math.inf], strict=True):
+                yield "lectern_feature_bin_upper_bound", _labels(model, feature, bin_name), edge
             yield "lectern_feature_out_of_range_ratio", labels, strays / counts.sum() if is_enough else 0.0
     yield "lectern_feature_window_instances", f'model="{_escape(model)}"', total
 
@@ -143,14 +143,14 @@ def read_counts(text: str) -> dict[str, float]:
 
 def _counts_of(found: dict[str, float], model: str, feature: Feature) -> Floats:
     """Counts of a feature's bins, and its strays last."""
-    series = [f"{COUNTS}{{{_labels(model, feature, place)}}}" for place in feature.bins]
+    series = [f"{COUNTS}{{{_labels(model, feature, bin_name)}}}" for bin_name in feature.bins]
     series.append(f"{STRAYS}{{{_labels(model, feature)}}}")
     return np.array([found.get(name, 0.0) for name in series])
 
 
-def _labels(model: str, feature: Feature, place: str | None = None) -> str:
+def _labels(model: str, feature: Feature, bin_name: str | None = None) -> str:
     """In the order of their names, as the client writes them."""
-    first = "" if place is None else f'bin="{_escape(place)}",'
+    first = "" if bin_name is None else f'bin="{_escape(bin_name)}",'
     return f'{first}feature="{_escape(feature.name)}",model="{_escape(model)}"'
 
 

@@ -158,8 +158,8 @@ class MetricsPage:
             if model is not None:
                 for label in ("le", "version"):
                     labels.pop(label, None)
-                of_model, place = found.setdefault(model, {}), (sample, "".join(labels.values()))
-                of_model[place] = of_model.get(place, 0.0) + value
+                of_model, series_key = found.setdefault(model, {}), (sample, "".join(labels.values()))
+                of_model[series_key] = of_model.get(series_key, 0.0) + value
         return found
 
     def _read(self) -> dict[str, float]:

@@ -18,9 +18,9 @@ _DOUBLE = 8
 class Numbers(Protocol):
     """The numbers of a file, or of this process."""
 
-    def __getitem__(self, place: int, /) -> float: ...
+    def __getitem__(self, offset: int, /) -> float: ...
 
-    def __setitem__(self, place: int, number: float, /) -> None: ...
+    def __setitem__(self, offset: int, number: float, /) -> None: ...
 
 
 class _PrivateNumbers:
@@ -29,12 +29,12 @@ class _PrivateNumbers:
     def __init__(self, values: Sequence[Any]) -> None:
         self._values = values
 
-    def __getitem__(self, place: int) -> float:
-        found: float = self._values[place].get()
+    def __getitem__(self, offset: int) -> float:
+        found: float = self._values[offset].get()
         return found
 
-    def __setitem__(self, place: int, number: float) -> None:
-        self._values[place].set(number)
+    def __setitem__(self, offset: int, number: float) -> None:
+        self._values[offset].set(number)
 
 
 def find(values: Sequence[Any]) -> tuple[Numbers, list[int]]:
@@ -61,8 +61,8 @@ class MmapCounters:
 
     def __init__(self, counter: Counter, keys: Sequence[str], **known: str) -> None:
         (free,) = set(counter._labelnames) - known.keys()
-        self.numbers, places = find([counter.labels(**known, **{free: key})._value for key in keys])
-        self.places: Mapping[str, int] = dict(zip(keys, places, strict=True))
+        self.numbers, offsets = find([counter.labels(**known, **{free: key})._value for key in keys])
+        self.places: Mapping[str, int] = dict(zip(keys, offsets, strict=True))
 
     def add(self, key: str, amount: float = 1.0) -> None:
         """Count one, or more.
@@ -113,11 +113,11 @@ class MmapHistogram:
         if not amounts:
             return
         amounts.sort()
-        numbers, bounds, places, start = self._numbers, self._bounds, self._places, 0
+        numbers, bounds, offsets, start = self._numbers, self._bounds, self._places, 0
         numbers[self._sum] += sum(amounts)
         last = bisect_left(bounds, amounts[-1])
         for bucket in range(bisect_left(bounds, amounts[0]), last):
             end = bisect_right(amounts, bounds[bucket], start)
-            numbers[places[bucket]] += end - start
+            numbers[offsets[bucket]] += end - start
             start = end
-        numbers[places[last]] += len(amounts) - start
+        numbers[offsets[last]] += len(amounts) - start

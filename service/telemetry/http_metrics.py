@@ -26,9 +26,9 @@ class ResponseCounters:
 
     def __init__(self) -> None:
         tally = MmapCounters(RESPONSES, STATUSES)
-        self._numbers, places = tally.numbers, tally.places
-        self._places = {int(status): place for status, place in places.items() if status != OTHER}
-        self._other = places[OTHER]
+        self._numbers, offsets = tally.numbers, tally.places
+        self._places = {int(status): offset for status, offset in offsets.items() if status != OTHER}
+        self._other = offsets[OTHER]
 
     def count(self, status: int) -> None:
         """Note one answer, before it leaves."""

@@ -54,12 +54,12 @@ class LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write an event, unless its place has said too much; called with the handler's lock held."""
         now = self.clock()
-        place = self._places.setdefault((record.pathname, record.lineno), _Location(now))
-        if not place.admits(now):
-            place.name = record.name
+        location = self._places.setdefault((record.pathname, record.lineno), _Location(now))
+        if not location.admits(now):
+            location.name = record.name
             return
         try:
-            self._put({**document(record), **place.owed()})
+            self._put({**document(record), **location.owed()})
             self._settle(now)
         except Exception:  # the border of the log: an event that cannot be told must not cost a request
             self.handleError(record)
@@ -79,10 +79,15 @@ class LineHandler(logging.Handler):
         super().close()
 
     def _settle(self, now: float) -> None:
-        for place in self._places.values():
-            if place.silenced and place.is_quiet(now):
-                head = {"time": _time(datetime.now(UTC)), "level": "WARNING", "logger": place.name, "pid": os.getpid()}
-                self._put({**head, "message": "events were not written", **place.owed()})
+        for location in self._places.values():
+            if location.silenced and location.is_quiet(now):
+                head = {
+                    "time": _time(datetime.now(UTC)),
+                    "level": "WARNING",
+                    "logger": location.name,
+                    "pid": os.getpid(),
+                }
+                self._put({**head, "message": "events were not written", **location.owed()})
 
     def _put(self, event: Document) -> None:
         as_line = to_json if self.form is LogForm.JSON else to_text

@@ -18,7 +18,7 @@ def write_inputs(folder: Path) -> Path:
     """Sentences, one row in a thousand of them bad; and two rows of which one is."""
     with (folder / "rows.jsonl").open("w") as file:
         for number in range(ROWS):
-            tokens = [WORDS[(number * 7 + place * place) % len(WORDS)] for place in range(3 + number % 60)]
+            tokens = [WORDS[(number * 7 + position * position) % len(WORDS)] for position in range(3 + number % 60)]
             file.write(json.dumps({"tokens": 5 if number % 1000 == 7 else tokens}) + "\n")
     (folder / "few.jsonl").write_text('{"text": "I saw a saw"}\n{"text": 5}\n')
     return folder
@@ -31,19 +31,19 @@ def submit(server: Any, name: str = "rows.jsonl", **more: Any) -> str:
     return str(answer.headers["location"])
 
 
-def wait(server: Any, place: str, *states: str, seconds: float = 120) -> Any:
+def wait(server: Any, position: str, *states: str, seconds: float = 120) -> Any:
     """Return the job, once it is in one of these states."""
     until = time.monotonic() + seconds
-    while (job := server.page(place))["state"] not in states:
+    while (job := server.page(position))["state"] not in states:
         assert time.monotonic() < until, job
         assert job["state"] in UNFINISHED, job
         time.sleep(0.05)
     return job
 
 
-def wait_begun(server: Any, place: str) -> Any:
+def wait_begun(server: Any, position: str) -> Any:
     """The job, once some of its rows are scored."""
-    while not (job := wait(server, place, "running", "done"))["rows"]:
+    while not (job := wait(server, position, "running", "done"))["rows"]:
         time.sleep(0.02)
     assert job["state"] == "running", "it was over before anything could happen to it"
     return job

@@ -78,9 +78,9 @@ def test_the_bento_holds_no_torch_side(built: tuple[str, Path, Path]) -> None:
 def test_the_bento_holds_the_page(built: tuple[str, Path, Path]) -> None:
     """Every file of the page that ``LECTERN_DEMO`` switches on, and the licence of its library."""
     _, folder, _ = built
-    place = Path("service", "demo", "static")
-    kept = {path.name: path.read_bytes() for path in (folder / "src" / place).iterdir()}
-    assert kept == {path.name: path.read_bytes() for path in (REPOSITORY / place).iterdir()}
+    position = Path("service", "demo", "static")
+    kept = {path.name: path.read_bytes() for path in (folder / "src" / position).iterdir()}
+    assert kept == {path.name: path.read_bytes() for path in (REPOSITORY / position).iterdir()}
     assert {"index.html", "d3.LICENSE"} <= kept.keys()
 
 

@@ -39,8 +39,8 @@ def pictures(feature: Any, count: int, seed: int) -> Iterator[list[Any]]:
     """Grey pictures as bright and contrasted as the training data, by the profile's own bins, without their content."""
     rng = np.random.default_rng(seed)
     edges = np.asarray(feature.edges)
-    places = rng.choice(len(edges) - 1, count, p=feature.shares[1:-1] / feature.shares[1:-1].sum())
-    for low, high in zip(edges[places], edges[places + 1], strict=True):
+    positions = rng.choice(len(edges) - 1, count, p=feature.shares[1:-1] / feature.shares[1:-1].sum())
+    for low, high in zip(edges[positions], edges[positions + 1], strict=True):
         level = int(np.clip((low + high) / 2, 0, 255))
         yield [[level] * 28] * 28
 
@@ -71,9 +71,9 @@ def test_everything_is_there_from_the_start(watched: Any, shipped_session: Any, 
     for feature in profile.features:
         assert found[(INDEX, model, feature.name)] == 0
         assert found[(LIMIT, model, feature.name)] == feature.limit
-        for place, share in zip(feature.bins, feature.expected, strict=True):
-            assert ("lectern_feature_instances_total", model, feature.name, place) in found
-            assert found[("lectern_feature_expected_ratio", model, feature.name, place)] == share
+        for position, share in zip(feature.bins, feature.expected, strict=True):
+            assert ("lectern_feature_instances_total", model, feature.name, position) in found
+            assert found[("lectern_feature_expected_ratio", model, feature.name, position)] == share
 
 
 def test_shift_is_seen(watched: Any, shipped_session: Any) -> None:

@@ -68,26 +68,26 @@ def lone(new_home: Callable[[], Path], root: Path) -> Iterator[Callable[..., Any
 
 def test_the_command_lines_bytes(house: Any, expected: bytes) -> None:
     """A job goes on in sight of its caller and ends with the bytes of the command line, whole and in ranges."""
-    place = submit(house, output_format="jsonl")
-    seen = wait_begun(house, place)
+    position = submit(house, output_format="jsonl")
+    seen = wait_begun(house, position)
     assert seen["rows"] < ROWS
-    job = wait(house, place, "done")
+    job = wait(house, position, "done")
     assert (job["rows"], job["rows_total"], job["errors"]) == (ROWS, ROWS, ROWS // 1000)
     assert job["output"] == {"bytes": len(expected), "sha256": hashlib.sha256(expected).hexdigest()}
-    whole = house.client.get(f"{place}/result")
+    whole = house.client.get(f"{position}/result")
     assert whole.content == expected
     parts, step = [], len(expected) // 7 + 1
     for first in range(0, len(expected), step):
         headers = {"range": f"bytes={first}-{first + step - 1}", "if-range": whole.headers["etag"]}
-        part = house.client.get(f"{place}/result", headers=headers)
+        part = house.client.get(f"{position}/result", headers=headers)
         assert part.status_code == 206
         parts.append(part.content)
     assert b"".join(parts) == expected
-    beyond = house.client.get(f"{place}/result", headers={"range": f"bytes={len(expected)}-"})
+    beyond = house.client.get(f"{position}/result", headers={"range": f"bytes={len(expected)}-"})
     assert beyond.status_code == 416
-    assert house.client.head(f"{place}/result").headers["content-length"] == str(len(expected))
-    assert house.client.delete(place).status_code == 204
-    assert house.client.get(place).status_code == 404
+    assert house.client.head(f"{position}/result").headers["content-length"] == str(len(expected))
+    assert house.client.delete(position).status_code == 204
+    assert house.client.get(position).status_code == 404
 
 
 @pytest.mark.parametrize("output_format", ["jsonl", "csv", "parquet"])
@@ -98,10 +98,10 @@ def test_an_upload(output_format: str, house: Any, root: Path) -> None:
     sent = house.client.post("/v1/jobs", params=query, content=content)
     assert sent.status_code == 202, sent.text
     results = []
-    for place in (sent.headers["location"], submit(house, "few.jsonl", output_format=output_format)):
-        job = wait(house, place, "done")
+    for position in (sent.headers["location"], submit(house, "few.jsonl", output_format=output_format)):
+        job = wait(house, position, "done")
         assert (job["rows"], job["errors"]) == (2, 1)
-        results.append(house.client.get(f"{place}/result").content)
+        results.append(house.client.get(f"{position}/result").content)
     assert results[0] == results[1]
     assert results[0]
 
@@ -120,13 +120,13 @@ def test_a_series(house: Any, root: Path, run: Any, tmp_path: Path) -> None:
     done = run("-m", "service.scoring", "run", "viewcount", source, str(target), *words, home=house.home, timeout=200)
     assert done.returncode == 0, done.stderr
     assert target.read_bytes().count(b"\n") == 80 - 55
-    for place in (sent.headers["location"], submit(house, "views.csv", model="viewcount", options=said)):
-        job = wait(house, place, "done")
+    for position in (sent.headers["location"], submit(house, "views.csv", model="viewcount", options=said)):
+        job = wait(house, position, "done")
         assert job["notes"] == [
             "the views are 'Aufrufe'",
             "1 of 80 days were missing, the first 2024-02-10; --gaps interpolate",
         ]
-        assert house.client.get(f"{place}/result").content == target.read_bytes()
+        assert house.client.get(f"{position}/result").content == target.read_bytes()
     refused = submit(house, "views.csv", model="viewcount", options={"date_column": "Tag"})
     job = wait(house, refused, "failed")
     assert job["reason"].startswith("views.csv: found no views for 2024-02-10")
@@ -136,8 +136,8 @@ def test_a_series(house: Any, root: Path, run: Any, tmp_path: Path) -> None:
 def test_the_service_ends_in_the_middle(how: str, lone: Any, expected: bytes) -> None:
     """Told to end or killed at once, the service takes its children along, and the next one finishes the job."""
     server = lone()
-    place = submit(server, options={"part_rows": 100})
-    before = wait_begun(server, place)["rows"]
+    position = submit(server, options={"part_rows": 100})
+    before = wait_begun(server, position)["rows"]
     if how == "stopped":
         started = time.monotonic()
         end(server.process, patience=25)
@@ -149,15 +149,15 @@ def test_the_service_ends_in_the_middle(how: str, lone: Any, expected: bytes) ->
         server.process.wait(10)
     assert none_left(server.home)
     server = lone()
-    assert server.page(place)["rows"] >= before
-    wait(server, place, "done")
-    assert server.client.get(f"{place}/result").content == expected
+    assert server.page(position)["rows"] >= before
+    wait(server, position, "done")
+    assert server.client.get(f"{position}/result").content == expected
 
 
 def test_a_killed_worker(lone: Any, expected: bytes) -> None:
     """When the worker that runs a job dies another one takes it over, and it never runs twice at once."""
     server = lone()
-    place, most, is_over = submit(server, options={"part_rows": 100}), 0, threading.Event()
+    position, most, is_over = submit(server, options={"part_rows": 100}), 0, threading.Event()
 
     def count() -> None:
         nonlocal most
@@ -166,7 +166,7 @@ def test_a_killed_worker(lone: Any, expected: bytes) -> None:
                 most = max(most, len({os.getpgid(one.pid) for one in scorers(server.home)}))
 
     watching = threading.Thread(target=count)
-    wait_begun(server, place)
+    wait_begun(server, position)
     watching.start()
     try:
         child = first_scorer(server.home)
@@ -174,24 +174,24 @@ def test_a_killed_worker(lone: Any, expected: bytes) -> None:
             os.kill(child.ppid(), signal.SIGKILL)
             started, child = time.monotonic(), first_scorer(server.home, but=child.pid)
             sys.stdout.write(f"taken over after {time.monotonic() - started:.2f} s\n")
-        wait(server, place, "done")
+        wait(server, position, "done")
     finally:
         is_over.set()
         watching.join()
     assert most == 1
-    assert server.client.get(f"{place}/result").content == expected
+    assert server.client.get(f"{position}/result").content == expected
 
 
 def test_cancelled(house: Any) -> None:
     """A cancelled job's processes end and its files go; what waited behind it runs."""
-    place, other = submit(house), submit(house, "few.jsonl")
-    wait_begun(house, place)
+    position, other = submit(house), submit(house, "few.jsonl")
+    wait_begun(house, position)
     child = first_scorer(house.home)
-    assert house.client.delete(place).json()["state"] == "cancelled"
+    assert house.client.delete(position).json()["state"] == "cancelled"
     child.wait(5)
     wait(house, other, "done")
-    assert not (house.home / "lectern-jobs" / "jobs" / place.rsplit("/", 1)[1]).exists()
-    assert house.page(place)["state"] == "cancelled"
+    assert not (house.home / "lectern-jobs" / "jobs" / position.rsplit("/", 1)[1]).exists()
+    assert house.page(position)["state"] == "cancelled"
 
 
 def test_racing_submits(house: Any) -> None:
@@ -213,8 +213,8 @@ def test_racing_submits(house: Any) -> None:
         for thread in threads:
             thread.join()
         assert sorted(answer.status_code for answer in answers) == [200] * 49 + [202]
-        (place,) = {answer.headers["location"] for answer in answers}
+        (position,) = {answer.headers["location"] for answer in answers}
         other = {"model": "tagging", "input": "rows.jsonl"}
         mismatch = house.client.post("/v1/jobs", json=other, headers={"idempotency-key": f"race-{number}"})
         assert (mismatch.status_code, mismatch.json()["code"]) == (422, "idempotency_mismatch")
-        house.client.delete(place)
+        house.client.delete(position)

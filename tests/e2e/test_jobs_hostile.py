@@ -54,13 +54,13 @@ def house(launch: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 def timed(house: Any) -> tuple[float, int]:
     """Seconds until an ordinary job is done, and the most memory of one process of a job meanwhile, bytes."""
     started, most = time.monotonic(), 0
-    place = submit(house)
-    while wait(house, place, "queued", "running", *ENDED)["state"] not in ENDED:
+    position = submit(house)
+    while wait(house, position, "queued", "running", *ENDED)["state"] not in ENDED:
         for one in scorers(house.home):
             for process in (one, *children(one)):
                 most = max(most, memory(process))
         time.sleep(0.1)
-    assert house.page(place)["state"] == "done"
+    assert house.page(position)["state"] == "done"
     return time.monotonic() - started, most
 
 
@@ -98,15 +98,15 @@ def test_beside_another_job(name: str, house: Any, alone: float, tmp_path: Path)
     asked = f"/v1/jobs?model={model}&format={form}"
     upload = httpx.post(f"{house.url}{asked}", content=path.read_bytes(), timeout=120, trust_env=False)
     assert upload.status_code == 202, upload.text
-    place = upload.headers["location"]
+    position = upload.headers["location"]
     seconds, most = timed(house)
-    found = house.page(place)
+    found = house.page(position)
     until = time.monotonic() + MOST_SECONDS
     while found["state"] not in ENDED and time.monotonic() < until:
         most = max([most, *(memory(one) for each in scorers(house.home) for one in (each, *children(each)))])
         time.sleep(0.1)
-        found = house.page(place)
-    house.client.delete(place)
+        found = house.page(position)
+    house.client.delete(position)
     print(  # noqa: T201 - the measured table
         f"\n| {name} | {path.stat().st_size:,} | {seconds / alone:.2f} | {most / 1e6:.0f} MB | {lasted(found):.1f} s | "
         f"{found['state']} {found['rows']:,} rows, {found['errors']:,} errors | {found['reason'] or ''}"

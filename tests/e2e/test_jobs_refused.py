@@ -74,13 +74,13 @@ def test_keys(launch: Any, root: Path) -> None:
     statuses = {name: ask("POST", "/v1/jobs", name, json=asked).status_code for name in ("nobody", *keys)}
     assert statuses == {"nobody": 401, "predict": 403, "jobs": 202, "other": 202, "admin": 403}
     (mine,) = ask("GET", "/v1/jobs", "jobs").json()["jobs"]
-    place = f"/v1/jobs/{mine['id']}"
-    for method, path in (("GET", place), ("DELETE", place), ("GET", f"{place}/result")):
+    position = f"/v1/jobs/{mine['id']}"
+    for method, path in (("GET", position), ("DELETE", position), ("GET", f"{position}/result")):
         assert ask(method, path, "other").status_code == 404
         assert ask(method, path, "predict").status_code == 403
         assert ask(method, path, "nobody").status_code == 401
     assert len(ask("GET", "/v1/jobs", "admin").json()["jobs"]) == 2
-    assert ask("GET", place, "admin").status_code == 200
+    assert ask("GET", position, "admin").status_code == 200
     (child_log,) = [server.log.read_text()]
     assert not [key for key in keys.values() if key in child_log]
 
@@ -96,7 +96,7 @@ def test_root_must_be_there(run: Any, new_home: Any, tmp_path: Path) -> None:
 def test_documented(house: Any) -> None:
     """Requests drawn from the document, right or wrong, are answered as it says; nothing of it is missing."""
     document = schemathesis.openapi.from_url(f"{house.url}/docs.json")
-    place = submit(house, "few.jsonl")
+    position = submit(house, "few.jsonl")
     found = {operation.label: operation for operation in (one.ok() for one in document.get_all_operations())}
     labels = {label for label in found if "/v1/jobs" in label}
     assert labels == {
@@ -109,4 +109,4 @@ def test_documented(house: Any) -> None:
     statuses = {label: set(ask(found[label], 40)) for label in sorted(labels)}
     assert 422 in statuses["POST /v1/jobs"]
     assert statuses["GET /v1/jobs/{id}"] == {404}
-    assert wait(house, place, "done")["rows"] == 2
+    assert wait(house, position, "done")["rows"] == 2

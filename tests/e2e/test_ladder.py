@@ -46,7 +46,8 @@ VERSION = "0.0.1"
 # One in four is trained, certified and served wherever end-to-end tests run; all of them take both cores four minutes.
 EACH = 4
 every_rung = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if place % EACH else []) for place, name in enumerate(RUNGS)]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if position % EACH else []) for position, name in enumerate(RUNGS)],
 )
 
 
@@ -64,8 +65,8 @@ def write_views(folder: Path) -> Path:
 def write_sentences(folder: Path) -> Path:
     """Return the same word as a verb and as a noun."""
     block = "".join(
-        f"{place}\t{word}\t_\t{tag}" + "\t_" * 6 + "\n"
-        for place, (word, tag) in enumerate((("I", "PRON"), ("saw", "VERB"), ("a", "DET"), ("saw", "NOUN")), start=1)
+        f"{position}\t{word}\t_\t{tag}" + "\t_" * 6 + "\n"
+        for position, (word, tag) in enumerate((("I", "PRON"), ("saw", "VERB"), ("a", "DET"), ("saw", "NOUN")), start=1)
     )
     file = folder / "sentences.conllu"
     file.write_text("\n".join([block] * 30))
@@ -110,7 +111,7 @@ def write_molecules(folder: Path) -> Path:
         links = [*pairwise(members), *([(members[-1], first)] if number % 2 else [])]
         edges += [pair for u, v in links for pair in (f"{u}, {v}", f"{v}, {u}")]
         graphs += [str(number + 1)] * size
-        atoms += [str(place % 2) for place in range(size)]
+        atoms += [str(position % 2) for position in range(size)]
         labels.append(str(number % 2))
     for name, lines in {"A": edges, "graph_indicator": graphs, "graph_labels": labels, "node_labels": atoms}.items():
         (folder / f"TINY_{name}.txt").write_text("\n".join(lines) + "\n")

@@ -93,8 +93,8 @@ def sent(service: Server, prometheus: Prometheus, shipped: Callable[[str], Predi
         answer = service.post("tagging", hurried, x_request_timeout_ms="1")
         assert answer.status_code in (503, 504)
         ledger["tagging"][answer.json()["code"]] += 1
-    place = service.client.post("/v1/jobs", json={"model": "tagging", "input": "few.jsonl"}).headers["location"]
-    until(lambda: service.page(place)["state"] == "done")
+    position = service.client.post("/v1/jobs", json={"model": "tagging", "input": "few.jsonl"}).headers["location"]
+    until(lambda: service.page(position)["state"] == "done")
     total = sum(ledger[model].total() for model in MODELS)
     until(lambda: prometheus.number("sum(lectern_requests_total)") == total)
     until(lambda: prometheus.number('lectern_jobs_total{outcome="done"}') == 1)

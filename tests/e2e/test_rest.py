@@ -289,8 +289,8 @@ def concurrent_requests(shipped: Open, count: int) -> Iterator[tuple[str, bytes,
             continue
         name = names[number % len(names)]
         chosen = rng.integers(0, len(pools[name]), rng.integers(1, 4)).tolist()
-        body = orjson.dumps({"instances": [pools[name][place] for place in chosen]})
-        yield name, body, "application/json", [known[name][place] for place in chosen]
+        body = orjson.dumps({"instances": [pools[name][position] for position in chosen]})
+        yield name, body, "application/json", [known[name][position] for position in chosen]
 
 
 @pytest.mark.timeout(180)

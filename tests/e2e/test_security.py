@@ -311,8 +311,8 @@ def test_encrypted_pipeline(encrypted: Any) -> None:
             while part := client.recv(65536):
                 received += part
     assert received.count(b"HTTP/1.1 200 OK") == 50
-    places = [received.index(b"x-request-id: r%d\r\n" % number) for number in range(50)]
-    assert places == sorted(places)
+    positions = [received.index(b"x-request-id: r%d\r\n" % number) for number in range(50)]
+    assert positions == sorted(positions)
 
 
 def test_the_wire_is_under_tls(encrypted: Any) -> None:
@@ -561,8 +561,8 @@ def variants(value: Any, url: str) -> Iterator[Any]:
     if isinstance(value, str):
         yield base64.b64encode(url.encode()).decode()
     elif isinstance(value, list):
-        for place in range(min(len(value), 2)):
-            yield from ([*value[:place], other, *value[place + 1 :]] for other in variants(value[place], url))
+        for position in range(min(len(value), 2)):
+            yield from ([*value[:position], other, *value[position + 1 :]] for other in variants(value[position], url))
     elif isinstance(value, dict):
         yield value | {url: url}
         for name in value:

@@ -107,9 +107,9 @@ def leaks(model: "str | bytes") -> bool:
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_files_are_never_read(kind: str, place: str, folder: Path) -> None:
+def test_other_files_are_never_read(kind: str, position: str, folder: Path) -> None:
     """However a file asks for another one's content, export refuses it, and so does the service."""
-    model = hostile(kind, locations(folder)[place])
+    model = hostile(kind, locations(folder)[position])
     with pytest.raises(CertificateError, match=r"^weights lie outside the file$"):
         check_operators(model, 1)
     certify_again(folder, model)
@@ -206,10 +206,10 @@ def test_changed_bytes(name: str, count: int, folder: Path) -> None:
     path, rng = folder / name, np.random.default_rng(count)
     whole = path.read_bytes()
     for _ in range(count):
-        place = int(rng.integers(len(whole)))
+        position = int(rng.integers(len(whole)))
         flipped = bytearray(whole)
-        flipped[place] ^= int(rng.integers(1, 256))
-        for damaged in (flipped, whole[:place]):
+        flipped[position] ^= int(rng.integers(1, 256))
+        for damaged in (flipped, whole[:position]):
             path.write_bytes(damaged)
             with pytest.raises(ArtifactMismatch):
                 read_artifact(folder)
@@ -223,8 +223,8 @@ def test_reader_never_fails_otherwise() -> None:
     whole = bytearray(forecaster([helper.make_node("Relu", ["days"], ["secret"])]).SerializeToString())
     for _ in range(2000):
         damaged = whole.copy()
-        for place in rng.integers(0, len(whole), rng.integers(1, 4)):
-            damaged[place] = rng.integers(256)
+        for position in rng.integers(0, len(whole), rng.integers(1, 4)):
+            damaged[position] = rng.integers(256)
         with suppress(ArtifactMismatch):
             find_operators(bytes(damaged[: rng.integers(1, len(whole) + 1)]))
 

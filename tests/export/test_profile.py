@@ -27,8 +27,8 @@ LENGTH = DriftFeature(name="length", unit="m")
 def walk(count: int, memory: float) -> np.ndarray:
     """Return an autoregressive series, by which neighbours are alike."""
     rng, values = np.random.default_rng(0), np.zeros(count)
-    for place in range(1, count):
-        values[place] = memory * values[place - 1] + rng.normal()
+    for position in range(1, count):
+        values[position] = memory * values[position - 1] + rng.normal()
     return values
 
 

@@ -49,11 +49,11 @@ def folder(tmp_path: Path, shipped_folder: Callable[[str], Path]) -> Path:
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty model store."""
-    place = tmp_path / "store" / "models"
-    place.mkdir(parents=True)
-    monkeypatch.setenv("BENTOML_HOME", str(place.parent))
-    with BentoMLContainer.model_store.patch(ModelStore(place)):
-        yield place
+    position = tmp_path / "store" / "models"
+    position.mkdir(parents=True)
+    monkeypatch.setenv("BENTOML_HOME", str(position.parent))
+    with BentoMLContainer.model_store.patch(ModelStore(position)):
+        yield position
 
 
 def ask(*arguments: object, typed: str | None = None) -> Result:
@@ -158,9 +158,9 @@ def test_every_flipped_bit_of_a_signature(folder: Path, tmp_path: Path) -> None:
     file = folder / SIGNATURE_FILE
     line = file.read_bytes()
     read_artifact(folder)
-    for place in range(len(line) * 8):
+    for position in range(len(line) * 8):
         changed = bytearray(line)
-        changed[place // 8] ^= 1 << place % 8
+        changed[position // 8] ^= 1 << position % 8
         file.write_bytes(changed)
         with pytest.raises(ArtifactUntrusted):
             read_artifact(folder)

@@ -28,11 +28,11 @@ Find = Callable[[str], Path]
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty model store; the user's own is never touched."""
-    place = tmp_path / "store" / "models"
-    place.mkdir(parents=True)
-    monkeypatch.setenv("BENTOML_HOME", str(place.parent))
-    with BentoMLContainer.model_store.patch(ModelStore(place)):
-        yield place
+    position = tmp_path / "store" / "models"
+    position.mkdir(parents=True)
+    monkeypatch.setenv("BENTOML_HOME", str(position.parent))
+    with BentoMLContainer.model_store.patch(ModelStore(position)):
+        yield position
 
 
 @pytest.fixture

@@ -159,7 +159,9 @@ def test_strays_are_counted() -> None:
     """What computes numbers on the CPU is an error with every operator's count; what computes sizes there is not."""
     names = Counter({"Gemm": 2, "Elu": 1})
     strays = [
-        Node(f"{operator}-{place}", operator, CPU_PROVIDER) for operator in names for place in range(names[operator])
+        Node(f"{operator}-{position}", operator, CPU_PROVIDER)
+        for operator in names
+        for position in range(names[operator])
     ]
     good = [Node("a", "Relu", CUDA_PROVIDER), Node("b", "Gather", CPU_PROVIDER)]
     refuse_strays("m:1", good, frozenset("b"))

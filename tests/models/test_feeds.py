@@ -162,10 +162,10 @@ def integers(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]
 
 def planted(document: Any, path: Sequence[Any], value: int) -> Any:
     copied = msgspec.json.decode(msgspec.json.encode(document))
-    place = copied
+    position = copied
     for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
+        position = position[key]
+    position[path[-1]] = value
     return copied
 
 
@@ -196,10 +196,10 @@ def test_no_request_brings_an_index_outside_its_table(
     predictor = shipped(name)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**16)))
     document = msgspec.to_builtins(predictor.card.random_request(rng, predictor.assets))
-    places = integers(document)
-    for _ in range(data.draw(st.integers(1, 3)) if places else 0):
+    positions = integers(document)
+    for _ in range(data.draw(st.integers(1, 3)) if positions else 0):
         near = st.sampled_from(EDGES) | st.integers(-3, 4000)
-        document = planted(document, data.draw(st.sampled_from(places)), data.draw(near))
+        document = planted(document, data.draw(st.sampled_from(positions)), data.draw(near))
     reaches(predictor, document)
 
 

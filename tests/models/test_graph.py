@@ -167,11 +167,11 @@ ONE_KIND = "expected exactly one of 'words', 'new' and 'node_ids'"
         ({"atoms": ["C"], "bonds": [[0, 1]]}, ("bonds", 0), "expected node numbers below 1, found 1"),
     ],
 )
-def test_faults(request_: dict[str, Any], place: tuple[str | int, ...], reason: str) -> None:
+def test_faults(request_: dict[str, Any], position: tuple[str | int, ...], reason: str) -> None:
     """Each senseless value is one fault, at its place, with what was expected and found."""
     card, assets = CARDS[2] if "atoms" in request_ else CARDS[0]
     instance = msgspec.convert(request_, card.instance)
-    assert list(card.validate(instance, assets)) == [Fault(place, reason)]
+    assert list(card.validate(instance, assets)) == [Fault(position, reason)]
 
 
 def test_faults_without_resident_graph() -> None:

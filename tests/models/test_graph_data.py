@@ -97,8 +97,8 @@ def test_damaged_pickles() -> None:
     rng = np.random.default_rng(0)
     for _ in range(300):
         damaged = bytearray(content[: rng.integers(len(content))] if rng.random() < 0.5 else content)
-        for place in rng.integers(0, len(damaged), 3) if damaged else ():
-            damaged[place] = rng.integers(256)
+        for position in rng.integers(0, len(damaged), 3) if damaged else ():
+            damaged[position] = rng.integers(256)
         try:
             found = read_pickle(bytes(damaged), "x", SparseRows)
         except DataError:

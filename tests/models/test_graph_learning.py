@@ -158,8 +158,8 @@ def test_renamed_nodes(node_net: GraphAttentionNet, graph_net: GraphAttentionNet
     """Numbering the nodes otherwise only renames the answers."""
     words, links = random_graph(7)
     order = np.random.default_rng(0).permutation(len(words))
-    place = np.argsort(order)
-    renamed = [(int(place[u]), int(place[v])) for u, v in links]
+    position = np.argsort(order)
+    renamed = [(int(position[u]), int(position[v])) for u, v in links]
     requests = [Instance(words=words, edges=links), Instance(words=[words[n] for n in order], edges=renamed)]
     one, other = predict(node_net, LABEL_NODES, requests, ASSETS)
     np.testing.assert_allclose(other["scores"], one["scores"][order], atol=1e-6)

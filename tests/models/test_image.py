@@ -287,8 +287,8 @@ def test_fuzzed_files() -> None:
         whole = to_file(picture, kind)
         for _ in range(150):
             damaged = bytearray(whole)
-            for place in rng.integers(0, len(whole), rng.integers(1, 6)):
-                damaged[place] = rng.integers(256)
+            for position in rng.integers(0, len(whole), rng.integers(1, 6)):
+                damaged[position] = rng.integers(256)
             instance = Instance(image=bytes(damaged))
             faults = list(validate(instance, ASSETS))
             assert len(faults) <= 1
@@ -377,9 +377,9 @@ def test_move_by_heart() -> None:
     assert (found.shape, found.dtype) == (pictures.shape, pictures.dtype)
     assert (np.count_nonzero(found, axis=(1, 2, 3)) == 1).all()
     assert found.max() == 99
-    places = set(zip(*(place.tolist() for place in found.nonzero()[2:]), strict=True))
+    positions = set(zip(*(position.tolist() for position in found.nonzero()[2:]), strict=True))
     down = range(8, 13)
-    assert places == {(row, column + shift) for row in down for column in (4, 23) for shift in range(-2, 3)}
+    assert positions == {(row, column + shift) for row in down for column in (4, 23) for shift in range(-2, 3)}
     assert (pictures[:, 0, 10, 4] == 99).all()
 
 

@@ -100,12 +100,12 @@ def test_odd_files(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_changed_byte(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One byte of a file changed, or the file cut off there: as before."""
     data = png(mode, (6, 5))
-    for place in range(len(data)):
+    for position in range(len(data)):
         for change in (1, 0x20, 0xFF):
             changed = bytearray(data)
-            changed[place] ^= change
-            assert seen(bytes(changed)) == slowly(bytes(changed), monkeypatch), (place, change)
-        assert seen(data[:place]) == slowly(data[:place], monkeypatch)
+            changed[position] ^= change
+            assert seen(bytes(changed)) == slowly(bytes(changed), monkeypatch), (position, change)
+        assert seen(data[:position]) == slowly(data[:position], monkeypatch)
 
 
 def test_the_short_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,8 +45,8 @@ def spelled(draw: Any, key: str) -> str:
     """Return a key in quotes, now and then with a letter escaped."""
     if draw(st.integers(0, 9)):
         return json.dumps(key)
-    place = draw(st.integers(0, len(key) - 1))
-    return f'"{key[:place]}\\u{ord(key[place]):04x}{key[place + 1 :]}"'
+    position = draw(st.integers(0, len(key) - 1))
+    return f'"{key[:position]}\\u{ord(key[position]):04x}{key[position + 1 :]}"'
 
 
 @st.composite

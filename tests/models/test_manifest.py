@@ -115,13 +115,13 @@ def test_flipped_bits(name: str, folder: Path) -> None:
     path, rng = folder / name, np.random.default_rng(42)
     whole = path.read_bytes()
     for _ in range(100):
-        place, bit = int(rng.integers(len(whole))), int(rng.integers(8))
+        position, bit = int(rng.integers(len(whole))), int(rng.integers(8))
         damaged = bytearray(whole)
-        damaged[place] ^= 1 << bit
+        damaged[position] ^= 1 << bit
         path.write_bytes(damaged)
         with pytest.raises(ArtifactError) as caught:
             open_artifact(folder)
-        assert str(caught.value).startswith(f"{path}: "), (place, bit)
+        assert str(caught.value).startswith(f"{path}: "), (position, bit)
         assert len(str(caught.value)) > len(str(path)) + 20
     path.write_bytes(whole)
     open_artifact(folder)

@@ -81,13 +81,13 @@ def test_refused(body: bytes) -> None:
 
 
 @given(st.integers(0, len(GOOD) - 1), st.integers(0, 255), st.booleans())
-def test_any_flipped_byte(place: int, value: int, is_cut: bool) -> None:
+def test_any_flipped_byte(position: int, value: int, is_cut: bool) -> None:
     """Whatever byte is changed, the array is read or refused; nothing else is raised."""
     changed = bytearray(GOOD)
-    changed[place] = value
+    changed[position] = value
     for reader in (rows, pictures):
         with suppress(MalformedRequest, InvalidRequest):
-            reader(bytes(changed[:place] if is_cut else changed))
+            reader(bytes(changed[:position] if is_cut else changed))
 
 
 def test_views() -> None:

@@ -87,8 +87,8 @@ def test_counts_of_kinds_and_gaps() -> None:
 def test_shift_is_seen_and_permuted_bins_too() -> None:
     """Values of the profile's own shares stay far below the limit; shifted ones, or bins in another order, do not."""
     rng, feature = np.random.default_rng(0), number()
-    places = rng.choice(5, 4000, p=feature.shares)
-    values = np.array([-0.5, 0.5, 1.5, 3.0, 5.0])[places]
+    positions = rng.choice(5, 4000, p=feature.shares)
+    values = np.array([-0.5, 0.5, 1.5, 3.0, 5.0])[positions]
     counts = feature.count(values)
     assert stability_index(feature.shares, counts) < 0.01
     assert stability_index(feature.shares, feature.count(values + 1)) > 1
@@ -173,8 +173,10 @@ def test_every_card_measures_what_it_says(name: str, shipped: Any) -> None:
     for trait in traits.features:
         rows = (9,) if trait.kinds is None else (9, len(trait.kinds(predictor.assets)))
         assert together[trait.name].shape == rows, trait
-    for place in range(9):
-        alone = traits.of_samples(samples[place : place + 1], predictor.assets)
-        alone |= traits.of_answers(samples[place : place + 1], predictions[place : place + 1], predictor.assets)
+    for position in range(9):
+        alone = traits.of_samples(samples[position : position + 1], predictor.assets)
+        alone |= traits.of_answers(
+            samples[position : position + 1], predictions[position : position + 1], predictor.assets
+        )
         for key, values in alone.items():
-            np.testing.assert_allclose(together[key][place], values[0], rtol=1e-6, err_msg=key)
+            np.testing.assert_allclose(together[key][position], values[0], rtol=1e-6, err_msg=key)

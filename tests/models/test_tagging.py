@@ -80,10 +80,10 @@ def test_absent_clues() -> None:
 
 def test_ids_known_by_heart() -> None:
     """Reserved ids come first, then known words, then known clues."""
-    word, *clues, place = encode_words("straws", "Saw").features[1]
+    word, *clues, position = encode_words("straws", "Saw").features[1]
     assert word == 3 + 2
     assert clues == [1, 1, 3 + 4 + 0, 0, 1, 3 + 4 + 1, 1, 0, 0, 3 + 4 + 2, 1, 1]
-    assert place == 0
+    assert position == 0
     assert ASSETS.rows == 3 + 4 + 3
 
 

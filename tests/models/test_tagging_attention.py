@@ -140,7 +140,7 @@ def test_window_is_one_matrix(size: int) -> None:
     wanted = []
     for part in (x[:4].numpy(), x[4:].numpy()):
         padded = np.concatenate([zeros, part, zeros])
-        wanted += [padded[place : place + 2 * side + 1].reshape(-1) for place in range(len(part))]
+        wanted += [padded[position : position + 2 * side + 1].reshape(-1) for position in range(len(part))]
     weight, bias = (parameter.detach().numpy() for parameter in window.join.parameters())
     with torch.inference_mode():
         found, _ = window(x, layout(4, 2))
@@ -212,7 +212,7 @@ def test_what_each_rung_can_see(network: TaggerConfig) -> None:
     seen = reach.get(network.context, network.attention.span or 30) if network.layers else 0
     before, after = scores(net, ["a"] * 12), scores(net, ["a"] * 11 + ["I"])
     moved = np.abs(before - after).max(-1)[:11] > 0
-    assert moved.tolist() == [11 - place <= seen for place in range(11)]
+    assert moved.tolist() == [11 - position <= seen for position in range(11)]
 
 
 @pytest.mark.parametrize("network", NETWORKS)

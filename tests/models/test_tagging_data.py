@@ -11,8 +11,8 @@ def rows(*lines: str) -> bytes:
     """CoNLL-U with the columns ID, FORM, UPOS and, if given, XPOS."""
     filled = []
     for line in lines:
-        place, word, *tags = line.split(" ") if line else ("", "")
-        columns = [place, word, "_", *tags, *["_"] * (7 - len(tags))]
+        position, word, *tags = line.split(" ") if line else ("", "")
+        columns = [position, word, "_", *tags, *["_"] * (7 - len(tags))]
         filled.append("\t".join(columns) if line else "")
     return ("\n".join(filled) + "\n").encode()
 
@@ -45,7 +45,7 @@ def test_conllu_known_by_heart() -> None:
         ),
         (rows("1 I PRON") + b"\n\n2\xff", "f.conllu, row 4: found bytes that are not UTF-8, expected UTF-8"),
         (
-            rows(*(f"{place} a DET" for place in range(1, 514))),
+            rows(*(f"{position} a DET" for position in range(1, 514))),
             "f.conllu, row 513: found word 513 of a sentence, expected at most 512",
         ),
     ],

@@ -148,7 +148,7 @@ def conllu(sentences: list[tuple[str, str]]) -> str:
     blocks = []
     for words, tags in sentences:
         pairs = enumerate(zip(words.split(), tags.split(), strict=True), start=1)
-        blocks.append("".join(f"{place}\t{word}\t_\t{tag}" + "\t_" * 6 + "\n" for place, (word, tag) in pairs))
+        blocks.append("".join(f"{position}\t{word}\t_\t{tag}" + "\t_" * 6 + "\n" for position, (word, tag) in pairs))
     return "\n".join(blocks)
 
 

@@ -50,7 +50,7 @@ def french() -> list[list[Token]]:
         found.append([*subject, *verb, *thing, (".", "PUNCT")])
         found.append([*asked, *thing, ("?", "PUNCT")])
         found.append([("qu'", "SCONJ"), ("il", "PRON"), *verb, (",", "PUNCT"), *verb, *thing, ("!", "PUNCT")])
-    return [found[place] for place in np.random.default_rng(0).permutation(len(found))]
+    return [found[position] for position in np.random.default_rng(0).permutation(len(found))]
 
 
 def is_spaced(form: str, following: str | None) -> bool:
@@ -61,7 +61,7 @@ def conllu(sentences: list[list[Token]], *, marks: bool = True, texts: bool = Fa
     """Sentences as CoNLL-U, their spacing as ``SpaceAfter=No``, as ``# text``, or not at all."""
     blocks = []
     for tokens in sentences:
-        lines, text, place = [], "", 1
+        lines, text, position = [], "", 1
         for token, after in zip(tokens, [*(t[0] for t in tokens[1:]), None], strict=True):
             form, tagged = token[0], token[1]
             spaced = is_spaced(form, after)
@@ -69,11 +69,11 @@ def conllu(sentences: list[list[Token]], *, marks: bool = True, texts: bool = Fa
             misc = "SpaceAfter=No" if marks and not spaced else "_"
             words = [(form, tagged)] if isinstance(tagged, str) else tagged
             if isinstance(tagged, list):
-                lines.append(f"{place}-{place + len(words) - 1}\t{form}" + "\t_" * 7 + f"\t{misc}")
+                lines.append(f"{position}-{position + len(words) - 1}\t{form}" + "\t_" * 7 + f"\t{misc}")
                 misc = "_"
             for word, tag in words:
-                lines.append(f"{place}\t{word}\t_\t{tag}" + "\t_" * 5 + f"\t{misc}")
-                place += 1
+                lines.append(f"{position}\t{word}\t_\t{tag}" + "\t_" * 5 + f"\t{misc}")
+                position += 1
         blocks.append("\n".join([f"# text = {text.strip()}"] * texts + lines) + "\n")
     return "\n".join(blocks)
 
@@ -147,7 +147,7 @@ def test_unknown_spacing_refuses_text(tmp_path: Path) -> None:
 def test_text_without_spaces_is_refused(tmp_path: Path) -> None:
     """Where spaces say little about words, rules of spacing are not good enough, and text is refused by its figure."""
     rng = np.random.default_rng(0)
-    characters = [chr(0x4E00 + place) for place in range(60)]
+    characters = [chr(0x4E00 + position) for position in range(60)]
     words = ["".join(rng.choice(characters, rng.integers(1, 4))) for _ in range(400)]
     rows = []
     for _ in range(80):
@@ -287,10 +287,10 @@ def test_a_mark_is_read_over(tmp_path: Path, treebank: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["3-4", "1-0", "1-x", "-2"])
-def test_broken_ranges(place: str) -> None:
+def test_broken_ranges(position: str) -> None:
     """A multi-word token that does not begin at the next word, or ends before it, is refused by its row."""
-    row = f"{place}\tdu" + "\t_" * 8 + "\n"
-    with pytest.raises(DataError, match=rf"f, row 1: found id '{place}', expected a range from 1 on"):
+    row = f"{position}\tdu" + "\t_" * 8 + "\n"
+    with pytest.raises(DataError, match=rf"f, row 1: found id '{position}', expected a range from 1 on"):
         read_conllu(row.encode(), "f")
 
 

@@ -68,13 +68,13 @@ def faults(page: dict[str, Any]) -> list[str]:
             found.append(f"{panel['title']}: no title or unit")
         if any(not target.get("legendFormat") for target in panel["targets"]) or not panel["targets"]:
             found.append(f"{panel['title']}: no legend")
-        place = panel["gridPos"]
+        position = panel["gridPos"]
         cells = {
             (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
+            for x in range(position["x"], position["x"] + position["w"])
+            for y in range(position["y"], position["y"] + position["h"])
         }
-        if cells & taken or place["x"] + place["w"] > 24:
+        if cells & taken or position["x"] + position["w"] > 24:
             found.append(f"{panel['title']}: lies over another")
         taken |= cells
     return found
@@ -90,8 +90,14 @@ def test_panels_say_what_they_show(name: str) -> None:
 
 def test_a_bare_panel_is_found() -> None:
     """The control."""
-    place = {"x": 20, "y": 0, "w": 8, "h": 7}
-    bare = {"type": "stat", "title": "", "fieldConfig": {"defaults": {}}, "targets": [{"expr": "up"}], "gridPos": place}
+    position = {"x": 20, "y": 0, "w": 8, "h": 7}
+    bare = {
+        "type": "stat",
+        "title": "",
+        "fieldConfig": {"defaults": {}},
+        "targets": [{"expr": "up"}],
+        "gridPos": position,
+    }
     assert len(faults({"panels": [bare, bare]})) == 6
 
 

@@ -384,7 +384,7 @@ def test_queue_limit() -> None:
         with pytest.raises(Overloaded, match=r"^the queue is full, try again$"):
             await ask(share, 20, 21)
         queued = [*share.batcher.queue.waiting, *chain(*share.batcher.queue.held)]
-        assert [pending.samples[place] for pending, place, _ in queued] == [10, 11]
+        assert [pending.samples[position] for pending, position, _ in queued] == [10, 11]
         fits = asyncio.create_task(ask(share, 30))
         await turns()
         with pytest.raises(Overloaded):

@@ -61,9 +61,9 @@ def expected_counts(session: Session, instances: list[Any]) -> dict[tuple[str, s
     assert session.manifest.profile is not None
     found = measure(predictor.card.traits, samples, predictor.predict(instances), predictor.assets)
     return {
-        (feature.name, place): number
+        (feature.name, position): number
         for feature in session.manifest.profile.features
-        for place, number in zip(feature.bins, feature.count(found[feature.name]).tolist(), strict=True)
+        for position, number in zip(feature.bins, feature.count(found[feature.name]).tolist(), strict=True)
         if number
     }
 
@@ -109,7 +109,9 @@ def test_every_request_is_counted(name: str, shipped_session: Open, pool: Thread
     instances = draw(open_predictor(session), 12)
 
     async def go() -> None:
-        bodies = [msgspec.json.encode({"instances": instances[place : place + 3]}) for place in range(0, 12, 3)]
+        bodies = [
+            msgspec.json.encode({"instances": instances[position : position + 3]}) for position in range(0, 12, 3)
+        ]
         await asyncio.gather(*(answer(desk, body) for body in bodies))
         assert grown(name, before) == {}  # nobody waits for it
         await asyncio.sleep(0.2)
@@ -139,7 +141,7 @@ def test_two_workers_are_one(shipped_session: Open) -> None:
     whole = asyncio.run(count((samples, predictions)))
     halves = asyncio.run(count((samples[:15], predictions[:15]), (samples[15:], predictions[15:])))
     assert halves == whole
-    holes = [None if place % 2 else one for place, one in enumerate(predictions)]
+    holes = [None if position % 2 else one for position, one in enumerate(predictions)]
     assert asyncio.run(count((samples, holes))) == asyncio.run(count((samples[::2], predictions[::2]))) != whole
     assert asyncio.run(count((samples[:2], [None, None]))) == {}
 

@@ -40,8 +40,8 @@ class Counted:
 
     def add(self, *counts: float) -> "Counted":
         """Instances below the range, in its two bins, and above; as many of the first tag."""
-        for place, number in zip(LEVEL.bins, counts, strict=True):
-            self.counts.labels("m", "level", place).inc(number)
+        for position, number in zip(LEVEL.bins, counts, strict=True):
+            self.counts.labels("m", "level", position).inc(number)
         self.counts.labels("m", "tag", TAG.kinds[0]).inc(sum(counts) / 2)
         self.counts.labels("m", "tag", "b").inc(sum(counts) / 2)
         self.strays.labels("m", "level").inc(counts[0] + counts[-1])
@@ -170,8 +170,8 @@ def test_models_without_a_profile(manifest: Manifest) -> None:
 def test_bounds_of_bins(manifest: Manifest) -> None:
     """What a bin ends at, and what was expected in it."""
     windows, counted = DriftWindows(None, lambda: [manifest]), Counted().add(0, 1, 1, 0)
-    bounds = [look(windows, counted, "lectern_feature_bin_upper_bound", bin=place) for place in LEVEL.bins]
+    bounds = [look(windows, counted, "lectern_feature_bin_upper_bound", bin=position) for position in LEVEL.bins]
     assert bounds == [0.0, 1.0, 2.0, math.inf]
-    shares = [look(windows, counted, "lectern_feature_expected_ratio", bin=place) for place in LEVEL.bins]
+    shares = [look(windows, counted, "lectern_feature_expected_ratio", bin=position) for position in LEVEL.bins]
     assert shares == LEVEL.expected
     assert look(windows, counted, "lectern_feature_expected_ratio", feature="tag", bin=TAG.kinds[0]) == 0.5

@@ -102,8 +102,8 @@ def test_where_a_batch_is_computed(pace: LatencyModel | None, is_now: bool) -> N
         pool = {"pool": "gateway"}
         busy = REGISTRY.get_sample_value("lectern_slot_busy_seconds_total", pool) or 0.0
 
-        async def compute(place: str, feeds: Feeds) -> dict[str, Any]:
-            where.append(place)
+        async def compute(position: str, feeds: Feeds) -> dict[str, Any]:
+            where.append(position)
             return {"y": 2 * feeds["x"] + 1}
 
         runner: Any = SimpleNamespace(

@@ -128,9 +128,9 @@ def test_few_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
         ("not an address", "not an address"),
     ],
 )
-def test_network(address: str, place: str) -> None:
+def test_network(address: str, position: str) -> None:
     """Nobody gets a new bucket by choosing another of the 2^64 addresses that one customer has."""
-    assert network(address) == place
+    assert network(address) == position
 
 
 def test_networks_share() -> None:

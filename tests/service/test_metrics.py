@@ -39,7 +39,7 @@ def meter() -> BatchMeter:
 def entries(*costs: int, queued: float = 0.0) -> list[QueuedSample]:
     pending = PendingRequest()
     pending.times.queued = queued
-    return [(pending, place, cost) for place, cost in enumerate(costs)]
+    return [(pending, position, cost) for position, cost in enumerate(costs)]
 
 
 def test_every_series_is_there_from_the_start(meter: BatchMeter) -> None:

@@ -277,10 +277,10 @@ def test_a_large_request_lets_others_by(share: Share, clock: Clock) -> None:
     share.submit(small)
     assert [entry[0] for entry in share.batcher.queue.next_batch()] == [large] * 8
     assert [entry[0] for entry in share.batcher.queue.next_batch()] == [small] * 2
-    places = []
+    positions = []
     while share.batcher.queue.has_work:
-        places += [entry[1] for entry in share.batcher.queue.next_batch()]
-    assert places == [*range(16, 100)]
+        positions += [entry[1] for entry in share.batcher.queue.next_batch()]
+    assert positions == [*range(16, 100)]
     assert (share.batcher.queue.units, share.batcher.queue.backlog) == (0, 0)
 
 

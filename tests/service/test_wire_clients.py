@@ -158,11 +158,11 @@ def test_leaving_with_answers_unread(run_on_both: Any, serve: Any, post: Post) -
 
 async def trickle(client: Any, data: bytes) -> None:
     """Send a byte every few milliseconds until the server has enough."""
-    for place in range(len(data)):
+    for position in range(len(data)):
         if not client.is_silent():
             return
         try:
-            await client.send(data[place : place + 1])
+            await client.send(data[position : position + 1])
         except ConnectionError:
             return
         await asyncio.sleep(0.004)

@@ -212,9 +212,9 @@ def originals(post: Post) -> list[bytes]:
 def mutate(data: bytes, rng: Rng) -> bytes:
     """Return the same bytes after one to three accidents."""
     for _ in range(rng.integers(1, 4)):
-        place, size = int(rng.integers(len(data) + 1)), int(rng.integers(1, 9))
-        line = data.find(b"\r\n", place) + 2
-        before, after = data[:place], data[place:]
+        position, size = int(rng.integers(len(data) + 1)), int(rng.integers(1, 9))
+        line = data.find(b"\r\n", position) + 2
+        before, after = data[:position], data[position:]
         data = [
             before + bytes([rng.integers(256)]) + after[1:],
             before + bytes([after[0] ^ (1 << rng.integers(8))]) + after[1:] if after else data,

@@ -191,11 +191,11 @@ def _assemble(
 
 def _symbols(name: str, kind: Ints, names: Names) -> tuple[list[str], Ints]:
     """Names of the atoms' kinds, and the place of each atom's; its number stands for an unnamed kind."""
-    kinds, places = np.unique(kind, return_inverse=True)
+    kinds, positions = np.unique(kind, return_inverse=True)
     known = SYMBOLS.get(name, [])
     if kinds[0] >= 0 and kinds[-1] < len(known):
         return known, kind
-    return names.of("atoms", kinds.tolist()) or [str(value) for value in kinds.tolist()], places
+    return names.of("atoms", kinds.tolist()) or [str(value) for value in kinds.tolist()], positions
 
 
 def _check_classes(name: str, labels: Ints, passed: int) -> None:
@@ -209,12 +209,12 @@ def _cut(symbols: Sequence[str], symbol_ids: Ints, numbers: Graphs) -> list[Inst
     """Return one request per graph: atoms in the file's order, each bond once."""
     bonds, graph, graphs = numbers.bonds, numbers.graph, len(numbers.label)
     atoms: list[list[str]] = [[] for _ in range(graphs)]
-    places = []
+    positions = []
     for number, symbol in zip(graph.tolist(), symbol_ids.tolist(), strict=True):
-        places.append(len(atoms[number]))
+        positions.append(len(atoms[number]))
         atoms[number].append(symbols[symbol])
     pairs: list[set[tuple[int, int]]] = [set() for _ in range(graphs)]
     for u, v in bonds.tolist():
         if u != v:
-            pairs[graph[u]].add((min(places[u], places[v]), max(places[u], places[v])))
+            pairs[graph[u]].add((min(positions[u], positions[v]), max(positions[u], positions[v])))
     return [Instance(atoms=a, bonds=sorted(b)) for a, b in zip(atoms, pairs, strict=True)]

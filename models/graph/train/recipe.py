@@ -202,11 +202,11 @@ class MoleculeLearner(FoldLearner):
             return {}
         tqdm.write(f"cross-validation: {count} folds, each about as long as the whole training; finished ones are kept")
         for fold in range(count):
-            place = directory / "folds" / str(fold)
-            if ending.is_now(may_begin=False) and not (place / FINAL_WEIGHTS).exists():
+            fold_folder = directory / "folds" / str(fold)
+            if ending.is_now(may_begin=False) and not (fold_folder / FINAL_WEIGHTS).exists():
                 self.answers.clear()
                 return {"not_done": f"cross-validation, of which {fold} of {count} folds are trained"}
-            scores.append(self._test_fold(fold, place))
+            scores.append(self._test_fold(fold, fold_folder))
             left = (time.perf_counter() - started) / (fold + 1) * (count - fold - 1)
             tqdm.write(f"fold {fold + 1}/{count}  test accuracy {scores[-1]:.3f} %  about {left:.0f} s left")
         spread = {"mean": float(np.mean(scores)), "sd": float(np.std(scores))}

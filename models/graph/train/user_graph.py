@@ -104,13 +104,13 @@ def _whole(
     return found.astype(np.int64)
 
 
-def _within(found: Ints, low: int, high: int | None, place: str) -> Ints:
+def _within(found: Ints, low: int, high: int | None, location: str) -> Ints:
     """Return the same array, or an error naming its first row outside ``low .. high - 1``."""
     outside = (found < low) | (found >= (np.inf if high is None else high))
     if outside.any():
         row = int(np.argwhere(outside)[0, 0])
         expected = f"numbers from {low}" + ("" if high is None else f", below {high}")
-        raise DataError(place, row=row, found=str(found[row].tolist()), expected=expected)
+        raise DataError(location, row=row, found=str(found[row].tolist()), expected=expected)
     return found
 
 
@@ -151,19 +151,21 @@ def _split_name(arrays: Mapping[str, NDArray[Any]], name: str, file: str) -> str
 
 def _node_ids(arrays: Mapping[str, NDArray[Any]], name: str, labels: Ints, file: str) -> Ints:
     """Return the nodes of a split, given by their ids or by a mask over all nodes."""
-    place = f"{file}: {name}"
+    location = f"{file}: {name}"
     if name in arrays and _is_mask(arrays[name], len(labels)):
         ids: Ints = np.flatnonzero(arrays[name])
     else:
-        ids = _within(_whole(arrays, name, file, or_mask=len(labels)), 0, len(labels), place)
+        ids = _within(_whole(arrays, name, file, or_mask=len(labels)), 0, len(labels), location)
     if not len(ids):
-        raise DataError(place, found="no node", expected="at least one")
+        raise DataError(location, found="no node", expected="at least one")
     nodes, counts = np.unique(ids, return_counts=True)
     if (counts > 1).any():
         expected = f"each node once, or a mask of 0 and 1 for all {len(labels)} nodes"
-        raise DataError(place, found=f"node {nodes[counts > 1][0]} a second time", expected=expected)
+        raise DataError(location, found=f"node {nodes[counts > 1][0]} a second time", expected=expected)
     if (labels[ids] < 0).any():
-        raise DataError(place, found=f"node {ids[labels[ids] < 0][0]}, which has no label", expected="labelled nodes")
+        raise DataError(
+            location, found=f"node {ids[labels[ids] < 0][0]}, which has no label", expected="labelled nodes"
+        )
     return ids
 
 

@@ -55,8 +55,8 @@ class DistanceDecay(nn.Module):
 
     def __init__(self, rows: int, columns: int, heads: int) -> None:
         super().__init__()
-        places = torch.cartesian_prod(torch.arange(float(rows)), torch.arange(float(columns)))  # (P, 2)
-        self.register_buffer("distances", torch.cdist(places, places))  # (P, P)
+        positions = torch.cartesian_prod(torch.arange(float(rows)), torch.arange(float(columns)))  # (P, 2)
+        self.register_buffer("distances", torch.cdist(positions, positions))  # (P, P)
         self.raw = nn.Parameter(torch.linspace(-3.0, 0.0, heads))
 
     def forward(self) -> Tensor:

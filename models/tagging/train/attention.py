@@ -161,8 +161,8 @@ class LinearAttention(WordAttention):
         return torch.where(x > 0, x + 1, x.clamp(max=0).exp())
 
 
-def sinusoids(places: int, width: int) -> Tensor:
+def sinusoids(positions: int, width: int) -> Tensor:
     """Fixed positions ``(places, width)``: sines, then cosines, of falling frequency (Vaswani et al., section 3.5)."""
     steps = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
-    angles = torch.arange(places)[:, None] * steps
+    angles = torch.arange(positions)[:, None] * steps
     return torch.cat([angles.sin(), angles.cos()], 1)[:, :width]

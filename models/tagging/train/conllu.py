@@ -61,12 +61,12 @@ class _Draft:
 
     def finish(self) -> Sentence:
         """Return the sentence with its tokens as they are written."""
-        words, surfaces, place = self.sentence.words, [], 1
-        while place <= len(words):
-            alone = place, words[place - 1], self.is_spaced[place - 1]
-            last, form, is_spaced = self.ranges.get(place, alone)
-            surfaces.append(Surface(form, tuple(words[place - 1 : last]), is_spaced))
-            place = last + 1
+        words, surfaces, word_id = self.sentence.words, [], 1
+        while word_id <= len(words):
+            alone = word_id, words[word_id - 1], self.is_spaced[word_id - 1]
+            last, form, is_spaced = self.ranges.get(word_id, alone)
+            surfaces.append(Surface(form, tuple(words[word_id - 1 : last]), is_spaced))
+            word_id = last + 1
         return self.sentence._replace(surfaces=respaced(surfaces, self.text))
 
 
@@ -87,24 +87,24 @@ def _split(lines: Iterable[str], name: Path | str) -> Iterator[Sentence]:
 def _add_row(draft: _Draft, columns: list[str], name: Path | str, row: int) -> None:
     if len(columns) != COLUMNS:
         raise DataError(name, row=row, found=f"{len(columns)} columns", expected=f"{COLUMNS}, apart by tabs")
-    place, word = columns[:2]
+    word_id, word = columns[:2]
     is_spaced = NO_SPACE not in columns[-1].split("|")
     expected = len(draft.sentence.words) + 1
-    if "-" in place:
-        first, _, last = place.partition("-")
+    if "-" in word_id:
+        first, _, last = word_id.partition("-")
         if first != str(expected) or not last.isdecimal() or int(last) < expected:
-            raise DataError(name, row=row, found=f"id {place!r}", expected=f"a range from {expected} on")
+            raise DataError(name, row=row, found=f"id {word_id!r}", expected=f"a range from {expected} on")
         draft.ranges[expected] = int(last), word, is_spaced
-    elif "." not in place:
+    elif "." not in word_id:
         draft.is_spaced.append(is_spaced)
         _add_word(draft.sentence, columns, name, row)
 
 
 def _add_word(sentence: Sentence, columns: list[str], name: Path | str, row: int) -> None:
-    place, word, _, tag, fine_tag = columns[:5]
+    word_id, word, _, tag, fine_tag = columns[:5]
     expected = len(sentence.words) + 1
-    if place != str(expected):
-        raise DataError(name, row=row, found=f"id {place!r}", expected=f"{expected}")
+    if word_id != str(expected):
+        raise DataError(name, row=row, found=f"id {word_id!r}", expected=f"{expected}")
     if expected > MAX_TOKENS:
         raise DataError(name, row=row, found=f"word {expected} of a sentence", expected=f"at most {MAX_TOKENS}")
     if flaw := find_flaw(word):

@@ -130,8 +130,8 @@ class RunningText:
         """F1 in %, over the words of all sentences."""
         hits = found = true = 0
         for prediction, (words, tags) in zip(predictions, truths, strict=True):
-            places = aligned(prediction["tokens"], words)
-            hits += sum(prediction["tags"][mine] == tags[theirs] for mine, theirs in places)
+            positions = aligned(prediction["tokens"], words)
+            hits += sum(prediction["tags"][mine] == tags[theirs] for mine, theirs in positions)
             found, true = found + len(prediction["tokens"]), true + len(words)
         return f1(hits, found, true)
 
@@ -179,7 +179,7 @@ def _cut(sentences: list[Sentence], path: Path, seed: int, *, has_test: bool) ->
     first = 0 if has_test else tenth
     test, validation, train = np.split(order, [first, first + tenth])
     chosen = {"train": train, "validation": validation, "test": test}
-    return {split: [sentences[place] for place in np.sort(places)] for split, places in chosen.items()}
+    return {split: [sentences[index] for index in np.sort(positions)] for split, positions in chosen.items()}
 
 
 def _assemble(origin: Provenance, splits: Mapping[str, list[Sentence]]) -> TaggingData:

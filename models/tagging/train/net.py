@@ -68,7 +68,7 @@ class WindowLayer(nn.Module):
         columns = layout.grid.shape[1]
         cells = layout.spread(x) * layout.keep.unsqueeze(-1)  # (S, W, D)
         padded = nn.functional.pad(cells, (0, 0, self.side, self.side))  # (S, W + 2 * side, D)
-        parts = [padded[:, place : place + columns] for place in range(2 * self.side + 1)]
+        parts = [padded[:, index : index + columns] for index in range(2 * self.side + 1)]
         out: Tensor = self.join(layout.pack(torch.cat(parts, 2)))
         return out, None
 

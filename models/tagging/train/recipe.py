@@ -94,7 +94,7 @@ class TaggingLearner:
         parts = cut_by_words(self.lengths[order], self.plan.batch_size)
         for number in rng.permutation(len(parts)):
             start, end = parts[number]
-            batch = pack([self.lessons["train"][place] for place in order[start:end]])
+            batch = pack([self.lessons["train"][index] for index in order[start:end]])
             features = hide(batch.feeds["features"].numpy(), self.chances, rng)
             yield batch._replace(feeds=batch.feeds | {"features": torch.from_numpy(features)})
 
@@ -146,12 +146,12 @@ class TaggingLearner:
 
 def prepare(sentences: Iterable[Sentence], assets: Assets, fine_tags: Sequence[str]) -> Iterator[Lesson]:
     """Sentences encoded, with their tags as places in ``assets.tags`` and ``fine_tags``."""
-    places = {tag: place for place, tag in enumerate(assets.tags)}
-    fine_places = {tag: place for place, tag in enumerate(fine_tags)}
+    tag_ids = {tag: index for index, tag in enumerate(assets.tags)}
+    fine_places = {tag: index for index, tag in enumerate(fine_tags)}
     for words, tags, fine, _ in sentences:
         yield Lesson(
             encode(Instance(tokens=words), assets),
-            np.array([places[tag] for tag in tags], np.int64),
+            np.array([tag_ids[tag] for tag in tags], np.int64),
             np.array([fine_places[tag] for tag in fine], np.int64),
         )
 
@@ -170,10 +170,10 @@ def cut_by_words(lengths: NDArray[np.int64], size: int) -> list[tuple[int, int]]
     """Ranges of consecutive sentences of at most ``size`` words each; a single longer one is a range."""
     ranges = []
     start, words = 0, 0
-    for place, length in enumerate(lengths.tolist()):
-        if place > start and words + length > size:
-            ranges.append((start, place))
-            start, words = place, 0
+    for index, length in enumerate(lengths.tolist()):
+        if index > start and words + length > size:
+            ranges.append((start, index))
+            start, words = index, 0
         words += length
     return [*ranges, (start, len(lengths))]
 

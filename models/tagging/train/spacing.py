@@ -62,16 +62,16 @@ def learn(sentences: Iterable[Sequence[Surface]]) -> WordCutter | None:
     chunks = Counter(chain_chunks(sentences))
     if not any(_CUT in chunk for chunk in chunks):
         return None
-    places = [place for chunk, count in chunks.items() for place in _places(chunk, count)]
-    decisions = [False] * len(places)
+    positions = [position for chunk, count in chunks.items() for position in _places(chunk, count)]
+    decisions = [False] * len(positions)
     rules = []
     for left, right in WINDOWS:
         seen = [
-            place.views[left.view][place.at - left.size : place.at]
-            + place.views[right.view][place.at : place.at + right.size]
-            for place in places
+            position.views[left.view][position.at - left.size : position.at]
+            + position.views[right.view][position.at : position.at + right.size]
+            for position in positions
         ]
-        added = _better_rules(seen, places, decisions)
+        added = _better_rules(seen, positions, decisions)
         decisions = [added.get(content, decision) for content, decision in zip(seen, decisions, strict=True)]
         rules.append(dict(sorted(added.items())))
     return WordCutter(rules=rules, parts=_parts(sentences))
@@ -88,19 +88,21 @@ def _places(marked: str, count: int) -> Iterator[_WordPosition]:
     pieces = marked.split(_CUT)
     ends = {sum(map(len, pieces[: number + 1])) for number in range(len(pieces))}
     views = look("".join(pieces))
-    for place in range(1, max(ends)):
-        yield _WordPosition(views, place + REACH, place in ends, count)
+    for position in range(1, max(ends)):
+        yield _WordPosition(views, position + REACH, position in ends, count)
 
 
-def _better_rules(seen: Sequence[str], places: Sequence[_WordPosition], decisions: Sequence[bool]) -> dict[str, bool]:
+def _better_rules(
+    seen: Sequence[str], positions: Sequence[_WordPosition], decisions: Sequence[bool]
+) -> dict[str, bool]:
     """The contents of a window whose majority puts at least ``MIN_GAIN`` more places right than the decisions do."""
     cut: defaultdict[str, int] = defaultdict(int)
     whole: defaultdict[str, int] = defaultdict(int)
     right: defaultdict[str, int] = defaultdict(int)
-    for content, place, decision in zip(seen, places, decisions, strict=True):
-        (cut if place.is_cut else whole)[content] += place.chunks
-        if decision == place.is_cut:
-            right[content] += place.chunks
+    for content, position, decision in zip(seen, positions, decisions, strict=True):
+        (cut if position.is_cut else whole)[content] += position.chunks
+        if decision == position.is_cut:
+            right[content] += position.chunks
     return {
         content: cut[content] > whole[content]
         for content in sorted({*cut, *whole})

@@ -94,11 +94,11 @@ class ZipSource:
         tail = blocks_between(min(self._archive.start_dir, size), size)
         options = self._spec.options
         first = index = total = 0
-        for place, member in enumerate(members):
+        for member_index, member in enumerate(members):
             total += min(MAX_ROW_BYTES, max(member.file_size, member.compress_size))
-            if place + 1 - first >= options.most_rows or total >= options.part_bytes:
-                yield self._cut(index, first, place + 1, [digests, tail])
-                index, first, total = index + 1, place + 1, 0
+            if member_index + 1 - first >= options.most_rows or total >= options.part_bytes:
+                yield self._cut(index, first, member_index + 1, [digests, tail])
+                index, first, total = index + 1, member_index + 1, 0
         if first < len(members):
             yield self._cut(index, first, len(members), [digests, tail])
 
@@ -130,7 +130,7 @@ class ZipSource:
         """Return the members of a part."""
         self._file.expected = cut.place["blocks"]
         members = [_Member(*one) for one in cut.place["members"]]
-        contents = [self._content(cut.first_row + place, one) for place, one in enumerate(members)]
+        contents = [self._content(cut.first_row + member_index, one) for member_index, one in enumerate(members)]
         return self._reader.rows([one.name for one in members], contents)
 
     def _content(self, row: int, member: "_Member") -> bytes | HttpError:

@@ -125,9 +125,9 @@ class ArrowSource:
         for old in [batch for batch in self._touched if pieces and batch < pieces[-1].batch]:
             del self._touched[old]
         expected = {str(number): digests[number] for number in numbers}
-        place = {"pieces": [[*piece] for piece in pieces], "blocks": expected}
+        location = {"pieces": [[*piece] for piece in pieces], "blocks": expected}
         rows = sum(piece.rows for piece in pieces)
-        return PartSpec(index=index, first_row=first, rows=rows, digest=digest_of(expected), place=place)
+        return PartSpec(index=index, first_row=first, rows=rows, digest=digest_of(expected), place=location)
 
     def read(self, cut: PartSpec) -> TableRows:
         """Return the rows of a part."""

@@ -82,17 +82,17 @@ def bounded(table: pa.Table, options: InputOptions, address: str, first_row: int
 
 
 def _emptied(table: pa.Table, large: NDArray[np.int64]) -> pa.Table:
-    for place, column in enumerate(table.columns):
+    for index, column in enumerate(table.columns):
         cells = column_bytes(column)
         emptied = [row for row in large.tolist() if cells[row] > MAX_ROW_BYTES // table.num_columns]
         if emptied:
             kept: list[int | None] = [*range(table.num_rows)]
             for row in emptied:
                 kept[row] = None
-            field = table.schema.field(place)
+            field = table.schema.field(index)
             if not field.nullable:
                 raise pa.ArrowInvalid("a column that may not be empty")
-            table = table.set_column(place, field, column.take(pa.array(kept, pa.int64())))
+            table = table.set_column(index, field, column.take(pa.array(kept, pa.int64())))
     return table
 
 
@@ -105,7 +105,7 @@ def check_depth(schema: pa.Schema, address: str) -> None:
     for field in schema:
         kinds = [field.type]
         for _ in range(MAX_DEPTH):
-            kinds = [kind.field(place).type for kind in map(_visible, kinds) for place in range(kind.num_fields)]
+            kinds = [kind.field(index).type for kind in map(_visible, kinds) for index in range(kind.num_fields)]
         if kinds:
             found = f"lists and structs nested deeper than {MAX_DEPTH} in the column {field.name[:40]!r}"
             raise DataError(address, found=found, expected="flatter ones")
@@ -184,8 +184,8 @@ def _of_dictionary(array: Any) -> Sizes:
     values = _sizes(array.dictionary)
     if isinstance(values, int):
         return values
-    places = array.indices.fill_null(0).to_numpy(zero_copy_only=False)
-    return values[places] if len(values) else np.zeros(len(array), np.int64)
+    indices = array.indices.fill_null(0).to_numpy(zero_copy_only=False)
+    return values[indices] if len(values) else np.zeros(len(array), np.int64)
 
 
 def _of_runs(array: Any) -> Sizes:
@@ -199,7 +199,7 @@ def _of_runs(array: Any) -> Sizes:
 
 def _of_unions(array: Any) -> Sizes:
     """As if every row had the largest value of all: such columns are rare, and travel nowhere but to Arrow."""
-    fields = [_sizes(array.field(place)) for place in range(array.type.num_fields)]
+    fields = [_sizes(array.field(index)) for index in range(array.type.num_fields)]
     return VALUE_BYTES + max((int(np.max(one, initial=0)) for one in fields), default=0)
 
 

@@ -99,7 +99,7 @@ def resolve(
         is_vector = wanted not in names
         if not columns and kind is Kind.VECTOR and is_required and name not in options.columns:
             taken = {options.id, *options.keep, *known}
-            free = [place for place, column in enumerate(names) if are_numbers[place] and column not in taken]
+            free = [step for step, column in enumerate(names) if are_numbers[step] and column not in taken]
             columns = tuple(free) if len(free) == least else ()
         if columns:
             found.append(Field(name, kind, columns, is_vector))
@@ -117,10 +117,10 @@ def _named(wanted: str, names: Sequence[str]) -> tuple[int, ...]:
 def _numbered(wanted: str, names: Sequence[str]) -> tuple[int, ...]:
     """Return the columns called so with numbers that follow on each other from 0 or 1, by these numbers."""
     found: dict[int, int] = {}
-    for place, name in enumerate(names):
+    for step, name in enumerate(names):
         match = _NUMBERED.fullmatch(name)
         if match is not None and match[1] == wanted:
-            found.setdefault(int(match[2]), place)
+            found.setdefault(int(match[2]), step)
     numbers = sorted(found)
     if not numbers or numbers[0] > 1 or numbers[-1] - numbers[0] != len(numbers) - 1:
         return ()
@@ -166,9 +166,9 @@ def _vector(cells: Sequence[Any], name: str, decimal: str) -> bytes:
     """Return the numbers of several cells; every one that is none is told."""
     values: list[bytes] = []
     faults: list[Fault] = []
-    for place, cell in enumerate(cells):
+    for step, cell in enumerate(cells):
         try:
-            values.append(_number(cell, decimal, name, place))
+            values.append(_number(cell, decimal, name, step))
         except InvalidRequest as error:
             faults += error.faults
     if faults:
@@ -196,11 +196,11 @@ def _value(cell: Any, field: Field, decimal: str) -> bytes:
     return cell.encode()
 
 
-def _plain(cell: Any, *place: str | int) -> bytes:
+def _plain(cell: Any, *step: str | int) -> bytes:
     try:
         return orjson.dumps(cell, default=_of_decimal)
     except TypeError as error:
-        raise _refusal(f"expected numbers, text or lists, found {type(cell).__name__}", *place) from error
+        raise _refusal(f"expected numbers, text or lists, found {type(cell).__name__}", *step) from error
 
 
 def _of_decimal(value: Any) -> int | float:
@@ -216,9 +216,9 @@ def with_point(cell: str, decimal: str) -> str:
     return text.translate(_SWAPPED) if decimal == "," else text
 
 
-def _number(cell: Any, decimal: str, *place: str | int) -> bytes:
+def _number(cell: Any, decimal: str, *step: str | int) -> bytes:
     if not isinstance(cell, str):
-        return _plain(cell, *place)
+        return _plain(cell, *step)
     text = with_point(cell, decimal)
     if _WHOLE.fullmatch(text):
         return b"%d" % int(text)
@@ -227,8 +227,8 @@ def _number(cell: Any, decimal: str, *place: str | int) -> bytes:
     shown = "nothing" if not text else repr(cell.strip(" \t")[:40])
     hint = f" (a decimal {'point needs --decimal .' if decimal == ',' else 'comma needs --decimal ,'})"
     is_other = decimal and NUMBER.fullmatch(text.translate(_SWAPPED))
-    raise _refusal(f"expected a number, found {shown}{hint if is_other else ''}", *place)
+    raise _refusal(f"expected a number, found {shown}{hint if is_other else ''}", *step)
 
 
-def _refusal(reason: str, *place: str | int) -> InvalidRequest:
-    return InvalidRequest("a value makes no sense", [Fault(place, reason)])
+def _refusal(reason: str, *step: str | int) -> InvalidRequest:
+    return InvalidRequest("a value makes no sense", [Fault(step, reason)])

@@ -76,19 +76,19 @@ class ConlluLines:
             self._returns = returns
         self._first = self._at(self._starts)
 
-    def _at(self, places: Places) -> NDArray[np.uint8]:
+    def _at(self, offsets: Places) -> NDArray[np.uint8]:
         """Return the bytes at places; line ends after the last."""
-        found = self._bytes.take(places, mode="clip") if len(self._bytes) else np.zeros(len(places), np.uint8)
-        found[places >= len(self._bytes)] = LINE_END
+        found = self._bytes.take(offsets, mode="clip") if len(self._bytes) else np.zeros(len(offsets), np.uint8)
+        found[offsets >= len(self._bytes)] = LINE_END
         return found
 
-    def _line(self, places: Places) -> Places:
+    def _line(self, offsets: Places) -> Places:
         """Return the lines in which places are."""
-        return np.searchsorted(self._starts, places, side="right") - 1
+        return np.searchsorted(self._starts, offsets, side="right") - 1
 
-    def _sentence(self, places: Places) -> Places:
+    def _sentence(self, offsets: Places) -> Places:
         """Return the sentences in which places are."""
-        return np.searchsorted(self._sentence_ends, places, side="right")
+        return np.searchsorted(self._sentence_ends, offsets, side="right")
 
     def words(self) -> Words:
         """Return the forms of every sentence; ``NOT_READ`` those in which something is strange."""
@@ -122,9 +122,9 @@ class ConlluLines:
     def _numbers(self, starts: Places, lengths: Places) -> Places:
         """Return the numbers at places, -1 where there is none that is written as an id."""
         number, is_number = np.zeros(len(starts), np.int64), (lengths > 0) & (lengths <= ID_DIGITS)
-        for place in range(ID_DIGITS):
-            digit = self._at(starts + place) - np.uint8(ZERO)
-            is_inside = place < lengths
+        for row_index in range(ID_DIGITS):
+            digit = self._at(starts + row_index) - np.uint8(ZERO)
+            is_inside = row_index < lengths
             is_number &= ~is_inside | (digit <= 9)
             number = np.where(is_inside, number * 10 + digit, number)
         return np.where(is_number & (self._at(starts) != ZERO), number, -1)
@@ -143,9 +143,9 @@ class ConlluLines:
             is_found = self._begin_with(lines, prefix) & (values < ends)
             is_found &= _is_plain(self._at(values)) & _is_plain(self._at(ends - 1))
             found[is_found], starts[is_found] = number, values[is_found]
-        for place in np.flatnonzero(found == len(names)).tolist():
-            name, starts[place], ends[place] = self._comment(int(starts[place]), int(ends[place]))
-            found[place] = names.index(name) if name in names else len(names)
+        for row_index in np.flatnonzero(found == len(names)).tolist():
+            name, starts[row_index], ends[row_index] = self._comment(int(starts[row_index]), int(ends[row_index]))
+            found[row_index] = names.index(name) if name in names else len(names)
         return [self._column(starts[found == number], ends[found == number]) for number in range(len(names))]
 
     def _comment(self, start: int, end: int) -> tuple[str, int, int]:
@@ -163,8 +163,8 @@ class ConlluLines:
     def _begin_with(self, lines: Places, prefix: bytes) -> Marks:
         """Return which lines begin with some bytes."""
         marks: Marks = np.ones(len(lines), bool)
-        for place, byte in enumerate(prefix):
-            marks &= self._at(self._starts[lines] + place) == byte
+        for row_index, byte in enumerate(prefix):
+            marks &= self._at(self._starts[lines] + row_index) == byte
         return marks
 
 

@@ -70,11 +70,11 @@ class QuoteCounter:
 
     def _row_by_row(self, text: bytes) -> Places:
         ends: list[int] = []
-        place = 0
-        while (found := self._cells.match(text, place) or self._long_cell(text, place)) is not None:
-            place = found.end()
-            if text[place - 1] == LINE_END:
-                ends.append(place)
+        offset = 0
+        while (found := self._cells.match(text, offset) or self._long_cell(text, offset)) is not None:
+            offset = found.end()
+            if text[offset - 1] == LINE_END:
+                ends.append(offset)
         return np.array(ends, np.int64)
 
     def _long_cell(self, text: bytes, start: int) -> re.Match[bytes] | None:
@@ -82,8 +82,8 @@ class QuoteCounter:
         if text[start : start + 1] != b'"':
             return None
         closing = (run.end() for run in self._runs.finditer(text, start + 1) if len(run[0]) % 2)
-        place = next(closing, None)
-        return None if place is None else self._rest.match(text, place)
+        offset = next(closing, None)
+        return None if offset is None else self._rest.match(text, offset)
 
     def is_open(self, row: bytes) -> bool:
         """Return whether a row without its line end is inside a quote where it ends."""

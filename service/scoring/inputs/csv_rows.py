@@ -76,10 +76,10 @@ class CsvReader:
     ) -> None:
         self.cells, self.names, self.fields, self.document = cells, names, fields, document
         self.output_format = output_format
-        self.numbers = sorted({place for field in fields if field.is_vector for place in field.columns})
+        self.numbers = sorted({column_index for field in fields if field.is_vector for column_index in field.columns})
         kinds = [pa.string()] * len(names)
-        for place in self.numbers:
-            kinds[place] = pa.float64()
+        for column_index in self.numbers:
+            kinds[column_index] = pa.float64()
         self.schema = pa.schema([*zip(names, kinds, strict=True)])
         self._convert = arrow_csv.ConvertOptions(
             column_types=self.schema,
@@ -141,7 +141,7 @@ class CsvRows:
         table = self._reader.at_once(self._text, self.count) if self.count else None
         if table is None:
             return None
-        columns = [table.column(place) for place in self._reader.numbers]
+        columns = [table.column(column_index) for column_index in self._reader.numbers]
         numbers = stack(columns) if columns else np.empty((self.count, 0))
         return None if numbers is None or not np.isfinite(numbers).all() else (table, numbers)
 
@@ -166,7 +166,7 @@ class CsvRows:
             cells = self._parse(row)
         except MalformedRequest:
             return [math.nan] * len(field.columns)
-        found = [self._as_number(cells[place]) for place in field.columns]
+        found = [self._as_number(cells[column_index]) for column_index in field.columns]
         return [math.nan if one is None or one == 0 > math.copysign(1, one) else one for one in found]
 
     def table(self) -> pa.Table:
@@ -176,9 +176,9 @@ class CsvRows:
         reader = self._reader
         wanted = len(reader.names)
         rows = [reader.cells.shown(row, wanted) for row in self._rows]
-        columns: list[list[Any]] = [[row[place] for row in rows] for place in range(wanted)]
-        for place in reader.numbers:
-            columns[place] = [self._as_number(cell) for cell in columns[place]]
+        columns: list[list[Any]] = [[row[column_index] for row in rows] for column_index in range(wanted)]
+        for column_index in reader.numbers:
+            columns[column_index] = [self._as_number(cell) for cell in columns[column_index]]
         arrays = [pa.array(column, field.type) for column, field in zip(columns, reader.schema, strict=True)]
         return pa.table(arrays, schema=reader.schema)
 
@@ -196,9 +196,9 @@ class CsvRows:
     def _object(self, row: int) -> bytes:
         names = self._reader.names
         cells: list[Any] = self._reader.cells.shown(self._rows[row], len(names))
-        for place in self._reader.numbers:
-            number = self._as_number(cells[place])
-            cells[place] = number if number is not None else cells[place] or None
+        for column_index in self._reader.numbers:
+            number = self._as_number(cells[column_index])
+            cells[column_index] = number if number is not None else cells[column_index] or None
         return to_json(dict(zip(names, cells, strict=True)))
 
     def _line(self, row: int) -> bytes:

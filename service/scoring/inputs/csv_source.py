@@ -89,7 +89,7 @@ class CsvSource:
         """Return the columns' names, and the first row's cells, as many."""
         names = self._parse(rows[0], "the first row")
         if self._spec.options.has_header is False:
-            return [f"column_{place}" for place in range(1, len(names) + 1)], names
+            return [f"column_{column}" for column in range(1, len(names) + 1)], names
         self._check(names)
         return names, _as_many(self._cells, rows[1], len(names))
 
@@ -102,11 +102,11 @@ class CsvSource:
     def _check(self, names: Sequence[str]) -> None:
         if not any(names):
             raise DataError(self._spec.source, found="no header", expected="the columns' names in the first line")
-        places = {name: place for place, name in enumerate(names, start=1)}
-        twice = [place for place, name in enumerate(names, start=1) if places[name] != place]
+        column_numbers = {name: column for column, name in enumerate(names, start=1)}
+        twice = [column for column, name in enumerate(names, start=1) if column_numbers[name] != column]
         if twice:
             # Never the name: without a header it is somebody's data.
-            found = f"the same name in columns {twice[0]} and {places[names[twice[0] - 1]]}"
+            found = f"the same name in columns {twice[0]} and {column_numbers[names[twice[0] - 1]]}"
             raise DataError(self._spec.source, found=found, expected=f"each name once; {NO_HEADER}")
 
     def _fields(self, names: list[str], first: list[str], rows: list[bytes]) -> list[Field]:
@@ -199,7 +199,7 @@ def _resolved(spec: JobSpec, names: list[str], first: list[str]) -> list[Field]:
 
 def _looks_like_data(names: Sequence[str], fields: Sequence[Field]) -> bool:
     """Whether numbers are called by numbers that do not follow on each other, as 0, 1, 2 and 2019, 2020, 2021 do."""
-    chosen = [names[place] for field in fields if field.is_vector for place in field.columns]
+    chosen = [names[column] for field in fields if field.is_vector for column in field.columns]
     if not chosen or not all(map(NUMBER.fullmatch, chosen)):
         return False
     first = int(chosen[0]) if chosen[0].isdecimal() else 0

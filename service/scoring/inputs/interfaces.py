@@ -137,8 +137,8 @@ def row_error(error: HttpError) -> RowError:
     faults = [Fault(_inner(fault.loc), fault.reason) for fault in error.faults[:MAX_TOLD]]
     if not faults:
         return RowError(code=error.code, reason=str(error))
-    place = orjson.dumps(list(faults[0].loc)).decode() if faults[0].loc else ""
-    return RowError(code=error.code, reason="; ".join(map(_sentence, faults)), place=place)
+    json_path = orjson.dumps(list(faults[0].loc)).decode() if faults[0].loc else ""
+    return RowError(code=error.code, reason="; ".join(map(_sentence, faults)), place=json_path)
 
 
 def _inner(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:

@@ -70,8 +70,8 @@ def _try(spec: JobSpec, field: pa.Field, is_one_dictionary: bool) -> None:
 def inner_types(kind: pa.DataType) -> Iterator[pa.DataType]:
     """Yield a type and all that it is made of."""
     yield kind
-    for place in range(kind.num_fields):
-        yield from inner_types(kind.field(place).type)
+    for index in range(kind.num_fields):
+        yield from inner_types(kind.field(index).type)
 
 
 def as_output(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -36,8 +36,8 @@ def plan_decoding(metadata: Any, schema: pa.Schema, address: str) -> Decoding:
     batch_rows, dictionaries = BATCH_ROWS, set[str]()
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        for place in range(group.num_columns):
-            column = group.column(place)
+        for index in range(group.num_columns):
+            column = group.column(index)
             mean, most = _bytes_of_a_row(column, max(1, group.num_rows))
             if mean > MAX_ROW_BYTES:
                 found = f"rows of {mean:.0f} bytes in row group {number}, column {column.path_in_schema[:40]!r}"

@@ -92,8 +92,8 @@ class ParquetSource:
             own = groups[max(0, bisect_right(firsts, first) - 1) : bisect_right(firsts, last - 1)]
             numbers = {*tail, *(number for group in own for number in _blocks_of(group))}
             expected = {str(number): digests[number] for number in sorted(numbers)}
-            place = {"blocks": expected}
-            yield PartSpec(index=index, first_row=first, rows=last - first, digest=digest_of(expected), place=place)
+            location = {"blocks": expected}
+            yield PartSpec(index=index, first_row=first, rows=last - first, digest=digest_of(expected), place=location)
 
     def read(self, cut: PartSpec) -> TableRows:
         """Return the rows of a part; asked for in order, the file is decoded once."""

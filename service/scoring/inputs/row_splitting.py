@@ -89,11 +89,11 @@ class RowSplitter:
 
     def _close(self, end: int | None = None) -> PartSpec:
         end = self._place if end is None else end
-        place = {"offset": self._first, "length": end - self._first}
+        location = {"offset": self._first, "length": end - self._first}
         if self._is_long:
-            place["long"] = 1
+            location["long"] = 1
         cut = PartSpec(
-            index=self._index, first_row=self._row, rows=self._rows, digest=self._hash.hexdigest(), place=place
+            index=self._index, first_row=self._row, rows=self._rows, digest=self._hash.hexdigest(), place=location
         )
         self._index, self._row = self._index + 1, self._row + self._rows
         self._rows, self._first, self._hash, self._is_long = 0, end, hashlib.sha256(), False

@@ -69,16 +69,20 @@ class TableRows:
         self._reader, self._table, self.count, self._faults = reader, table, table.num_rows, faults
         self._columns: dict[int, list[Any]] = {}
 
-    def _cells(self, place: int) -> list[Any]:
-        if place not in self._columns:
-            self._columns[place] = exact_values(self._table.column(place))
-        return self._columns[place]
+    def _cells(self, column_index: int) -> list[Any]:
+        if column_index not in self._columns:
+            self._columns[column_index] = exact_values(self._table.column(column_index))
+        return self._columns[column_index]
 
     def instance(self, row: int) -> Any:
         """Return what the row's cells ask."""
         if row in self._faults:
             raise self._faults[row]
-        cells = {place: self._cells(place)[row] for field in self._reader.fields for place in field.columns}
+        cells = {
+            column_index: self._cells(column_index)[row]
+            for field in self._reader.fields
+            for column_index in field.columns
+        }
         return self._reader.document.read(document(self._reader.fields, cells))
 
     def numbers(self, field: str) -> "NDArray[np.float64] | None":
@@ -95,7 +99,7 @@ class TableRows:
     def _numbers(self, found: Field) -> "NDArray[np.float64] | None":
         if not found.is_vector:
             return _lists(self._table.column(found.columns[0]))
-        return stack([self._table.column(place) for place in found.columns])
+        return stack([self._table.column(column_index) for column_index in found.columns])
 
     def words(self, field: str) -> "Words | None":
         """Return one column of lists of text."""
@@ -124,11 +128,11 @@ def stack(columns: Sequence["pa.ChunkedArray"]) -> "NDArray[np.float64] | None":
     """Columns of numbers side by side, ``(rows, columns)``; a missing one is NaN."""
     numbers = np.empty((len(columns), len(columns[0])))
     # Column by column in memory: what reads some rows of them turns them around more quickly than writing does.
-    for place, column in enumerate(columns):
+    for column_index, column in enumerate(columns):
         values = _floats(column.combine_chunks() if column.num_chunks != 1 else column.chunk(0))
         if values is None:
             return None
-        numbers[place] = values.to_numpy(zero_copy_only=False)
+        numbers[column_index] = values.to_numpy(zero_copy_only=False)
     return numbers.T
 
 

@@ -27,17 +27,17 @@ def check(table: "pa.Table", address: str, first_row: int) -> tuple["pa.Table", 
     import pyarrow as pa
 
     faults: dict[int, str] = {}
-    for place, name in enumerate(table.column_names):
+    for index, name in enumerate(table.column_names):
         try:
-            table.column(place).validate(full=True)
+            table.column(index).validate(full=True)
         except pa.ArrowInvalid as error:
             try:
-                column, wrong = _readable(table.column(place))
+                column, wrong = _readable(table.column(index))
             except pa.ArrowInvalid:
                 rows = f"rows {first_row + 1} to {first_row + table.num_rows}"
                 found = f"damaged data in {rows}, column {name!r}"
                 raise DataError(address, found=found, expected="a whole file") from error
-            table = table.set_column(place, table.schema.field(place), column)
+            table = table.set_column(index, table.schema.field(index), column)
             faults |= {row: f"column {name!r} is not UTF-8" for row in wrong if row not in faults}
     return table, faults
 

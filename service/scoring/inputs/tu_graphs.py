@@ -98,12 +98,12 @@ class TuSource:
         count = int(graph.max(initial=0))
         order = np.argsort(graph, kind="stable")
         starts = np.concatenate([[0], np.cumsum(np.bincount(graph, minlength=count + 1)[1:])])
-        place = np.empty(len(graph), np.int64)
-        place[order] = np.arange(len(graph)) - starts[graph[order] - 1]
+        position = np.empty(len(graph), np.int64)
+        position[order] = np.arange(len(graph)) - starts[graph[order] - 1]
         owner = graph[bonds[:, 0]] - 1
         by_graph = np.argsort(owner, kind="stable")
         links = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=count))])
-        return _Graphs(self._symbols(kind[order]), starts, place[bonds[by_graph]], links)
+        return _Graphs(self._symbols(kind[order]), starts, position[bonds[by_graph]], links)
 
     def _symbols(self, kind: Ints) -> list[str]:
         """As in training: names where the set's are known, else the numbers."""

@@ -56,11 +56,11 @@ class _Footer:
 
     def varint(self) -> int:
         """Return an unsigned number."""
-        content, place, value, shift = self._content, self.place, 0, 0
-        while (byte := content[place]) >= 0x80:
+        content, offset, value, shift = self._content, self.place, 0, 0
+        while (byte := content[offset]) >= 0x80:
             value |= (byte & 0x7F) << shift
-            shift, place = shift + 7, place + 1
-        self.place = place + 1
+            shift, offset = shift + 7, offset + 1
+        self.place = offset + 1
         return value | byte << shift
 
     def integer(self) -> int:

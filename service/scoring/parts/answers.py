@@ -49,8 +49,8 @@ class Answers:
     def _answer(self, row: int) -> Any:
         if self.many is None or self.places is None or row in self.single:
             return self.single[row]
-        place = self.places[row]
-        return {name: values[place] for name, values in self.many.items()}
+        index = self.places[row]
+        return {name: values[index] for name, values in self.many.items()}
 
     @property
     def are_many(self) -> bool:

@@ -92,14 +92,14 @@ def _write_jsonl(part: EncodedPart, file: BinaryIO) -> None:
         names, columns = table.column_names, [json_values(column) for column in table.columns]
         lines = [to_json(dict(zip(names, row, strict=True))) for row in _side_by_side(columns, part.rows)]
     layout, out = part.layout, []
-    code, reason, place = (orjson.dumps(name) for name in layout.errors)
+    code, reason, json_path = (orjson.dumps(name) for name in layout.errors)
     whole = orjson.dumps(layout.whole)
     for line, answer in zip(lines, part.answers, strict=True):
         begin = line[:-1].rstrip() if line.endswith(b"}") and _is_object(line, answer) else b"{"
         comma = b"" if begin == b"{" else b","
         if isinstance(answer, RowError):
             told = (whole, code, orjson.dumps(answer.code), reason, orjson.dumps(answer.reason))
-            where = b",%b:%b" % (place, orjson.dumps(answer.place)) if answer.place else b""
+            where = b",%b:%b" % (json_path, orjson.dumps(answer.place)) if answer.place else b""
             out.append(b"%b%b%b:null,%b:%b,%b:%b%b}\n" % (begin, comma, *told, where))
         else:
             out.append(b"%b%b%b:%b}\n" % (begin, comma, whole, to_json(answer)))

@@ -90,10 +90,10 @@ class ModelScorer:
             single |= run.errors
             answers = Answers(count=rows.count, single=single, lists=run.lists())
         else:
-            places, many = self._many(rows, single)
-            missing = range(rows.count) if places is None else np.flatnonzero(places < 0).tolist()
+            offsets, many = self._many(rows, single)
+            missing = range(rows.count) if offsets is None else np.flatnonzero(offsets < 0).tolist()
             single |= self._answers(rows, [row for row in missing if row not in single])
-            answers = Answers(count=rows.count, single=single, places=places, many=many)
+            answers = Answers(count=rows.count, single=single, places=offsets, many=many)
         return EncodedPart(spec=self.spec, cut=cut, source=rows, layout=self.layout, answers=answers)
 
     def _read(self, cut: PartSpec) -> Rows:
@@ -126,10 +126,10 @@ class ModelScorer:
                 done.append(batch)
         if not done:
             return None, None
-        places = np.full(rows.count, -1)
+        offsets = np.full(rows.count, -1)
         order = np.concatenate(done)
-        places[order] = np.arange(len(order))
-        return places, {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+        offsets[order] = np.arange(len(order))
+        return offsets, {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
     def _words(self, rows: Rows, single: dict[int, Any]) -> tuple[Words, Vocabulary] | None:
         """Return the words of all rows, if that is what they have; what is wrong with a row is added to ``single``."""

@@ -107,8 +107,8 @@ class WordRun:
 
     def _infer(self, rows: Places) -> None:
         """Run some rows together; if the model fails, its halves, and in the end each row by itself."""
-        bulk, places = _bulk(self._predictor), self._words.places(rows)
-        feeds = bulk.feeds(self._encoded.take(self._numbers[places], axis=0), self._words.lengths[rows])
+        bulk, offsets = _bulk(self._predictor), self._words.places(rows)
+        feeds = bulk.feeds(self._encoded.take(self._numbers[offsets], axis=0), self._words.lengths[rows])
         try:
             outputs = self._predictor.run(feeds, self._wanted)
             check_finite(outputs)
@@ -123,7 +123,7 @@ class WordRun:
         for name, values in bulk.answers(outputs).items():
             if name not in self._found:
                 self._found[name] = np.empty(len(self._numbers), values.dtype)
-            self._found[name][places] = values
+            self._found[name][offsets] = values
 
     def lists(self) -> WordLists | None:
         """Return the predictions of all rows, in order; ``None`` if the model failed on every one."""
@@ -133,22 +133,22 @@ class WordRun:
         is_missing = words.lengths < 0
         is_missing[[*self.errors]] = True
         rows = np.flatnonzero(~is_missing)
-        places = words.places(rows)
+        offsets = words.places(rows)
         bulk = _bulk(self._predictor)
         names = bulk.names(self._predictor.assets)
-        fields = {bulk.field: _take(words.values, places)}
+        fields = {bulk.field: _take(words.values, offsets)}
         for name, values in self._found.items():
-            chosen = pa.array(values[places])
+            chosen = pa.array(values[offsets])
             fields[name] = pa.array(names[name]).take(chosen) if name in names else chosen
         ends = np.concatenate([np.zeros(1, np.int32), np.where(is_missing, 0, words.lengths).cumsum(dtype=np.int32)])
         return WordLists(fields=fields, ends=ends, is_missing=is_missing)
 
 
-def _take(values: pa.StringArray, places: Places) -> pa.StringArray:
+def _take(values: pa.StringArray, offsets: Places) -> pa.StringArray:
     """Values at places; without a copy where these are all of them in order."""
-    if len(places) == len(values) and np.array_equal(places, np.arange(len(values))):
+    if len(offsets) == len(values) and np.array_equal(offsets, np.arange(len(values))):
         return values
-    return values.take(pa.array(places))
+    return values.take(pa.array(offsets))
 
 
 def _bulk(predictor: Predictor) -> Any:

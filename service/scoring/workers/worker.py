@@ -130,15 +130,15 @@ def score(scorer: PartScorer, order: WorkOrder, disk: Disk, begin: Callable[[int
     aside = Path(order.aside)
     try:
         digest, size = _write(scored, aside, disk)
-        place = whole(aside, scored.errors, digest)
-        disk.rename(aside, place)
+        part_path = whole(aside, scored.errors, digest)
+        disk.rename(aside, part_path)
     except (LecternError, OSError) as error:
         return stopped(error)
     except Exception as error:  # every row has its answer: none is to blame, and no other try helps
         return Stopped(kind=JobError.code, reason=f"part {order.cut.index} cannot be written: {told(error)}")
     return PartResult(
         number=order.cut.index,
-        name=place.name,
+        name=part_path.name,
         rows=scored.rows,
         errors=scored.errors,
         digest=digest,

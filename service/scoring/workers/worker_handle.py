@@ -62,10 +62,10 @@ class WorkerHandle:
         return monotonic() - self.since - (now.waited - self._then.waited)
 
     def _times(self) -> "_Times":
-        place = Path(f"/proc/{self.process.pid}")
+        proc_folder = Path(f"/proc/{self.process.pid}")
         try:
-            used, waited, _ = (place / "schedstat").read_text().split()
-            state = (place / "stat").read_text().rpartition(")")[2].split()[0]
+            used, waited, _ = (proc_folder / "schedstat").read_text().split()
+            state = (proc_folder / "stat").read_text().rpartition(")")[2].split()[0]
         except (OSError, IndexError, ValueError):  # no such file: another kernel, or it has ended
             return _Times(0.0, 0.0, is_waiting=False)
         return _Times(int(used) * 1e-9, int(waited) * 1e-9, is_waiting=state == "R")

@@ -228,7 +228,7 @@ def test_molecule(visit: Any, demo: Any) -> None:
     page = visit.open("molecule")
     (expected,) = demo.predict("molecule", {"atoms": [*"CCCCCCNOO"], "bonds": BONDS}, explain=True)
     assert [*visit.bars("#molecule-classes").values()] == percent(expected["scores"])
-    edges = {tuple(edge): place for place, edge in enumerate(expected["attention"]["edges"])}
+    edges = {tuple(edge): position for position, edge in enumerate(expected["attention"]["edges"])}
     last = np.mean(expected["attention"]["weights"][8:], axis=0)
     into = np.bincount([to for _, to in edges])
     shares = [np.mean([emphasis(last[edges[a, b]], into[b]) for a, b in ((u, v), (v, u))]) for u, v in BONDS]

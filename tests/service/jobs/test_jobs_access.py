@@ -95,9 +95,9 @@ def test_own_jobs(run: Any, serve: Any, root: Path, api: Any) -> None:
             assert same.status == 202  # somebody else's key is another key
             both = (await client.ask(api.order(bearer("admin,jobs")))).json
             assert mine["owner"] == "jobs"
-            place = f"/v1/jobs/{mine['id']}"
+            position = f"/v1/jobs/{mine['id']}"
             api.done(live, mine["id"], b"result")
-            for path in (place, f"{place}/result"):
+            for path in (position, f"{position}/result"):
                 assert (await ask("GET", path, "jobs")).status == 200
                 assert (await ask("GET", path, "admin")).status == 200
                 unknown = api.problem(await ask("GET", path, "other jobs"), 404, "unknown_job")
@@ -105,7 +105,7 @@ def test_own_jobs(run: Any, serve: Any, root: Path, api: Any) -> None:
                     await ask("GET", path.replace(mine["id"], NOBODY), "other jobs"), 404, "unknown_job"
                 )
                 assert unknown["error"] == nobody["error"]
-            api.problem(await ask("DELETE", place, "other jobs"), 404, "unknown_job")
+            api.problem(await ask("DELETE", position, "other jobs"), 404, "unknown_job")
             api.problem(await ask("GET", f"/v1/jobs?before={mine['id']}", "other jobs"), 404, "unknown_job")
             listed = {
                 role: [page["id"] for page in (await ask("GET", "/v1/jobs", role)).json["jobs"]]

@@ -101,16 +101,16 @@ def test_nobody_else_reads_what_jobs_are(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "root").mkdir()
     before = os.umask(0)
     try:
-        place = open_job_paths(Settings(jobs_root=str(tmp_path / "root")))
-        book = JobStore(place.book)
+        position = open_job_paths(Settings(jobs_root=str(tmp_path / "root")))
+        book = JobStore(position.book)
         assert book.active() == {}
-        place.make_folder("0" * 32)
+        position.make_folder("0" * 32)
     finally:
         os.umask(before)
-    files = [path for path in place.state.rglob("*") if path.is_file()]
+    files = [path for path in position.state.rglob("*") if path.is_file()]
     assert {path.name for path in files} >= {"jobs.sqlite", "jobs.sqlite-wal"}
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
-    folders = [place.state, place.state / "jobs", place.folder("0" * 32)]
+    folders = [position.state, position.state / "jobs", position.folder("0" * 32)]
     assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
 
 

@@ -46,28 +46,28 @@ def test_a_life(is_wire: bool, run: Any, serve: Any, root: Path, api: Any) -> No
                 None,
                 None,
             )
-            place = answer["location"]
-            assert (await client.ask(api.request("GET", place))).json == page
+            position = answer["location"]
+            assert (await client.ask(api.request("GET", position))).json == page
             second = (await client.ask(api.order(input="sub/rows.csv", output_format="csv"))).json
             assert (await client.ask(api.request("GET", "/v1/jobs"))).json == {"jobs": [second, page]}
             assert (await client.ask(api.request("GET", "/v1/jobs?limit=1"))).json == {"jobs": [second]}
             older = await client.ask(api.request("GET", f"/v1/jobs?limit=5&before={second['id']}"))
             assert older.json == {"jobs": [page]}
-            early = await client.ask(api.request("GET", f"{place}/result"))
+            early = await client.ask(api.request("GET", f"{position}/result"))
             assert api.problem(early, 409, "job_unfinished")["retryable"]
             assert int(early["retry-after"]) > 0
             sha256 = api.done(live, page["id"], b"0123456789")
-            assert (await client.ask(api.request("GET", place))).json["output"] == {"bytes": 10, "sha256": sha256}
-            assert (await client.ask(api.request("GET", f"{place}/result"))).body == b"0123456789"
+            assert (await client.ask(api.request("GET", position))).json["output"] == {"bytes": 10, "sha256": sha256}
+            assert (await client.ask(api.request("GET", f"{position}/result"))).body == b"0123456789"
             gone = await client.ask(api.request("DELETE", f"/v1/jobs/{second['id']}"))
             assert (gone.status, gone.json["state"]) == (200, "cancelled")
             api.problem(await client.ask(api.request("GET", f"/v1/jobs/{second['id']}/result")), 409, "job_unfinished")
-            await client.send(api.request("DELETE", place))
+            await client.send(api.request("DELETE", position))
             forgotten = await client.read(is_head=True)
             assert forgotten is not None
             assert (forgotten.status, forgotten["content-length"]) == (204, None)
-            api.problem(await client.ask(api.request("GET", place)), 404, "unknown_job")
-            api.problem(await client.ask(api.request("DELETE", place)), 404, "unknown_job")
+            api.problem(await client.ask(api.request("GET", position)), 404, "unknown_job")
+            api.problem(await client.ask(api.request("DELETE", position)), 404, "unknown_job")
             assert not live.front.jobs().place.folder(page["id"]).exists()
             assert (root / "rows.jsonl").exists()
 
@@ -103,9 +103,9 @@ def test_ranges(is_wire: bool, run: Any, serve: Any, root: Path, api: Any) -> No
         async with serve(wire=is_wire, jobs_root=str(root)) as live:
             client = await live.connect()
             page = (await client.ask(api.order())).json
-            place, etag = f"/v1/jobs/{page['id']}/result", f'"{api.done(live, page["id"], CONTENT)}"'
+            position, etag = f"/v1/jobs/{page['id']}/result", f'"{api.done(live, page["id"], CONTENT)}"'
             for asked, status, part in RANGES:
-                answer = await client.ask(api.request("GET", place, b"", f"range: {asked}".encode()))
+                answer = await client.ask(api.request("GET", position, b"", f"range: {asked}".encode()))
                 assert answer.status == status, asked
                 if status == 416:
                     assert answer["content-range"] == "bytes */512000"
@@ -120,8 +120,8 @@ def test_ranges(is_wire: bool, run: Any, serve: Any, root: Path, api: Any) -> No
                 assert start is None or start >= 0
             for stamp, status in ((etag, 206), ('"other"', 200), (f"W/{etag}", 200)):
                 headers = (b"range: bytes=1-2", f"if-range: {stamp}".encode())
-                assert (await client.ask(api.request("GET", place, b"", *headers))).status == status
-            await client.send(api.request("HEAD", place, b"", b"range: bytes=1-2"))
+                assert (await client.ask(api.request("GET", position, b"", *headers))).status == status
+            await client.send(api.request("HEAD", position, b"", b"range: bytes=1-2"))
             head = await client.read(is_head=True)
             assert head is not None
             assert (head.status, head["content-length"], head["etag"]) == (200, "512000", etag)

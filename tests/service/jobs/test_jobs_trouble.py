@@ -46,10 +46,10 @@ def test_one_bad_job_stops_no_other(make_yard: Callable[..., Yard], monkeypatch:
     yard = make_yard()
     output, bad = yard.place.output, []
 
-    def fails(place: Any, job: StoredJob) -> Path:
+    def fails(position: Any, job: StoredJob) -> Path:
         if job.id in bad:
             raise ZeroDivisionError
-        return output.__func__(place, job)  # type: ignore[attr-defined, no-any-return]
+        return output.__func__(position, job)  # type: ignore[attr-defined, no-any-return]
 
     monkeypatch.setattr(type(yard.place), "output", fails)
 

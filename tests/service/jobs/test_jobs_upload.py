@@ -133,7 +133,7 @@ def test_too_slow_or_gone(run: Any, serve: Any, root: Path, api: Any) -> None:
 def test_disk_full(run: Any, serve: Any, root: Path, api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk is a 507 that may be tried again; nothing of the upload stays."""
 
-    def write(place: int, content: Any) -> int:
+    def write(position: int, content: Any) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     async def work() -> None:

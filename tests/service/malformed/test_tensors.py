@@ -173,8 +173,8 @@ def test_the_likeliest_classes_by_name(way: Any) -> None:
     head, outputs = ask(way, "image", of_tensors(sent, is_binary=True, outputs=wanted))
     assert head["outputs"][0]["shape"] == [2, 3]
     prediction = json.loads(outputs["prediction"][0])
-    value, place, name = outputs["scores"][0].decode().split(":")
-    assert (int(place), name) == (prediction["class_id"], prediction["label"])
+    value, position, name = outputs["scores"][0].decode().split(":")
+    assert (int(position), name) == (prediction["class_id"], prediction["label"])
     assert float(value) == pytest.approx(prediction["score"], abs=1e-6)
 
 
@@ -318,9 +318,9 @@ def spoiled(predictor: Predictor, name: str, change: Callable[[Any], Any]) -> Re
     return of_tensors(sent, is_binary=True)
 
 
-def put(place: Any, value: Any) -> Callable[[Any], None]:
+def put(position: Any, value: Any) -> Callable[[Any], None]:
     def change(values: Any) -> None:
-        values[place] = value
+        values[position] = value
 
     return change
 

@@ -52,8 +52,8 @@ def zeros_in_a_list(folder: Path, size: int) -> Path:
 
 def one_text_for_all(folder: Path, size: int, rows: int) -> Path:
     """Return a dictionary of one text."""
-    places = pa.array(np.zeros(rows, np.int32))
-    column = pa.DictionaryArray.from_arrays(places, pa.array([text(size)]))
+    positions = pa.array(np.zeros(rows, np.int32))
+    column = pa.DictionaryArray.from_arrays(positions, pa.array([text(size)]))
     table = pa.table({"text": column}).cast(pa.schema([("text", pa.dictionary(pa.int32(), pa.string()))]))
     return parquet(folder / "dictionary.parquet", table, store_schema=False)
 

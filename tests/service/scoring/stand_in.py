@@ -81,8 +81,8 @@ class Lines:
         lines, first = self._asked.path.read_bytes().splitlines(keepends=True), 0
         for index, start in enumerate(range(0, max(1, len(lines)), self._asked.part_rows)):
             piece = lines[start : start + self._asked.part_rows]
-            digest, place = hashlib.sha256(b"".join(piece)).hexdigest(), {"start": start}
-            yield PartSpec(index=index, first_row=first, rows=len(piece), digest=digest, place=place)
+            digest, position = hashlib.sha256(b"".join(piece)).hexdigest(), {"start": start}
+            yield PartSpec(index=index, first_row=first, rows=len(piece), digest=digest, place=position)
             first += len(piece)
         self.digest = hashlib.sha256(b"".join(lines)).hexdigest()
 

@@ -265,7 +265,7 @@ def test_csv_that_arrow_reads_back(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("to", OUTPUTS)
 def test_dictionaries_of_each_piece(to: str, run: Run, tmp_path: Path) -> None:
     """Categories of Parquet and of an Arrow stream are other ones in each piece; every row keeps its own."""
-    pieces = [pa.array([f"{place}", None, "same"]).dictionary_encode() for place in range(4)]
+    pieces = [pa.array([f"{position}", None, "same"]).dictionary_encode() for position in range(4)]
     wanted = [one for piece in pieces for one in piece.to_pylist()]
     schema = pa.schema([("text", pa.string()), ("x", pieces[0].type)])
     batches = [pa.record_batch([pa.array(["so"] * 3), piece], schema=schema) for piece in pieces]
@@ -320,10 +320,10 @@ def test_whole_decimals_are_whole_numbers(kind: Any, form: str, run: Run, tmp_pa
         tables = [pa.table({"views": pa.array(rows, to_list(one))})
                   for one, rows in ((kind, WHOLE), (pa.int64(), numbers.tolist()))]  # fmt: skip
     answers = []
-    for place, table in enumerate(tables):
-        pq.write_table(table, tmp_path / f"{place}.parquet")
+    for position, table in enumerate(tables):
+        pq.write_table(table, tmp_path / f"{position}.parquet")
         for alone in (False, True):
-            job = run("viewcount", tmp_path / f"{place}.parquet", alone=alone)
+            job = run("viewcount", tmp_path / f"{position}.parquet", alone=alone)
             assert job.errors == 0
             answers.append([json.dumps(line["prediction"]) for line in job.lines])
     assert answers.count(answers[0]) == 4

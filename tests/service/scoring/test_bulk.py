@@ -91,10 +91,10 @@ def both(shipped: Any, shipped_session: Any, tmp_path: Path) -> Both:
 @pytest.mark.parametrize("text", [*ODD, *QUOTED])
 def test_any_cell(text: str, both: Both) -> None:
     """A text as the only strange one of its part, where a number or a name is expected."""
-    for place in (0, 1, DAYS):
+    for position in (0, 1, DAYS):
         rows = plain_rows(4)
-        rows[2][place] = text
-        both.agree(rows, "\r\n" if place else "\n")
+        rows[2][position] = text
+        both.agree(rows, "\r\n" if position else "\n")
 
 
 def test_a_part_that_begins_like_a_file(both: Both) -> None:

@@ -23,7 +23,9 @@ FORMS = ("jsonl", "csv", "arrow", "parquet")
 
 def conllu(sentences: list[list[str]]) -> bytes:
     """Without comments."""
-    blocks = ("".join(f"{place}\t{word}{REST}\n" for place, word in enumerate(words, 1)) + "\n" for words in sentences)
+    blocks = (
+        "".join(f"{position}\t{word}{REST}\n" for position, word in enumerate(words, 1)) + "\n" for words in sentences
+    )
     return "".join(blocks).encode()
 
 
@@ -43,8 +45,8 @@ def test_the_verbs_for_many_are_those_for_one(card: Any, shipped: Any, draw: Any
     assert bulk.accept(distinct, predictor.assets).all()
     lengths = np.array([len(words) for words in lists])
     assert bulk.costs(lengths).tolist() == [card.cost(sample) for sample in samples]
-    places = np.array([distinct.index(word) for words in lists for word in words])
-    feeds, expected = bulk.feeds(bulk.encode(distinct, predictor.assets)[places], lengths), card.collate(samples)
+    positions = np.array([distinct.index(word) for words in lists for word in words])
+    feeds, expected = bulk.feeds(bulk.encode(distinct, predictor.assets)[positions], lengths), card.collate(samples)
     assert [*feeds] == [*expected]
     for name, feed in feeds.items():
         assert (feed.dtype, feed.shape, feed.tobytes()) == (
@@ -57,7 +59,7 @@ def test_the_verbs_for_many_are_those_for_one(card: Any, shipped: Any, draw: Any
         assert prediction[bulk.field] == words
         for name, values in answers.items():
             found = values[start : start + len(words)].tolist()
-            found = [names[name][place] for place in found] if name in names else found
+            found = [names[name][position] for position in found] if name in names else found
             assert found == [*prediction[name]]
         start += len(words)
 

@@ -69,18 +69,18 @@ def crash_everywhere(attempt: Attempt, folders: Callable[[], Path], rows: int, s
     trials = [(at, False) for at in range(0, len(operations), step)]
     trials += [(at, True) for at, name in enumerate(operations) if name == "write"]
     for at, is_half in trials:
-        folder, place = folders(), f"{operations[at]} {at}{' (half)' if is_half else ''}"
+        folder, position = folders(), f"{operations[at]} {at}{' (half)' if is_half else ''}"
         write_rows(folder / "in", rows)
         with pytest.raises(Crash):
             attempt(folder, CrashingDisk(at, is_half=is_half))
         if (folder / "out").exists() and (folder / "out").read_bytes() != want:
-            wrong.append(f"{place}: something partial is visible")
+            wrong.append(f"{position}: something partial is visible")
         attempt(folder, Disk())
         if (folder / "out").read_bytes() != want:
-            wrong.append(f"{place}: other bytes")
+            wrong.append(f"{position}: other bytes")
         left = sorted(path.name for path in folder.iterdir())
         if attempt is run and left != ["in", "out", "out.manifest.json"]:
-            wrong.append(f"{place}: left {left}")
+            wrong.append(f"{position}: left {left}")
     return len(trials), wrong
 
 
@@ -148,19 +148,19 @@ def resume_after_losses(
         folder, trials = folders(), trials + 1
         write_rows(folder / "in", rows)
         write_state(state, first, folder)
-        place = f"before operation {number}, kept {state.kept}, ledger {state.ledger}"
+        position = f"before operation {number}, kept {state.kept}, ledger {state.ledger}"
         is_over = number == len(recording.events)
         out = (folder / "out").read_bytes() if (folder / "out").exists() else None
         if out != want and (is_over or out is not None):
-            wrong.append(f"{place}: the output is {'partial' if out is not None else 'lost'}")
+            wrong.append(f"{position}: the output is {'partial' if out is not None else 'lost'}")
             continue
         try:
             run(folder, Disk())
         except LecternError as error:
-            wrong.append(f"{place}: {error}")
+            wrong.append(f"{position}: {error}")
             continue
         if (folder / "out").read_bytes() != want or read_manifest(folder / "out.manifest.json") is None:
-            wrong.append(f"{place}: other bytes")
+            wrong.append(f"{position}: other bytes")
     return trials, wrong
 
 

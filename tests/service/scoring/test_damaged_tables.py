@@ -54,8 +54,8 @@ def test_places_outside_of_the_file(run: Run, tmp_path: Path) -> None:
     """An Arrow file whose text lies beyond its end is refused, with the rows: reading it would end the process."""
     path = write(pa.table({"text": ["a" * 40] * 1000}), tmp_path / "in.arrow")
     content = bytearray(path.read_bytes())
-    place = content.index((40).to_bytes(4, "little") + (80).to_bytes(4, "little"))
-    content[place + 4 : place + 8] = (2**31 - 1).to_bytes(4, "little")
+    position = content.index((40).to_bytes(4, "little") + (80).to_bytes(4, "little"))
+    content[position + 4 : position + 8] = (2**31 - 1).to_bytes(4, "little")
     path.write_bytes(content)
     with pytest.raises(DataError, match="damaged data in rows 1 to 1000"):
         run("tagging", path)

@@ -144,8 +144,8 @@ def test_a_zip_that_lies_about_a_size(run: Run, tmp_path: Path) -> None:
     """A member that says it is small and unpacks to much is cut where it said it ends."""
     path = pack(tmp_path / "in.zip", {"a.png": bytes(50 * 2**20)})
     whole = bytearray(path.read_bytes())
-    place = whole.rindex(b"PK\x01\x02") + 24
-    whole[place : place + 4] = struct.pack("<I", 1000)
+    position = whole.rindex(b"PK\x01\x02") + 24
+    whole[position : position + 4] = struct.pack("<I", 1000)
     path.write_bytes(whole)
     assert run("image", path).codes == ["invalid_request"]
 
@@ -160,8 +160,8 @@ def test_changed(name: str, run: Run, tmp_path: Path) -> None:
         (path / "a.png").write_bytes(picture(7))
     else:
         content = path.read_bytes()
-        place = content.index(PICTURES["a.png"][60:80])
-        path.write_bytes(content[:place] + b"x" + content[place + 1 :])
+        position = content.index(PICTURES["a.png"][60:80])
+        path.write_bytes(content[:position] + b"x" + content[position + 1 :])
     with pytest.raises(InputChanged):
         type(scorer.source)(scorer.spec).read(cuts[0])
 
@@ -212,7 +212,7 @@ def test_conllu_at_once(lines: list[str]) -> None:
     """Where a sentence's words are found at once, they are those found line by line."""
     found = conllu_source.plain_words("\n".join(lines))
     assert found is None or found == conllu_source.words(lines)
-    numbered = ["# c", *(f"{place}\tw{place}" + "\t_" * 8 for place in range(1, len(lines) + 2)), ""]
+    numbered = ["# c", *(f"{position}\tw{position}" + "\t_" * 8 for position in range(1, len(lines) + 2)), ""]
     assert conllu_source.plain_words("\n".join(numbered)) == conllu_source.words(numbered)
 
 

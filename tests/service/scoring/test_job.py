@@ -70,8 +70,8 @@ def test_manifest(run: Run, tmp_path: Path) -> None:
     assert (manifest.rows, manifest.errors, manifest.bytes) == (ROWS, 1, (tmp_path / "out").stat().st_size)
     assert [(part["rows"], part["errors"]) for part in manifest.parts] == [(50, 1)] + [(50, 0)] * 7
     content = (tmp_path / "out.manifest.json").read_bytes()
-    for place in range(0, len(content), 37):
-        (tmp_path / "out.manifest.json").write_bytes(content[:place] + b"~" + content[place + 1 :])
+    for position in range(0, len(content), 37):
+        (tmp_path / "out.manifest.json").write_bytes(content[:position] + b"~" + content[position + 1 :])
         with pytest.raises(JobError):
             read_manifest(tmp_path / "out.manifest.json")
 
@@ -84,8 +84,8 @@ def test_what_is_there_is_not_replaced(damage: str, run: Run, tmp_path: Path) ->
         (tmp_path / "out").write_text("mine")
     else:
         run()
-        place = {"damaged output": "out", "changed input": "in", "damaged manifest": "out.manifest.json"}[damage]
-        with (tmp_path / place).open("ab") as file:
+        position = {"damaged output": "out", "changed input": "in", "damaged manifest": "out.manifest.json"}[damage]
+        with (tmp_path / position).open("ab") as file:
             file.write(b"7\n")
     before = (tmp_path / "out").read_bytes()
     with pytest.raises(JobError, match=r"--overwrite replaces it|not a manifest"):

@@ -65,8 +65,8 @@ def test_a_job(run: Any, files: Any, tmp_path: Path) -> None:
     assert sorted(files.ls("/bucket", detail=False)) == ["/bucket/out", "/bucket/out.manifest.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
     assert run() == (manifest, False)
-    place = RemoteOutput(ADDRESS, tmp_path / "work", Disk())
-    assert [is_equal for _, is_equal, _ in islice(verify(place), 2)] == [True, True]
+    position = RemoteOutput(ADDRESS, tmp_path / "work", Disk())
+    assert [is_equal for _, is_equal, _ in islice(verify(position), 2)] == [True, True]
 
 
 def test_something_else_in_its_place(run: Any, files: Any) -> None:

@@ -122,8 +122,8 @@ def test_changed(suffix: str, run: Run, tmp_path: Path) -> None:
     whole, source = path.read_bytes(), scorer.source
     source.read(cuts[0])
     source.read(cuts[2])
-    for place in (len(whole) // 2 + 1000, len(whole) // 2 + 2000):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    for position in (len(whole) // 2 + 1000, len(whole) // 2 + 2000):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         found = 0
         for cut in cuts:
             try:

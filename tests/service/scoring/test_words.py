@@ -12,8 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.errors import HttpError
-from service.scoring.inputs import conllu_columns, conllu_source
-from service.scoring.inputs import word_columns as places
+from service.scoring.inputs import conllu_columns, conllu_source, word_columns
 from service.scoring.spec import InputOptions, make_spec
 
 Run = Callable[..., Any]
@@ -23,7 +22,7 @@ REST = "\t_" * 8
 
 def sentence(*forms: str, comments: str = "# sent_id = s\n# text = I saw\n") -> str:
     """Return a plain one."""
-    return comments + "".join(f"{place}\t{form}{REST}\n" for place, form in enumerate(forms, 1)) + "\n"
+    return comments + "".join(f"{position}\t{form}{REST}\n" for position, form in enumerate(forms, 1)) + "\n"
 
 
 PLAIN = [
@@ -136,7 +135,7 @@ def test_a_strange_sentence(strange: bytes, agree: Any) -> None:
 
 def test_all_of_them_together(agree: Any) -> None:
     """In one part, and in parts of three; about half of them are errors."""
-    content = "".join(text + PLAIN[place % 3] for place, text in enumerate(STRANGE.values())).encode()
+    content = "".join(text + PLAIN[position % 3] for position, text in enumerate(STRANGE.values())).encode()
     content += b"".join(DAMAGED.values())
     job = agree(content)
     assert 20 < job.errors < len(job.table) - 40
@@ -246,6 +245,6 @@ def test_only_strange_sentences_are_read_by_themselves(run: Run, monkeypatch: py
 @pytest.mark.parametrize("start", [0, 3])
 def test_spread(start: int) -> None:
     """Numbers from each start on."""
-    found = places.spread(np.array([7, start, 1]), np.array([2, 0, 3]))
+    found = word_columns.spread(np.array([7, start, 1]), np.array([2, 0, 3]))
     assert found.tolist() == [7, 8, 1, 2, 3]
-    assert places.spread(np.array([], int), np.array([], int)).tolist() == []
+    assert word_columns.spread(np.array([], int), np.array([], int)).tolist() == []
