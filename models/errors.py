@@ -24,7 +24,7 @@ The whole tree::
     │   ├── HeadersTooLarge          431
     │   ├── UnsupportedMediaType     415
     │   ├── RangeNotSatisfiable      416  no such bytes of a result
-    │   ├── InvalidRequest           422  well-formed, but makes no sense
+    │   ├── InvalidRequest           422  well-formed, but a value is not allowed
     │   ├── IdempotencyMismatch      422  a key that stands for another payload
     │   └── RateLimited              429  more often than this caller may
     ├── ServingError                 the service's own fault, or its limit
@@ -66,6 +66,11 @@ class Fault:
 
     loc: tuple[str | int, ...]
     reason: str
+
+    def __str__(self) -> str:
+        """Return both in a line: ``instances[0].horizon: expected `int` <= 28``."""
+        steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.loc)
+        return f"{steps.lstrip('.')}: {self.reason}" if steps else self.reason
 
     def inside(self, *prefix: str | int) -> "Fault":
         """Return the same fault seen from an enclosing document."""
@@ -243,10 +248,16 @@ class RangeNotSatisfiable(RequestError):
 
 
 class InvalidRequest(RequestError):
-    """Well-formed, but a value makes no sense."""
+    """Well-formed, but a value is not allowed; without a message of its own it says the first fault."""
 
     code = "invalid_request"
     status = 422
+
+    def __init__(self, message: str = "", faults: Sequence[Fault] = ()) -> None:
+        if not message and faults:
+            more = f"; {len(faults) - 1} more in errors" if len(faults) > 1 else ""
+            message = f"{faults[0]}{more}"
+        super().__init__(message, faults)
 
 
 class IdempotencyMismatch(RequestError):

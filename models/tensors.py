@@ -66,7 +66,7 @@ def demand(is_good: bool | np.bool_, name: str, reason: str) -> None:
         InvalidRequest: If it does not.
     """
     if not is_good:
-        raise InvalidRequest("a value makes no sense", [Fault((name,), reason)])
+        raise InvalidRequest(faults=[Fault((name,), reason)])
 
 
 def demand_each(is_good: NDArray[np.bool_], values: Array, name: str, reason: str) -> None:
@@ -79,4 +79,4 @@ def demand_each(is_good: NDArray[np.bool_], values: Array, name: str, reason: st
         return
     bad_elements = np.argwhere(~is_good)[:MAX_FAULTS].tolist()
     faults = [Fault((name, *element), f"{reason}, found {values[tuple(element)]}") for element in bad_elements]
-    raise InvalidRequest("a value makes no sense", faults)
+    raise InvalidRequest(faults=faults)

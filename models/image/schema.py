@@ -182,7 +182,7 @@ def from_file(body: bytes, expected: str) -> list[Instance]:
     found = find_format(body)
     if found is not None and found != expected:
         reason = f"expected a {expected} file, as the content type says, found {found}"
-        raise InvalidRequest("a value makes no sense", [Fault(("instances", 0, "image"), reason)])
+        raise InvalidRequest(faults=[Fault(("instances", 0, "image"), reason)])
     return [Instance(image=body)]
 
 
@@ -198,7 +198,7 @@ def from_array(body: bytes) -> list[Instance]:
     pixels = read_array(body)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3, 4):
         reason = f"expected uint8 (pictures, height, width), found {pixels.dtype} with {pixels.ndim} axes"
-        raise InvalidRequest("a value makes no sense", [Fault(("instances",), reason)])
+        raise InvalidRequest(faults=[Fault(("instances",), reason)])
     return [Instance(pixels=cast("Any", picture)) for picture in (pixels[None] if pixels.ndim == 2 else pixels)]
 
 

@@ -67,7 +67,7 @@ class JsonPayloads:
             instances = reader(body)
             if not 0 < len(instances) <= self.max_instances:
                 reason = f"expected 1 to {self.max_instances} instances, found {len(instances)}"
-                raise InvalidRequest("a value makes no sense", [Fault(("instances",), reason)])
+                raise InvalidRequest(faults=[Fault(("instances",), reason)])
             return Question(instances, False)
         if len(body) > LONG_BYTES:
             request: LongRequest = self._long.read(body)
@@ -81,7 +81,7 @@ class JsonPayloads:
             raise from_decoding(error) from error
         repeated = self._keys.find_repeated(body, len(request.instances))
         if repeated is not None:
-            raise InvalidRequest("a value makes no sense", [repeated])
+            raise InvalidRequest(faults=[repeated])
         return Question(request.instances, request.explain, request.outlier)
 
     def write(self, predictions: Sequence[Prediction], outliers: Sequence[Outlier] | None = None) -> bytes:
@@ -121,7 +121,7 @@ def _contiguous(value: Any) -> Any:
 def from_decoding(error: Exception) -> HttpError:
     """Return the error of a body that a typed decoder refused: 400 for broken syntax, 422 for a wrong type or bound."""
     if isinstance(error, msgspec.ValidationError):
-        return InvalidRequest("a value makes no sense", [_fault(str(error))])
+        return InvalidRequest(faults=[_fault(str(error))])
     return MalformedRequest("the body is not JSON")
 
 

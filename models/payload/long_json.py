@@ -104,10 +104,10 @@ def _decoder(instances: Any) -> "msgspec.json.Decoder[Any]":
 
 
 def _refusal(fault: Fault) -> InvalidRequest:
-    return InvalidRequest("a value makes no sense", [fault])
+    return InvalidRequest(faults=[fault])
 
 
 def _inside(error: Exception, offset: int) -> Exception:
     if isinstance(error, InvalidRequest):
-        return InvalidRequest(str(error), [fault.inside("instances", offset) for fault in error.faults])
+        return InvalidRequest(faults=[fault.inside("instances", offset) for fault in error.faults])
     return error

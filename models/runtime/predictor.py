@@ -110,7 +110,7 @@ class Predictor:
         if explain and not self.attends:
             faults.append(Fault(("explain",), MUTE))
         if faults:
-            raise InvalidRequest("a value makes no sense", faults)
+            raise InvalidRequest(faults=faults)
 
     def bound_explanation(self, samples: Sequence[Any]) -> None:
         """Let samples pass whose answers can be explained.
@@ -119,7 +119,7 @@ class Predictor:
             InvalidRequest: If one is too large, or the model does not attend.
         """
         if not self.attends:
-            raise InvalidRequest("a value makes no sense", [Fault(("explain",), MUTE)])
+            raise InvalidRequest(faults=[Fault(("explain",), MUTE)])
         budget = self.card.budget
         faults = [
             Fault(

@@ -107,13 +107,11 @@ def from_array(body: bytes) -> list[Instance]:
     views = np.atleast_2d(read_array(body)).astype(np.float64)
     if views.ndim != 2 or not WINDOW_DAYS <= views.shape[1] <= MAX_DAYS:
         expected = f"expected rows of {WINDOW_DAYS} to {MAX_DAYS} days"
-        raise InvalidRequest("a value makes no sense", [Fault(("instances",), f"{expected}, found {views.shape}")])
+        raise InvalidRequest(faults=[Fault(("instances",), f"{expected}, found {views.shape}")])
     strange = np.argwhere(~((views >= 0) & (views <= MAX_VIEWS_PER_DAY)))[:MAX_FAULTS].tolist()
     if strange:
         reason = f"expected a number from 0 to {MAX_VIEWS_PER_DAY}"
-        raise InvalidRequest(
-            "a value makes no sense", [Fault(("instances", row, "views", day), reason) for row, day in strange]
-        )
+        raise InvalidRequest(faults=[Fault(("instances", row, "views", day), reason) for row, day in strange])
     return [Instance(views=cast("Any", row)) for row in views]
 
 

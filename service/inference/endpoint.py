@@ -74,7 +74,7 @@ class Endpoint:
         """
         if question.outlier and self.batcher.drift is None:
             reason = "nothing is known of what is usual for this model"
-            raise InvalidRequest("a value makes no sense", [Fault(("outlier",), reason)])
+            raise InvalidRequest(faults=[Fault(("outlier",), reason)])
 
     def write(self, predictions: list[Prediction], judged: list[Any] | None = None) -> bytes:
         """Return the JSON answer; for the samples that are to be judged, with how unusual each is."""

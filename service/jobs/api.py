@@ -279,8 +279,8 @@ def _has_body(found: dict[bytes, bytes]) -> bool:
     return b"transfer-encoding" in found or found.get(b"content-length", b"0").strip(b" 0") != b""
 
 
-def _refused(paths: str, reason: str) -> InvalidRequest:
-    return InvalidRequest("a value makes no sense", [Fault((paths,), reason)])
+def _refused(field: str, reason: str) -> InvalidRequest:
+    return InvalidRequest(faults=[Fault((field,), reason)])
 
 
 def _accepted(job: StoredJob, headers: list[Header], *, is_new: bool) -> Response:

@@ -159,7 +159,7 @@ def read_order(body: bytes) -> JobRequest:
 
     Raises:
         MalformedRequest: If it is not JSON.
-        InvalidRequest: If a value makes no sense.
+        InvalidRequest: If a value is not allowed.
     """
     try:
         return msgspec.json.decode(body, type=JobRequest)
@@ -171,13 +171,13 @@ def read_query(pairs: list[tuple[str, str]], kind: type[T]) -> T:
     """Return the struct that a query's names and values make.
 
     Raises:
-        InvalidRequest: If a name is unknown or given twice, or a value makes no sense.
+        InvalidRequest: If a name is unknown or given twice, or a value is not allowed.
     """
     found: dict[str, Any] = dict(pairs)
     if len(found) < len(pairs):
-        raise InvalidRequest("a value makes no sense", [Fault(("query",), "a name is given more than once")])
+        raise InvalidRequest(faults=[Fault(("query",), "a name is given more than once")])
     try:
         return msgspec.convert(found, kind, strict=False)
     except msgspec.ValidationError as error:
         fault = from_decoding(error).faults[0]
-        raise InvalidRequest("a value makes no sense", [fault.inside("query")]) from error
+        raise InvalidRequest(faults=[fault.inside("query")]) from error

@@ -155,4 +155,4 @@ def _last_write(folder: Path) -> float:
 
 
 def _refused(reason: str) -> InvalidRequest:
-    return InvalidRequest("a value makes no sense", [Fault(("input",), reason)])
+    return InvalidRequest(faults=[Fault(("input",), reason)])

@@ -107,7 +107,7 @@ _TEXTS = {
     413: "The body is too long.",
     415: "The content type is not application/json, or the body is compressed.",
     416: "The result has no such bytes.",
-    422: "A value makes no sense, or the idempotency key was used for another payload.",
+    422: "A value is not allowed, or the idempotency key was used for another payload.",
     503: "As many jobs are waiting as may; try again after `Retry-After` seconds.",
     507: "The disk is full.",
 }

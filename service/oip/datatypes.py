@@ -45,7 +45,7 @@ DATATYPES = {
 
 def wrong(name: str, reason: str) -> InvalidRequest:
     """Return the refusal of an input."""
-    return InvalidRequest("a value makes no sense", [Fault(("inputs", name), reason)])
+    return InvalidRequest(faults=[Fault(("inputs", name), reason)])
 
 
 def read_binary(content: memoryview, datatype: Datatype, count: int, name: str) -> Array | list[bytes]:

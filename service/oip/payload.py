@@ -113,7 +113,7 @@ class TensorPayloads:
         try:
             samples = self._card.tensors.samples(tensors, self._assets)
         except InvalidRequest as error:
-            raise InvalidRequest(str(error), [fault.inside("inputs") for fault in error.faults]) from None
+            raise InvalidRequest(faults=[fault.inside("inputs") for fault in error.faults]) from None
         self._check_number(len(samples), name)
         return TensorQuestion(plan, Question(samples, plan.explain), True)
 
@@ -127,7 +127,7 @@ class TensorPayloads:
                 instance = self._decoder.decode(content)
                 repeated = self._keys.find_repeated(content, 0)
                 if repeated is not None:
-                    raise InvalidRequest("a value makes no sense", [repeated.inside("inputs", name, index)])
+                    raise InvalidRequest(faults=[repeated.inside("inputs", name, index)])
                 return instance
             assert self._card.tensors is not None  # whose payloads these are
             fields = {name: self._card.tensors.payloads[name](content)}
@@ -206,7 +206,7 @@ def _inside(error: HttpError, name: str, index: int) -> HttpError:
     """Return a decoder's error, seen from the request."""
     if isinstance(error, MalformedRequest):
         return wrong(name, f"element {index} is not JSON")
-    return InvalidRequest(str(error), [fault.inside("inputs", name, index) for fault in error.faults])
+    return InvalidRequest(faults=[fault.inside("inputs", name, index) for fault in error.faults])
 
 
 _BODIES: WeakKeyDictionary[Endpoint, TensorPayloads] = WeakKeyDictionary()

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import orjson
 
 from models.card import Array, Prediction
-from models.errors import Fault, HttpError, InvalidRequest, MalformedRequest
+from models.errors import HttpError, InvalidRequest, MalformedRequest
 from models.payload.json_payload import Question
 from service.inference.endpoint import Endpoint
 from service.inference.json_codec import JsonCodec
@@ -153,9 +153,4 @@ def refusal(error: HttpError, request_id: bytes) -> Response:
 
 def describe_faults(error: InvalidRequest) -> list[str]:
     """Return what is wrong and where, a sentence each."""
-    return [_place(fault) + fault.reason for fault in error.faults] or [str(error)]
-
-
-def _place(fault: Fault) -> str:
-    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in fault.loc]
-    return "".join(steps).lstrip(".") + ": " if steps else ""
+    return [str(fault) for fault in error.faults] or [str(error)]

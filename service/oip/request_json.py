@@ -113,7 +113,7 @@ def read_head(content: bytes) -> RequestJson:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise from_decoding(error) from error
     if repeated is not None:
-        raise InvalidRequest("a value makes no sense", [repeated])
+        raise InvalidRequest(faults=[repeated])
     return head
 
 

@@ -94,7 +94,7 @@ def make_plan(signature: Signature, content: bytes) -> RequestPlan:
     _check_common_axes(sources)
     explain = head.asked.explain or any(part.port in signature.attention for part in wanted)
     if explain and not signature.attention:
-        raise InvalidRequest("a value makes no sense", [Fault(("parameters", "explain"), MUTE)])
+        raise InvalidRequest(faults=[Fault(("parameters", "explain"), MUTE)])
     return RequestPlan(sources, wanted, explain, head.id, head.asked.timeout / 1e6)
 
 
@@ -106,7 +106,7 @@ def _ports(signature: Signature, names: Sequence[str]) -> dict[str, Port]:
         return tensors
     sets = [" and ".join(tensors)] if tensors else []
     expected = ", or ".join([*sets, *signature.payloads])
-    raise InvalidRequest("a value makes no sense", [Fault(("inputs",), f"expected {expected}, each once")])
+    raise InvalidRequest(faults=[Fault(("inputs",), f"expected {expected}, each once")])
 
 
 def _source(part: RequestInput, port: Port) -> TensorSource:
@@ -147,7 +147,7 @@ def _wanted(signature: Signature, head: RequestJson) -> tuple[WantedOutput, ...]
     for index, name in enumerate(names):
         if name not in known or names.index(name) != index:
             reason = f"expected outputs among {', '.join(known)}, each once"
-            raise InvalidRequest("a value makes no sense", [Fault(("outputs", index), reason)])
+            raise InvalidRequest(faults=[Fault(("outputs", index), reason)])
     return tuple(_want(signature, output, is_binary) for output in head.outputs)
 
 
@@ -157,5 +157,5 @@ def _want(signature: Signature, output: RequestedOutput, is_binary: bool) -> Wan
         return WantedOutput(port, is_binary)
     own, classes = output.parameters.binary_data, output.parameters.classification
     if classes and not (port.name == "scores" and signature.classes):
-        raise InvalidRequest("a value makes no sense", [Fault(("outputs", port.name), "it has no classes")])
+        raise InvalidRequest(faults=[Fault(("outputs", port.name), "it has no classes")])
     return WantedOutput(port, is_binary if isinstance(own, UnsetType) else own, min(classes, len(signature.classes)))

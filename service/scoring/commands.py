@@ -50,7 +50,7 @@ EXITS: dict[type[LecternError], int] = {
 HELP = """A file in, every row out exactly once, whatever happens on the way.
 
 \b
-Exit status: 0 done; 1 failed; 2 the command line makes no sense; 3 more error rows than --max-errors
+Exit status: 0 done; 1 failed; 2 a wrong command line; 3 more error rows than --max-errors
 or --max-error-rate; 4 the input was changed; 5 another runner has the job; 6 paused, no space; 7 done, but every row is
 an error row; 8 more rows or bytes than --max-rows or --max-bytes; 130 paused by Ctrl-C or SIGTERM.
 After 3, 5, 6, 8 and 130, and after a crash, resume goes on where it was.

@@ -38,7 +38,7 @@ ERRORS = {
     408: "The body did not arrive in time.",
     413: "The body is too long.",
     415: "The content type is not one the model reads, or the body is compressed.",
-    422: "A value makes no sense; `errors` says where and why.",
+    422: "A value is not allowed: `error` says the first fault, `errors` all of them, where and why.",
     431: "The headers are too long.",
     500: "The service failed.",
     503: "The queue is full; try again after `Retry-After` seconds.",

@@ -105,7 +105,7 @@ def leaks(model: "str | bytes") -> bool:
         return False
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("position", PLACES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_files_are_never_read(kind: str, position: str, folder: Path) -> None:
     """However a file asks for another one's content, export refuses it, and so does the service."""

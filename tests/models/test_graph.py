@@ -144,7 +144,7 @@ ONE_KIND = "expected exactly one of 'words', 'new' and 'node_ids'"
 
 
 @pytest.mark.parametrize(
-    ("request_", "place", "reason"),
+    ("request_", "position", "reason"),
     [
         ({}, (), ONE_KIND),
         ({"edges": [[0, 1]]}, (), ONE_KIND),

@@ -125,7 +125,7 @@ def test_views_out_of_bounds(table: Any, reason: str) -> None:
 )
 def test_pictures_out_of_bounds(array: Any) -> None:
     """Pictures are bytes with two to four axes."""
-    with pytest.raises(InvalidRequest, match="a value makes no sense"):
+    with pytest.raises(InvalidRequest, match="instances: expected"):
         pictures(saved(array))
 
 

@@ -286,7 +286,7 @@ def test_a_mark_is_read_over(tmp_path: Path, treebank: Path) -> None:
     assert load(file).splits == load(treebank).splits
 
 
-@pytest.mark.parametrize("place", ["3-4", "1-0", "1-x", "-2"])
+@pytest.mark.parametrize("position", ["3-4", "1-0", "1-x", "-2"])
 def test_broken_ranges(position: str) -> None:
     """A multi-word token that does not begin at the next word, or ends before it, is refused by its row."""
     row = f"{position}\tdu" + "\t_" * 8 + "\n"

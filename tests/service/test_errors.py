@@ -47,11 +47,11 @@ def refusal(task: str, body: bytes) -> HttpError:
 
 def test_problem_by_heart() -> None:
     """The body has exactly the six documented keys."""
-    error = InvalidRequest("a value makes no sense", [Fault(("instances", 0, "views", 3), "expected `float` >= 0.0")])
+    error = InvalidRequest(faults=[Fault(("instances", 0, "views", 3), "expected `float` >= 0.0")])
     assert orjson.loads(problem(error, "abc-1")) == {
         "status": 422,
         "code": "invalid_request",
-        "error": "a value makes no sense",
+        "error": "instances[0].views[3]: expected `float` >= 0.0",
         "request_id": "abc-1",
         "retryable": False,
         "errors": [{"loc": ["instances", 0, "views", 3], "reason": "expected `float` >= 0.0"}],

@@ -172,7 +172,7 @@ def _vector(cells: Sequence[Any], name: str, decimal: str) -> bytes:
         except InvalidRequest as error:
             faults += error.faults
     if faults:
-        raise InvalidRequest("a value makes no sense", faults)
+        raise InvalidRequest(faults=faults)
     return b"[%b]" % b",".join(values)
 
 
@@ -231,4 +231,4 @@ def _number(cell: Any, decimal: str, *step: str | int) -> bytes:
 
 
 def _refusal(reason: str, *step: str | int) -> InvalidRequest:
-    return InvalidRequest("a value makes no sense", [Fault(step, reason)])
+    return InvalidRequest(faults=[Fault(step, reason)])

@@ -180,6 +180,6 @@ def words(lines: list[str]) -> list[str]:
             continue
         if columns[0] != str(len(found) + 1):
             fault = Fault((WORDS, len(found)), f"expected the id {len(found) + 1}, found {columns[0][:20]!r}")
-            raise InvalidRequest("a value makes no sense", [fault])
+            raise InvalidRequest(faults=[fault])
         found.append(columns[1])
     return found

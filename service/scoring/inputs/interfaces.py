@@ -138,16 +138,11 @@ def row_error(error: HttpError) -> RowError:
     if not faults:
         return RowError(code=error.code, reason=str(error))
     json_path = orjson.dumps(list(faults[0].loc)).decode() if faults[0].loc else ""
-    return RowError(code=error.code, reason="; ".join(map(_sentence, faults)), place=json_path)
+    return RowError(code=error.code, reason="; ".join(map(str, faults)), place=json_path)
 
 
 def _inner(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
     return loc[2:] if loc[:1] == ("instances",) else loc
-
-
-def _sentence(fault: Fault) -> str:
-    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in fault.loc]
-    return f"{''.join(steps).removeprefix('.')}: {fault.reason}" if steps else fault.reason
 
 
 def check_rows(rows: int, most: int | None) -> None:

@@ -94,10 +94,10 @@ class JsonlSource:
         others = frozenset(key for key in found if self._is_other(key, found))
         repeated = _with(self._keys, others.union(self._names)).find_repeated(line, 0)
         if repeated is not None:
-            raise InvalidRequest("a value makes no sense", [repeated])
+            raise InvalidRequest(faults=[repeated])
         kept = {self._names.get(key, key): value for key, value in found.items() if key not in others}
         if len(kept) + len(others) < len(found):
-            raise InvalidRequest("a value makes no sense", [Fault((), "two keys stand for one field")])
+            raise InvalidRequest(faults=[Fault((), "two keys stand for one field")])
         return msgspec.json.encode(kept)
 
     def _is_other(self, key: str, found: Mapping[str, Any]) -> bool:
@@ -114,7 +114,7 @@ class JsonlSource:
         alike = get_close_matches(key.lower(), sorted(lacking), 1, LIKENESS)
         if alike:
             reason = f"is this the field {alike[0]!r}? If it is none, say so: --keep {key[:MAX_SHOWN]}"
-            raise InvalidRequest("a value makes no sense", [Fault((key[:MAX_SHOWN],), reason)])
+            raise InvalidRequest(faults=[Fault((key[:MAX_SHOWN],), reason)])
         return True
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from models.errors import Fault
+
 DAYS = ",".join(["5"] * 55)
 GOOD = f'{{"instances":[{{"views":[5,{DAYS}]}}]}}'
 VIEW = ["instances", 0, "views", 0]
@@ -76,11 +78,11 @@ BODIES: dict[str, tuple[bytes, tuple[int, str, Any, Any]]] = {
 
 @pytest.mark.parametrize("name", BODIES)
 def test_body(name: str, refuse: Any) -> None:
-    """Broken syntax is 400, what makes no sense is 422 with its place."""
+    """Broken syntax is 400, what is not allowed is 422, says where and why, and says it in a line, too."""
     body, (status, code, loc, reason) = BODIES[name]
     found = refuse("viewcount", body, status, code).json
     assert found["errors"] == ([] if loc is None else [{"loc": loc, "reason": reason}])
-    assert found["error"] == ("the body is not JSON" if status == 400 else "a value makes no sense")
+    assert found["error"] == ("the body is not JSON" if status == 400 else str(Fault(tuple(loc or ()), reason or "")))
 
 
 TYPES: dict[str, tuple[str | None, tuple[str, ...], str]] = {
