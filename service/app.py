@@ -24,7 +24,7 @@ from service.demo.pages import DemoPages
 from service.inference.gateway import InferenceGateway
 from service.inference.scheduler import FairScheduler
 from service.jobs.api import JobsApi, open_jobs
-from service.process.private_control import close_control
+from service.process.patches import close_control
 from service.process.process_metrics import collectors, count_devices, worker_name
 from service.process.watchdog import beat
 from service.rollout.rollout import Rollout

@@ -5,12 +5,12 @@ When every worker is ready it says so once, with where the service is and what t
 
 import shutil
 from collections.abc import Collection
+from functools import partial
 
-import bentoml._internal.utils.circus as circus
-from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml_cli.cli import cli
 
 from service.demo.pages import ROUTE as DEMO
+from service.process.patches import keep_metrics_in, watch_supervisor
 from service.process.watchdog import WORKER, Living, watched
 from service.settings import settings
 from service.settings.address import find_url
@@ -24,10 +24,10 @@ def main() -> None:
     say_parent()
     # This process keeps some too, and there is the reserve.
     if (folder := metrics_folder(home(), settings().workers + 3)) is not None:
-        BentoMLContainer.prometheus_multiproc_dir.set(str(folder))
+        keep_metrics_in(str(folder))
     else:
         announce(f"metrics are kept in {home()}: there is no room for them in {MEMORY}", event="metrics_on_disk")
-    circus.create_standalone_arbiter = watched(circus.create_standalone_arbiter, greet)
+    watch_supervisor(partial(watched, greet=greet))
     try:
         cli()
     finally:

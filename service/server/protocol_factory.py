@@ -10,10 +10,9 @@ from operator import itemgetter
 from time import monotonic
 from typing import Any
 
-from uvicorn.config import HTTP_PROTOCOLS
-
 from service.messages.body_memory import MANY_BODY_BYTES
 from service.process.memory import give_back
+from service.process.patches import use_http_protocol
 from service.server.fast_path import FastPathProtocol
 from service.server.handshake import Handshake
 from service.server.prediction import PredictionRoute, find_routes
@@ -106,8 +105,5 @@ def max_connections(most: int) -> int:
 
 
 def use_protocol_factory(application: Application, *, has_fast_path: bool) -> None:
-    """Make uvicorn take this process's connections from a factory of ours.
-
-    uvicorn looks its protocol up in this table; BentoML leaves the choice at "auto" and has no setting of its own.
-    """
-    HTTP_PROTOCOLS["auto"] = ProtocolFactory(application, has_fast_path=has_fast_path)  # type: ignore[assignment]
+    """Make uvicorn take this process's connections from a factory for this application."""
+    use_http_protocol(ProtocolFactory(application, has_fast_path=has_fast_path))

@@ -19,6 +19,7 @@ from typing import Any
 import uvicorn
 
 from service.inference.gateway import InferenceGateway
+from service.process.patches import use_server
 
 GRACE_SECONDS = 30.0
 # So that what was already waiting to be accepted hears a 503, and no connection is reset.
@@ -129,4 +130,4 @@ def _stop_listening(listening: socket.socket) -> list[socket.socket]:
 
 def use_draining_server(desk: Callable[[], InferenceGateway] | None = None) -> None:
     """Make uvicorn's server of this process end in this way; BentoML's worker makes it by that name."""
-    uvicorn.Server = partial(DrainingServer, desk)  # type: ignore[misc,assignment]
+    use_server(partial(DrainingServer, desk))

@@ -71,7 +71,9 @@ FILL = Histogram(
 PADDING = Histogram(
     "lectern_batch_padding_ratio", "Part of a micro-batch that is padding, of padded models.", ["model"], buckets=SHARES
 )
-COMPUTE = Counter("lectern_compute_seconds_total", "Time that a model's micro-batches took of the execution slots.", ["model"])
+COMPUTE = Counter(
+    "lectern_compute_seconds_total", "Time that a model's micro-batches took of the execution slots.", ["model"]
+)
 WAITING = Gauge(
     "lectern_queue_instances", "Instances that wait, in all workers.", ["model"], multiprocess_mode="livesum"
 )
