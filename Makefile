@@ -84,8 +84,8 @@ demo: $(SERVE_READY) ## Serve as make serve does, with a page to try every model
 install: $(SERVE_READY) ## Put the certified artifacts into the model store
 	$(SERVE) -m export install
 
-test: $(DEV_READY) ## Run the tests (make e2e: those that start real servers)
-	$(DEV) -m pytest
+test: $(DEV_READY) ## Run the tests on every core (make e2e: those that start real servers)
+	$(DEV) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 e2e: $(DEV_READY) ## Run the tests that start real servers
 	$(DEV) -m pytest -m "e2e and not slow"
