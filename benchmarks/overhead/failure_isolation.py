@@ -64,12 +64,12 @@ def bodies(kind: str, rng: np.random.Generator) -> list[bytes]:
     return [orjson.dumps({"instances": [{"views": row.tolist()}]}) for row in days]
 
 
-async def answer(desk: InferenceGateway, endpoint: Endpoint, company: list[bytes]) -> list[bytes | HttpError]:
+async def answer(gateway: InferenceGateway, endpoint: Endpoint, company: list[bytes]) -> list[bytes | HttpError]:
     """Return what each of the bodies is answered when all arrive in one turn of the loop."""
     loop = asyncio.get_running_loop()
     answers: list[asyncio.Future[bytes | HttpError]] = [loop.create_future() for _ in company]
     for answered, body in zip(answers, company, strict=True):
-        desk.submit(InferenceRequest(endpoint, JSON_CODEC, b"", answered.set_result), body, JSON, 60.0)
+        gateway.submit(InferenceRequest(endpoint, JSON_CODEC, b"", answered.set_result), body, JSON, 60.0)
     return await asyncio.gather(*answers)
 
 
@@ -77,7 +77,7 @@ async def measure(batches: int, rounds: int) -> dict[str, Any]:
     """Innocents failed, statuses and batches a second, by kind of poison."""
     session = open_artifact(REPOSITORY / "models/viewcount/trained/viewcount")
     predictor, settings = open_predictor(session), Settings()
-    desk = InferenceGateway(endpoints={}, settings=settings, pool=None)  # type: ignore[arg-type]
+    gateway = InferenceGateway(endpoints={}, settings=settings, pool=None)  # type: ignore[arg-type]
     runner = InProcessRunner(None, poisonous(session))  # type: ignore[arg-type]
     endpoint = make_endpoint(session, session.provider, runner, FairScheduler(1), settings, QUICK)
     failed: Counter[str] = Counter()
@@ -88,7 +88,7 @@ async def measure(batches: int, rounds: int) -> dict[str, Any]:
             rng = np.random.default_rng(number)
             companies = [bodies(kind, rng) for _ in range(batches // rounds)]
             started = process_time()
-            found = [await answer(desk, endpoint, company) for company in companies]
+            found = [await answer(gateway, endpoint, company) for company in companies]
             seconds[kind].append(process_time() - started)
             for answers in found:
                 poisons = [one for one in answers if isinstance(one, HttpError)]

@@ -50,7 +50,7 @@ class Caller:
     def __init__(self, key: Key, bucket: TokenBucket | None) -> None:
         self.key, self.digest, self.roles, self.bucket = key, key.digest, key.roles, bucket
         self._tally = MmapCounters(_KEY_REQUESTS, KEY_OUTCOMES, key=key.name)
-        self._numbers, self._allowed = self._tally.numbers, self._tally.places[ALLOWED]
+        self._numbers, self._allowed = self._tally.numbers, self._tally.offsets[ALLOWED]
 
     def refusal(self) -> RateLimited | None:
         """Count a request that its key lets in, or say why not yet."""

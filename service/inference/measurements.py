@@ -65,35 +65,35 @@ class RequestCounters:
             MmapGauge(RESPONSE_BYTES, model=model),
         )
         received, open_now = MmapGauge(REQUEST_BYTES, model=model), MmapGauge(IN_FLIGHT, model=model)
-        self._ok, self._ok_place = ok.numbers, ok.place
-        self._sent, self._sent_place = sent.numbers, sent.place
-        self._received, self._received_place = received.numbers, received.place
-        self._open, self._open_place = open_now.numbers, open_now.place
+        self._ok, self._ok_offset = ok.numbers, ok.offset
+        self._sent, self._sent_offset = sent.numbers, sent.offset
+        self._received, self._received_offset = received.numbers, received.offset
+        self._open, self._open_offset = open_now.numbers, open_now.offset
 
     def begin(self) -> None:
         """Note that a request's headers are here; it ends by ``answer``, ``fail`` or ``abandon``."""
-        self._open[self._open_place] += 1.0
+        self._open[self._open_offset] += 1.0
 
     def read(self, length: int) -> None:
         """Note that its body is here, of so many bytes."""
-        self._received[self._received_place] += length
+        self._received[self._received_offset] += length
 
     def answer(self, times: RequestTimes, seconds: float, length: int) -> None:
         """Note the end of one request that is answered, the time it took, and the bytes of its answer."""
-        self._ok[self._ok_place] += 1.0
-        self._sent[self._sent_place] += length
-        self._open[self._open_place] -= 1.0
+        self._ok[self._ok_offset] += 1.0
+        self._sent[self._sent_offset] += length
+        self._open[self._open_offset] -= 1.0
         self._answered.append(seconds)
         self._answered.last = times
 
     def fail(self, error: HttpError) -> None:
         """Note the end of one request that gets an error."""
-        self._open[self._open_place] -= 1.0
+        self._open[self._open_offset] -= 1.0
         self.refuse(error)
 
     def abandon(self) -> None:
         """Note the end of one request whose caller has left."""
-        self._open[self._open_place] -= 1.0
+        self._open[self._open_offset] -= 1.0
         self._outcomes.add("disconnected")
 
     def refuse(self, error: HttpError) -> None:

@@ -84,25 +84,25 @@ class JobsApi:
     """The jobs of one gateway process, which it shares with all others of the same home.
 
     Attributes:
-        foreman: Stands for running them.
+        scheduler: Stands for running them.
     """
 
     def __init__(
-        self, desk: InferenceGateway, access: Access | None, paths: JobPaths, command: Sequence[str] = COMMAND
+        self, gateway: InferenceGateway, access: Access | None, paths: JobPaths, command: Sequence[str] = COMMAND
     ) -> None:
-        self.desk, self.access, self.place, self.settings = desk, access, paths, desk.settings
-        self.book = JobStore(paths.book)
-        self.foreman = JobScheduler(self.book, paths, desk.settings, command, lambda: desk.is_draining)
+        self.gateway, self.access, self.paths, self.settings = gateway, access, paths, gateway.settings
+        self.store = JobStore(paths.store)
+        self.scheduler = JobScheduler(self.store, paths, gateway.settings, command, lambda: gateway.is_draining)
         self._uploads = 0
         self._standing: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         """Stand for running the jobs from now on."""
-        self._standing = asyncio.create_task(self.foreman.stand())
+        self._standing = asyncio.create_task(self.scheduler.campaign())
 
     async def end(self) -> None:
         """Pause what runs here."""
-        self.foreman.is_over = True
+        self.scheduler.is_over = True
         if self._standing is not None:
             await asyncio.wait([self._standing])
 
@@ -128,19 +128,19 @@ class JobsApi:
             return await self._submit(scope, receive, who, headers)
         if identity is None:
             listing = _listing(_pairs(scope))
-            found = await asyncio.to_thread(self.book.all, who.sees, listing.limit, listing.before)
+            found = await asyncio.to_thread(self.store.all, who.sees, listing.limit, listing.before)
             return _reply(200, to_json(found), headers, method)
         if method == "DELETE":
             return await self._cancel(identity, who, headers)
-        job = await asyncio.to_thread(self.book.get, identity, who.sees)
+        job = await asyncio.to_thread(self.store.get, identity, who.sees)
         if what:
-            return Download(job, self.place.output(job), method, dict(headers))
+            return Download(job, self.paths.output(job), method, dict(headers))
         return _reply(200, to_json(job), headers, method)
 
     async def _cancel(self, identity: str, who: Principal, headers: list[Header]) -> Response:
-        job = await asyncio.to_thread(self.book.cancel, identity, who.sees, time())
+        job = await asyncio.to_thread(self.store.cancel, identity, who.sees, time())
         if job is None:
-            await asyncio.to_thread(self.place.remove, identity)
+            await asyncio.to_thread(self.paths.remove, identity)
             return _reply(204, b"", headers)
         return _reply(200, to_json(job), headers)
 
@@ -149,14 +149,14 @@ class JobsApi:
     async def _submit(self, scope: Scope, receive: Receive, who: Principal, headers: list[Header]) -> Response:
         if not who.may_submit:
             raise Forbidden("this key may not ask for jobs")
-        if self.desk.is_draining:
+        if self.gateway.is_draining:
             raise Draining("the service is stopping; ask another one")
         found = dict(headers)
         key = _key(found)
         if not scope.get("query_string"):
             parse_request_headers(headers, found, (JSON.decode(),), self.settings)
             return await self._order(
-                read_order(await read_body(receive, self.desk.body_memory, self.settings)), who, key, headers
+                read_order(await read_body(receive, self.gateway.body_memory, self.settings)), who, key, headers
             )
         try:
             return await self._take(receive, read_query(_pairs(scope), UploadRequest), who, key, headers)
@@ -166,10 +166,10 @@ class JobsApi:
 
     async def _order(self, order: JobRequest, who: Principal, key: str | None, headers: list[Header]) -> Response:
         payload = hashlib.sha256(msgspec.json.encode(order, order="deterministic")).hexdigest()
-        if key is not None and (known := await asyncio.to_thread(self.book.known, who.owner, key)) is not None:
+        if key is not None and (known := await asyncio.to_thread(self.store.known, who.owner, key)) is not None:
             # Before anything else: neither the input nor the model need be there any more.
             return _accepted(same(known, payload), headers, is_new=False)
-        await asyncio.to_thread(self.place.find, order.input)
+        await asyncio.to_thread(self.paths.find, order.input)
         job = await self._job(order, who, key)
         job = msgspec.structs.replace(job, payload=payload, input=order.input)
         return await self._write_down(job, headers)
@@ -185,8 +185,8 @@ class JobsApi:
         self._uploads += 1
         is_kept = False
         try:
-            await asyncio.to_thread(self.place.make_folder, job.id)
-            content = await receive_file(receive, self.place.upload(job), limit, patience)
+            await asyncio.to_thread(self.paths.make_folder, job.id)
+            content = await receive_file(receive, self.paths.upload(job), limit, patience)
             asked = msgspec.json.encode(order, order="deterministic") + content.encode()
             job = msgspec.structs.replace(job, payload=hashlib.sha256(asked).hexdigest())
             answer = await self._write_down(job, headers)
@@ -195,12 +195,12 @@ class JobsApi:
         finally:
             self._uploads -= 1
             if not is_kept:
-                await asyncio.to_thread(self.place.remove, job.id)
+                await asyncio.to_thread(self.paths.remove, job.id)
 
     async def _job(self, order: JobRequest | UploadRequest, who: Principal, key: str | None) -> StoredJob:
         """Return a new job; what was live when it was asked is what it will be scored by, whenever that is."""
         name, _, version = order.model.partition(":")
-        live = self.desk.find(name).manifest
+        live = self.gateway.find(name).manifest
         tag = order.model if version else live.tag
         if tag != live.tag:
             try:
@@ -222,26 +222,26 @@ class JobsApi:
 
     async def _write_down(self, job: StoredJob, headers: list[Header]) -> Response:
         if job.input is not None:
-            await asyncio.to_thread(self.place.make_folder, job.id)
+            await asyncio.to_thread(self.paths.make_folder, job.id)
         try:
-            written, is_new = await asyncio.to_thread(self.book.submit, job, self.settings.jobs_queued)
+            written, is_new = await asyncio.to_thread(self.store.submit, job, self.settings.jobs_queued)
         except BaseException:
-            await asyncio.to_thread(self.place.remove, job.id)
+            await asyncio.to_thread(self.paths.remove, job.id)
             raise
         if is_new:
             tell("job_queued", job)
         else:
-            await asyncio.to_thread(self.place.remove, job.id)
+            await asyncio.to_thread(self.paths.remove, job.id)
         return _accepted(written, headers, is_new=is_new)
 
 
-def open_jobs(desk: InferenceGateway, access: Access | None) -> JobsApi | None:
+def open_jobs(gateway: InferenceGateway, access: Access | None) -> JobsApi | None:
     """Return the jobs of this process; ``None`` where there is no storage root.
 
     Raises:
         SettingsError: If the storage root is none.
     """
-    return JobsApi(desk, access, open_job_paths(desk.settings)) if desk.settings.jobs_root else None
+    return JobsApi(gateway, access, open_job_paths(gateway.settings)) if gateway.settings.jobs_root else None
 
 
 def _pairs(scope: Scope) -> list[tuple[str, str]]:

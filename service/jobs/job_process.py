@@ -84,7 +84,7 @@ class JobProcess:
     """
 
     def __init__(self, job: StoredJob, paths: JobPaths, command: Sequence[str], settings: Settings) -> None:
-        self.job, self.place, self.command, self.settings = job, paths, command, settings
+        self.job, self.paths, self.command, self.settings = job, paths, command, settings
         self._began = monotonic()
         self.progress, self.last = ProcessEvent(), ProcessEvent()
         self.moved, self._told = time(), (job.rows, job.errors)
@@ -123,14 +123,14 @@ class JobProcess:
         return self._ending(status, source)
 
     def _find(self) -> Path:
-        source = self.place.input(self.job)
+        source = self.paths.input(self.job)
         if source.is_dir():
-            self.place.check_members(source)
+            self.paths.check_members(source)
         return source
 
     async def _lock(self) -> int | None:
         """The job's lock, once the child of a foreman who died has paused; ``None`` if it cannot even be killed."""
-        lock = os.open(self.place.folder(self.job.id) / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(self.paths.folder(self.job.id) / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         for turn in range(HELD_TURNS):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -145,7 +145,7 @@ class JobProcess:
         return None
 
     async def _start(self, source: Path, lock: int) -> Process:
-        arguments = ["run", self.job.model, str(source), str(self.place.output(self.job))]
+        arguments = ["run", self.job.model, str(source), str(self.paths.output(self.job))]
         settings = self.settings
         memory = 0 if settings.uses_cuda else settings.jobs_memory_bytes
         bounds = [f"--max-rows={settings.jobs_rows}", f"--max-bytes={settings.jobs_output_bytes}"]
@@ -258,10 +258,10 @@ class JobProcess:
         """Return the child's sentence with our places, and bounds, called by the names that the caller knows."""
         names = {
             str(source): self.job.input or "the upload",
-            str(self.place.output(self.job)): "the result",
-            str(self.place.folder(self.job.id)): "the job",
-            str(self.place.state.parent): "the service",
-            str(self.place.root): "the storage root",
+            str(self.paths.output(self.job)): "the result",
+            str(self.paths.folder(self.job.id)): "the job",
+            str(self.paths.state.parent): "the service",
+            str(self.paths.root): "the storage root",
             "--max-rows": "LECTERN_JOBS_ROWS",
             "--max-bytes": "LECTERN_JOBS_OUTPUT_BYTES",
         }

@@ -35,7 +35,7 @@ class JobPaths:
     state: Path
 
     @property
-    def book(self) -> Path:
+    def store(self) -> Path:
         """Return the file in which jobs are written down."""
         return self.state / "jobs.sqlite"
 

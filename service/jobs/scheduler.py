@@ -44,13 +44,13 @@ class JobScheduler:
 
     def __init__(
         self,
-        book: JobStore,
+        store: JobStore,
         paths: JobPaths,
         settings: Settings,
         command: Sequence[str],
         is_draining: Callable[[], bool],
     ) -> None:
-        self.book, self.place, self.settings, self.command = book, paths, settings, command
+        self.store, self.paths, self.settings, self.command = store, paths, settings, command
         self.is_over, self._is_draining = False, is_draining
         self.runs: dict[str, JobProcess] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -64,7 +64,7 @@ class JobScheduler:
         """Return whether nothing is to be begun any more."""
         return self.is_over or self._is_draining()
 
-    async def stand(self) -> None:
+    async def campaign(self) -> None:
         """Stand for election, and lead when elected; until the service ends."""
         while not self.is_ending:
             lock = self._elected()
@@ -80,7 +80,7 @@ class JobScheduler:
             await asyncio.sleep(LOOK_SECONDS)
 
     def _elected(self) -> int | None:
-        lock = os.open(self.place.lock, os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(self.paths.lock, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -89,10 +89,10 @@ class JobScheduler:
         return lock
 
     async def _lead(self) -> None:
-        await asyncio.to_thread(self.book.take_over)
+        await asyncio.to_thread(self.store.take_over)
         while not self.is_ending:
             if self.runs:
-                for identity in await asyncio.to_thread(self.book.over, list(self.runs)):
+                for identity in await asyncio.to_thread(self.store.over, list(self.runs)):
                     if identity in self.runs:
                         self.runs[identity].cancel()
             await self._begin()
@@ -104,7 +104,7 @@ class JobScheduler:
 
     async def _show(self) -> None:
         """Say how many jobs there are, and when the one that has stood still longest last got on."""
-        active = await asyncio.to_thread(self.book.active)
+        active = await asyncio.to_thread(self.store.active)
         show_jobs(active, min((run.moved for run in self.runs.values()), default=0.0))
 
     async def _leave(self) -> None:
@@ -122,12 +122,12 @@ class JobScheduler:
         self._rests = {identity: until for identity, until in self._rests.items() if until > monotonic()}
         while len(self._tasks) < self.settings.jobs_running:
             waiting = [*self._tasks, *self._rests]
-            job = await asyncio.to_thread(self.book.next, waiting, self._turns, self._full())
+            job = await asyncio.to_thread(self.store.next, waiting, self._turns, self._full())
             if job is None:
                 return
             self._turn += 1
             self._turns[job.owner] = self._turn
-            run = JobProcess(job, self.place, self.command, self.settings)
+            run = JobProcess(job, self.paths, self.command, self.settings)
             self.runs[job.id] = run
             self._tasks[job.id] = asyncio.create_task(self._attend(run))
 
@@ -145,7 +145,7 @@ class JobScheduler:
         try:
             now = run.job.started or time()
             values = {"state": JobState.RUNNING, "started": now, "code": None, "reason": None}
-            if not await asyncio.to_thread(self.book.change, identity, values):
+            if not await asyncio.to_thread(self.store.change, identity, values):
                 return  # cancelled a moment ago
             tell("job_started", run.job)
             saving = asyncio.create_task(self._save(run))
@@ -181,7 +181,7 @@ class JobScheduler:
                 continue
             saved = run.progress
             try:
-                await asyncio.to_thread(partial(self.book.change, is_durable=False), run.job.id, _progress(run))
+                await asyncio.to_thread(partial(self.store.change, is_durable=False), run.job.id, _progress(run))
                 run.tell_rows(saved.rows, saved.errors)
             except HttpError as error:  # the disk is full: it will be told again
                 logger.warning("the progress of job %s is not written down: %s", run.job.id, error)
@@ -196,7 +196,7 @@ class JobScheduler:
             tell("job_cancelled", job)
             return
         if state is JobState.DONE:
-            await self._finish(run, await asyncio.to_thread(result_of, self.place.output(job), ending.last))
+            await self._finish(run, await asyncio.to_thread(result_of, self.paths.output(job), ending.last))
             return
         values = {**_progress(run), "state": state, "code": ending.code, "reason": ending.reason}
         if state is JobState.FAILED:
@@ -204,9 +204,9 @@ class JobScheduler:
             count_job("failed")
         else:
             if ending.code == STACK_CHANGED:
-                await asyncio.to_thread(self.place.begin_anew, job.id)
+                await asyncio.to_thread(self.paths.begin_anew, job.id)
             self._rests[job.id] = monotonic() + REST_SECONDS[state]
-        await asyncio.to_thread(self.book.change, job.id, values)
+        await asyncio.to_thread(self.store.change, job.id, values)
         run.tell_rows(run.progress.rows, run.progress.errors)
         tell(f"job_{state}", job, code=ending.code, reason=ending.reason, words=ending.words)
 
@@ -214,7 +214,7 @@ class JobScheduler:
         progress = {"rows": result.rows, "errors": result.errors, "rows_total": result.rows, "seconds_left": None}
         output = {"output_bytes": result.bytes, "output_sha256": result.sha256, "notes": result.notes}
         ended = {"state": JobState.DONE, "ended": time(), "code": None, "reason": None}
-        if await asyncio.to_thread(self.book.change, run.job.id, {**progress, **output, **ended}):
+        if await asyncio.to_thread(self.store.change, run.job.id, {**progress, **output, **ended}):
             run.tell_rows(result.rows, result.errors)
             count_job("done")
             tell("job_done", run.job, rows=result.rows, errors=result.errors)
@@ -232,28 +232,28 @@ class JobScheduler:
 
     def _clear(self, identity: str) -> None:
         """Leave of a job what its state asks for."""
-        state = self.book.states().get(identity)
+        state = self.store.states().get(identity)
         if state in (None, JobState.CANCELLED, JobState.FAILED):
-            self.place.remove(identity)
+            self.paths.remove(identity)
         elif state is JobState.DONE:
             self._keep_output(identity)
 
     def _keep_output(self, identity: str) -> None:
         with suppress(UnknownJob):  # forgotten a moment ago
-            self.place.keep_output(self.book.get(identity, None))
+            self.paths.keep_output(self.store.get(identity, None))
 
     def _sweep(self) -> None:
         """Clear away what was left when somebody died in the middle of it, or has been kept long enough."""
-        for identity in self.book.forget(time() - self.settings.jobs_keep_seconds):
-            self.place.remove(identity)
-        states = self.book.states()
-        for identity, is_given_up in self.place.folders().items():
+        for identity in self.store.forget(time() - self.settings.jobs_keep_seconds):
+            self.paths.remove(identity)
+        states = self.store.states()
+        for identity, is_given_up in self.paths.folders().items():
             known = states.get(identity)
             is_over = known in (JobState.CANCELLED, JobState.FAILED) or (known is None and is_given_up)
             if identity in self.runs:
                 continue
             if is_over:
-                self.place.remove(identity)
+                self.paths.remove(identity)
             elif known is JobState.DONE:
                 self._keep_output(identity)
 

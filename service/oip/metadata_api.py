@@ -79,13 +79,13 @@ class MetadataApi:
     """Everything below ``/v2`` but predictions.
 
     Args:
-        desk: With the models.
+        gateway: With the models.
         versions: To bring models live with, where an operator may ask for that.
         metrics: Of all processes; ``None`` for this one's.
     """
 
-    def __init__(self, desk: InferenceGateway, versions: Rollout | None, metrics: MetricsPage | None) -> None:
-        self._desk, self._versions, self._metrics = desk, versions, metrics
+    def __init__(self, gateway: InferenceGateway, versions: Rollout | None, metrics: MetricsPage | None) -> None:
+        self._gateway, self._versions, self._metrics = gateway, versions, metrics
 
     async def answer(self, method: str, path: str, body: bytes) -> bytes:
         """Return the answer to one request.
@@ -124,19 +124,19 @@ class MetadataApi:
             "/v2": self._server,
             "/v2/": self._server,
             "/v2/health/live": lambda: None,
-            "/v2/models/stats": lambda: self._statistics([*self._desk.endpoints.values()]),
+            "/v2/models/stats": lambda: self._statistics([*self._gateway.endpoints.values()]),
         }
         match = MODEL_ROUTE.fullmatch(path)
         if path in pages or match is None:
             if path not in pages:
                 raise UnknownRoute("no such path; the protocol's are in docs/operations.md")
             return pages[path]
-        endpoint = self._desk.find(match[1])
+        endpoint = self._gateway.find(match[1])
         check_version(endpoint, match[2])
         of_model: dict[str | None, Callable[[], Any]] = {
             None: lambda: metadata(endpoint),
             "ready": lambda: None,
-            "config": lambda: config(endpoint, self._desk.settings.max_instances),
+            "config": lambda: config(endpoint, self._gateway.settings.max_instances),
             "stats": lambda: self._statistics([endpoint]),
         }
         return of_model[match[3]]
@@ -150,11 +150,11 @@ class MetadataApi:
 
     async def _index(self, look: RepositoryQuery) -> list[dict[str, str]]:
         """Return the models that serve, and where an operator asks, those of the store that could."""
-        live = {(name, endpoint.manifest.version): endpoint for name, endpoint in self._desk.endpoints.items()}
+        live = {(name, endpoint.manifest.version): endpoint for name, endpoint in self._gateway.endpoints.items()}
         found = [{"name": name, "version": version, "state": READY, "reason": ""} for name, version in live]
         if look.ready or self._versions is None:
             return found
-        names = [*self._desk.endpoints, *self._versions.unloaded]
+        names = [*self._gateway.endpoints, *self._versions.unloaded]
         for name, stored in (await asyncio.to_thread(stored_versions, names)).items():
             reason = "unloaded" if name in self._versions.unloaded else "another version is live"
             found += [
@@ -165,10 +165,10 @@ class MetadataApi:
         return found
 
     async def _change(self, versions: Rollout, name: str, verb: str, body: bytes) -> None:
-        if name not in self._desk.endpoints and name not in versions.unloaded:
+        if name not in self._gateway.endpoints and name not in versions.unloaded:
             raise UnknownModel("no such model")
         if verb == "unload":
-            if name in self._desk.endpoints:
+            if name in self._gateway.endpoints:
                 await versions.unload(name)
             return
         asked = _read(body, LoadRequest).parameters

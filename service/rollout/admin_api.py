@@ -42,8 +42,8 @@ async def administer(versions: Rollout, method: str, route: "re.Match[str]", bod
     if method != allowed:
         raise MethodNotAllowed(f"only {allowed} is allowed here", allowed)
     if verb is None:
-        stored = await asyncio.to_thread(stored_versions, list(versions.desk.endpoints))
-        return to_json(overview(versions.desk, stored))
+        stored = await asyncio.to_thread(stored_versions, list(versions.gateway.endpoints))
+        return to_json(overview(versions.gateway, stored))
     if verb == "rollback":
         return msgspec.json.encode(await versions.roll_back(model))
     try:

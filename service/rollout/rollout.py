@@ -55,14 +55,14 @@ class Rollout:
     """The live versions of this process's models.
 
     Attributes:
-        desk: Where requests find them.
+        gateway: Where requests find them.
         backends: Where each model's family computes.
         pinned: Models whose version the settings name; they are never changed.
         unloaded: Models that were taken out of service, by what they served last.
     """
 
-    def __init__(self, desk: InferenceGateway, backends: Mapping[str, Backend], pinned: frozenset[str]) -> None:
-        self.desk, self.places, self.pinned = desk, backends, pinned
+    def __init__(self, gateway: InferenceGateway, backends: Mapping[str, Backend], pinned: frozenset[str]) -> None:
+        self.gateway, self.backends, self.pinned = gateway, backends, pinned
         self.unloaded: dict[str, Manifest] = {}
         self._lock = asyncio.Lock()
         self._seen = 0
@@ -164,7 +164,7 @@ class Rollout:
                     await self._go_with(name, live)
 
     async def _go_with(self, name: str, live: ActiveVersion) -> None:
-        old = self.desk.endpoints.get(name)
+        old = self.gateway.endpoints.get(name)
         if old is None:
             if name in self.unloaded and not live.is_unloaded:
                 self._return(await self._bring(self.unloaded[name], live.version))
@@ -174,7 +174,7 @@ class Rollout:
             self._replace(old, await self._bring(old.manifest, live.version))
 
     def _changeable(self, name: str) -> Endpoint:
-        old = self.desk.find(name)
+        old = self.gateway.find(name)
         if name in self.pinned:
             raise ActivationRefused(f"LECTERN_MODELS names the version of {name}")
         return old
@@ -185,7 +185,7 @@ class Rollout:
             model = await asyncio.to_thread(find_version, tag)
             if (model.manifest.family, model.manifest.task) != (old.family, old.task):
                 raise ActivationRefused(f"{tag} is of another family or task")
-            return await self.places[old.model].load(model)
+            return await self.backends[old.model].load(model)
         except ArtifactMissing as error:
             raise UnknownVersion(f"{tag} is not in the model store") from error
         except ArtifactError as error:
@@ -201,19 +201,19 @@ class Rollout:
     def _retire(self, old: Endpoint) -> None:
         """Answer what is under way, and nothing more."""
         self.unloaded[old.name] = old.manifest
-        del self.desk.endpoints[old.name]
+        del self.gateway.endpoints[old.name]
         show_model(old.manifest, old.provider, is_live=False)
         logger.info("%s is unloaded", old.manifest.tag)
 
     def _return(self, new: Endpoint) -> None:
-        self.desk.endpoints[new.name] = new
+        self.gateway.endpoints[new.name] = new
         del self.unloaded[new.name]
         show_model(new.manifest, new.provider, is_live=True, installed=installed_at(new.manifest.tag))
         logger.info("%s is live again, %s", new.manifest.tag, new.manifest.digest[:12])
 
     def _replace(self, old: Endpoint, new: Endpoint) -> None:
         new.recent.extend(old.recent)
-        self.desk.endpoints[old.name] = new
+        self.gateway.endpoints[old.name] = new
         show_model(old.manifest, old.provider, is_live=False)
         show_model(new.manifest, new.provider, is_live=True, installed=installed_at(new.manifest.tag))
         logger.info("%s is live, %s; before it %s", new.manifest.tag, new.manifest.digest[:12], old.manifest.tag)
@@ -248,7 +248,7 @@ def _activated(endpoint: Endpoint, previous: str, comparison: VersionComparison 
     )
 
 
-def overview(desk: InferenceGateway, stored: Mapping[str, Any]) -> dict[str, Any]:
+def overview(gateway: InferenceGateway, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return what serves, what served before it, and what the store has beside, by model."""
     live = read_active()
     return {
@@ -260,6 +260,6 @@ def overview(desk: InferenceGateway, stored: Mapping[str, Any]) -> dict[str, Any
                 "previous": live[name].previous if name in live else None,
                 "stored": stored.get(name, []),
             }
-            for name, endpoint in desk.endpoints.items()
+            for name, endpoint in gateway.endpoints.items()
         ]
     }

@@ -153,9 +153,9 @@ def summary(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def index(desk: InferenceGateway) -> dict[str, Any]:
+def index(gateway: InferenceGateway) -> dict[str, Any]:
     """``GET /v1/models``."""
-    return {"models": [summary(endpoint) for endpoint in desk.endpoints.values()]}
+    return {"models": [summary(endpoint) for endpoint in gateway.endpoints.values()]}
 
 
 def card_page(endpoint: Endpoint) -> dict[str, Any]:
@@ -195,10 +195,10 @@ def assets_page(endpoint: Endpoint) -> dict[str, Any]:
     return assets
 
 
-def openapi(desk: InferenceGateway, access: Access | None, *, has_jobs: bool = False) -> dict[str, Any]:
+def openapi(gateway: InferenceGateway, access: Access | None, *, has_jobs: bool = False) -> dict[str, Any]:
     """Return an OpenAPI 3.1 document with a schema and a working example per route."""
     paths, components = dict[str, Any](), dict[str, Any]()
-    for endpoint in desk.endpoints.values():
+    for endpoint in gateway.endpoints.values():
         template = f"#/components/schemas/{endpoint.name}.{{name}}"
         request, prediction, parts = schemas(endpoint.payloads.request, endpoint.predictor, template)
         components |= {f"{endpoint.name}.{name}": part for name, part in parts.items()}
@@ -213,7 +213,7 @@ def openapi(desk: InferenceGateway, access: Access | None, *, has_jobs: bool = F
         job_routes, job_schemas = job_paths(PROBLEM_CONTENT)
         paths |= job_routes
         components |= job_schemas
-    paths["/v1/models"] = {"get": _get("models", "The served models", index(desk))}
+    paths["/v1/models"] = {"get": _get("models", "The served models", index(gateway))}
     for path, text in (
         ("healthz", "Alive"),
         ("livez", "Alive"),

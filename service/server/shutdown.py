@@ -34,15 +34,15 @@ DOORS = 8
 class DrainingServer(uvicorn.Server):
     """uvicorn's server, with more doors, ending in two steps: refuse with 503 while answers are owed, then close.
 
-    A runner's process has no desk: it serves until the gateways that ask it have gone.
+    A runner's process has no gateway: it serves until the gateways that ask it have gone.
 
     Attributes:
-        desk: Where this process answers predictions, if it does.
+        gateway: Where this process answers predictions, if it does.
     """
 
-    def __init__(self, desk: Callable[[], InferenceGateway] | None, config: uvicorn.Config) -> None:
+    def __init__(self, gateway: Callable[[], InferenceGateway] | None, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self.desk = desk
+        self.gateway = gateway
 
     @property
     def _wires(self) -> Any:
@@ -50,8 +50,8 @@ class DrainingServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """From the signal on nothing new is begun, and ``/readyz`` says so."""
-        if self.desk is not None and self.started:
-            self.desk().is_draining = True
+        if self.gateway is not None and self.started:
+            self.gateway().is_draining = True
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -60,8 +60,8 @@ class DrainingServer(uvicorn.Server):
         Workers share one open file description, and with it the flag that says whether ``accept`` waits: a copy of a
         socket that waits would set it for all of them, and a worker that accepts just then stands still.
         """
-        doors = DOORS if self.desk is not None else 1
-        if self.desk is not None:  # the wires shake hands themselves
+        doors = DOORS if self.gateway is not None else 1
+        if self.gateway is not None:  # the wires shake hands themselves
             self._wires.tls, self.config.ssl = self.config.ssl, None
         for listening in sockets or ():
             listening.setblocking(False)
@@ -82,7 +82,7 @@ class DrainingServer(uvicorn.Server):
         for connection in last:
             await self._take(connection)
         await self._refuse(end)
-        for one in self._wires.shaking if self.desk is not None else ():
+        for one in self._wires.shaking if self.gateway is not None else ():
             one.abort()
         self.config.timeout_graceful_shutdown = max(1, round(end - monotonic()))
         await super().shutdown(sockets)
@@ -101,7 +101,7 @@ class DrainingServer(uvicorn.Server):
         """Let the event loop turn for a little while, and until nothing is owed."""
         least = monotonic() + LEAST_SECONDS
         while not self.force_exit and (now := monotonic()) < end:
-            if self.desk is None and self._is_needed():
+            if self.gateway is None and self._is_needed():
                 least = now + RUNNER_SECONDS
             if now >= least and not self._is_needed():
                 return
@@ -110,7 +110,7 @@ class DrainingServer(uvicorn.Server):
     def _is_needed(self) -> bool:
         """Return whether somebody waits for an answer; not who has only begun to ask, and will be refused."""
         connections = self.server_state.connections
-        if self.desk is None:
+        if self.gateway is None:
             return bool(connections)
         owed = (fast for one in connections for fast in getattr(one, "unanswered", ()))
         return bool(self.server_state.tasks) or any(fast.request.times.started for fast in owed)
@@ -128,6 +128,6 @@ def _stop_listening(listening: socket.socket) -> list[socket.socket]:
     return waiting
 
 
-def use_draining_server(desk: Callable[[], InferenceGateway] | None = None) -> None:
+def use_draining_server(gateway: Callable[[], InferenceGateway] | None = None) -> None:
     """Make uvicorn's server of this process end in this way; BentoML's worker makes it by that name."""
-    use_server(partial(DrainingServer, desk))
+    use_server(partial(DrainingServer, gateway))

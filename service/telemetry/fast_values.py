@@ -56,13 +56,13 @@ class MmapCounters:
 
     Attributes:
         numbers: Where they stand, for who cannot afford to call ``add``.
-        places: Of them among the numbers, by the label's value.
+        offsets: Of them among the numbers, by the label's value.
     """
 
     def __init__(self, counter: Counter, keys: Sequence[str], **known: str) -> None:
         (free,) = set(counter._labelnames) - known.keys()
         self.numbers, offsets = find([counter.labels(**known, **{free: key})._value for key in keys])
-        self.places: Mapping[str, int] = dict(zip(keys, offsets, strict=True))
+        self.offsets: Mapping[str, int] = dict(zip(keys, offsets, strict=True))
 
     def add(self, key: str, amount: float = 1.0) -> None:
         """Count one, or more.
@@ -70,7 +70,7 @@ class MmapCounters:
         Raises:
             KeyError: If there is no such series; none is made here.
         """
-        self.numbers[self.places[key]] += amount
+        self.numbers[self.offsets[key]] += amount
 
 
 class MmapGauge:
@@ -78,20 +78,20 @@ class MmapGauge:
 
     Attributes:
         numbers: Where it stands, for who cannot afford to call ``add``.
-        place: Of it among them.
+        offset: Of it among them.
     """
 
     def __init__(self, metric: Counter | Gauge, **labels: str) -> None:
         child = metric.labels(**labels) if labels else metric
-        self.numbers, (self.place,) = find([child._value])
+        self.numbers, (self.offset,) = find([child._value])
 
     def add(self, amount: float = 1.0) -> None:
         """Let it grow."""
-        self.numbers[self.place] += amount
+        self.numbers[self.offset] += amount
 
     def set(self, amount: float) -> None:
         """Let it be so much."""
-        self.numbers[self.place] = amount
+        self.numbers[self.offset] = amount
 
 
 class MmapHistogram:

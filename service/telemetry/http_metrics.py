@@ -26,7 +26,7 @@ class ResponseCounters:
 
     def __init__(self) -> None:
         tally = MmapCounters(RESPONSES, STATUSES)
-        self._numbers, offsets = tally.numbers, tally.places
+        self._numbers, offsets = tally.numbers, tally.offsets
         self._places = {int(status): offset for status, offset in offsets.items() if status != OTHER}
         self._other = offsets[OTHER]
 

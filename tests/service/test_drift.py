@@ -81,22 +81,22 @@ def open_desk(session: Session, pool: ThreadPoolExecutor) -> InferenceGateway:
     return InferenceGateway(endpoints={session.manifest.model: endpoint}, settings=settings, pool=pool)
 
 
-async def answer(desk: InferenceGateway, body: bytes, media_type: str = JSON) -> bytes:
-    (endpoint,) = desk.endpoints.values()
+async def answer(gateway: InferenceGateway, body: bytes, media_type: str = JSON) -> bytes:
+    (endpoint,) = gateway.endpoints.values()
     answered: asyncio.Future[bytes | HttpError] = asyncio.get_running_loop().create_future()
-    desk.submit(InferenceRequest(endpoint, JSON_CODEC, b"id", answered.set_result), body, media_type, 30)
+    gateway.submit(InferenceRequest(endpoint, JSON_CODEC, b"id", answered.set_result), body, media_type, 30)
     found = await answered
     if isinstance(found, HttpError):
         raise found
     return found
 
 
-def ask(desk: InferenceGateway, *instances: Any, **more: Any) -> bytes:
-    return asyncio.run(answer(desk, msgspec.json.encode({"instances": instances, **more})))
+def ask(gateway: InferenceGateway, *instances: Any, **more: Any) -> bytes:
+    return asyncio.run(answer(gateway, msgspec.json.encode({"instances": instances, **more})))
 
 
-def watch_of(desk: InferenceGateway) -> DriftCounters:
-    (endpoint,) = desk.endpoints.values()
+def watch_of(gateway: InferenceGateway) -> DriftCounters:
+    (endpoint,) = gateway.endpoints.values()
     assert endpoint.batcher.drift is not None
     return endpoint.batcher.drift
 
@@ -105,14 +105,14 @@ def watch_of(desk: InferenceGateway) -> DriftCounters:
 def test_every_request_is_counted(name: str, shipped_session: Open, pool: ThreadPoolExecutor) -> None:
     """Requests one after the other, in several batches: the counts are those of all of them together."""
     session = shipped_session(name)
-    desk, before = open_desk(session, pool), counted(name)
+    gateway, before = open_desk(session, pool), counted(name)
     instances = draw(open_predictor(session), 12)
 
     async def go() -> None:
         bodies = [
             msgspec.json.encode({"instances": instances[position : position + 3]}) for position in range(0, 12, 3)
         ]
-        await asyncio.gather(*(answer(desk, body) for body in bodies))
+        await asyncio.gather(*(answer(gateway, body) for body in bodies))
         assert grown(name, before) == {}  # nobody waits for it
         await asyncio.sleep(0.2)
 
@@ -187,17 +187,17 @@ def test_failing_measure_hurts_nobody(
     shipped_session: Open, pool: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A family's code that raises is logged; requests are answered before and after."""
-    desk = open_desk(shipped_session("viewcount"), pool)
-    predictor = desk.endpoints["viewcount"].predictor
+    gateway = open_desk(shipped_session("viewcount"), pool)
+    predictor = gateway.endpoints["viewcount"].predictor
     example = predictor.card.example(predictor.assets)
-    watch_of(desk)._assets = None
-    watch_of(desk)._traits = None  # type: ignore[assignment]
+    watch_of(gateway)._assets = None
+    watch_of(gateway)._traits = None  # type: ignore[assignment]
 
     async def go() -> None:
         body = msgspec.json.encode({"instances": [example]})
-        assert orjson.loads(await answer(desk, body))["predictions"]
+        assert orjson.loads(await answer(gateway, body))["predictions"]
         await asyncio.sleep(0.2)
-        assert orjson.loads(await answer(desk, body))["predictions"]
+        assert orjson.loads(await answer(gateway, body))["predictions"]
 
     with caplog.at_level(logging.ERROR):
         asyncio.run(go())
@@ -208,10 +208,10 @@ def test_failing_measure_hurts_nobody(
 def test_outliers_on_request(name: str, shipped_session: Open, pool: ThreadPoolExecutor) -> None:
     """One for each instance, in order, beside the same predictions; without asking, not one byte is another."""
     session = shipped_session(name)
-    desk, predictor = open_desk(session, pool), open_predictor(session)
+    gateway, predictor = open_desk(session, pool), open_predictor(session)
     instances = draw(predictor, 5)
-    plain, judged = ask(desk, *instances), orjson.loads(ask(desk, *instances, outlier=True))
-    assert ask(desk, *instances, outlier=False) == plain
+    plain, judged = ask(gateway, *instances), orjson.loads(ask(gateway, *instances, outlier=True))
+    assert ask(gateway, *instances, outlier=False) == plain
     outliers = judged.pop("outliers")
     assert judged == orjson.loads(plain)
     assert session.manifest.profile is not None
@@ -224,11 +224,11 @@ def test_outliers_on_request(name: str, shipped_session: Open, pool: ThreadPoolE
 
 def test_strange_and_usual(shipped_session: Open, pool: ThreadPoolExecutor) -> None:
     """A channel like the training data's is nothing special; one a thousand times as large is, by its level."""
-    desk = open_desk(shipped_session("viewcount"), pool)
-    predictor = desk.endpoints["viewcount"].predictor
+    gateway = open_desk(shipped_session("viewcount"), pool)
+    predictor = gateway.endpoints["viewcount"].predictor
     example = predictor.card.example(predictor.assets)
     large = replace(example, views=[1000 * views for views in example.views])
-    usual, strange = orjson.loads(ask(desk, example, large, outlier=True))["outliers"]
+    usual, strange = orjson.loads(ask(gateway, example, large, outlier=True))["outliers"]
     assert usual["score"] < 1.5
     assert (strange["feature"], strange["score"] > 3) == ("level", True)
 
@@ -236,27 +236,27 @@ def test_strange_and_usual(shipped_session: Open, pool: ThreadPoolExecutor) -> N
 def test_long_body(shipped_session: Open, pool: ThreadPoolExecutor) -> None:
     """A body that is read instance by instance, in a thread, may ask too."""
     session = shipped_session("viewcount")
-    desk = open_desk(session, pool)
+    gateway = open_desk(session, pool)
     predictor = open_predictor(session)
     instances = [predictor.card.example(predictor.assets)] * 64
     rest = b" " * LONG_BYTES
     body = msgspec.json.encode({"instances": instances, "outlier": True}) + rest
-    assert len(orjson.loads(asyncio.run(answer(desk, body)))["outliers"]) == 64
+    assert len(orjson.loads(asyncio.run(answer(gateway, body)))["outliers"]) == 64
     with pytest.raises(InvalidRequest):
-        asyncio.run(answer(desk, body.replace(b'"outlier":true', b'"outlier":true,"outlier":true')))
+        asyncio.run(answer(gateway, body.replace(b'"outlier":true', b'"outlier":true,"outlier":true')))
 
 
 def test_model_without_a_profile(shipped_session: Open, pool: ThreadPoolExecutor) -> None:
     """It answers as ever and counts nothing; who asks how unusual something is, is told why nobody knows."""
     session = shipped_session("molecule")
     bare = dataclasses.replace(session, manifest=replace(session.manifest, profile=None, model="bare"))
-    desk = open_desk(bare, pool)
+    gateway = open_desk(bare, pool)
     example = open_predictor(bare).card.example(bare.assets)
-    assert orjson.loads(ask(desk, example))["predictions"]
-    endpoint: Endpoint = desk.endpoints["bare"]
+    assert orjson.loads(ask(gateway, example))["predictions"]
+    endpoint: Endpoint = gateway.endpoints["bare"]
     assert (endpoint.batcher.drift, counted("bare")) == (None, {})
     with pytest.raises(InvalidRequest) as caught:
-        ask(desk, example, outlier=True)
+        ask(gateway, example, outlier=True)
     (fault,) = caught.value.faults
     assert (fault.loc, fault.reason) == (("outlier",), "nothing is known of what is usual for this model")
 

@@ -185,8 +185,8 @@ def test_both_protocols_share_a_micro_batch(run: Any, serve: Any, post: Any) -> 
 class Repository:
     """Versions that remember what was asked of them."""
 
-    def __init__(self, desk: Any) -> None:
-        self.desk, self.unloaded, self.asked = desk, {"gone": None}, list[Any]()
+    def __init__(self, gateway: Any) -> None:
+        self.gateway, self.unloaded, self.asked = gateway, {"gone": None}, list[Any]()
 
     async def load(self, name: str, version: str) -> None:
         self.asked.append(("load", name, version))
@@ -243,13 +243,13 @@ def test_an_unloaded_model_is_not_there(run: Any, serve: Any) -> None:
     async def work() -> None:
         for is_wire in (True, False):
             async with serve(wire=is_wire) as live:
-                desk = live.front.gateway
+                gateway = live.front.gateway
                 client = await live.connect()
                 assert (await client.ask(infer(VIEWS, "viewcount"))).status == 200
-                del desk.endpoints["viewcount"]
+                del gateway.endpoints["viewcount"]
                 assert (await client.ask(infer(VIEWS, "viewcount"))).status == 404
                 assert (await client.ask(get("/v2/models/viewcount/ready"))).status == 404
                 with pytest.raises(UnknownModel):
-                    desk.find("viewcount")
+                    gateway.find("viewcount")
 
     run(work)

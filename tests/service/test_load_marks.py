@@ -100,10 +100,10 @@ def test_marked_load_is_nothing_to_try_a_new_version_on(run: Any, serve: Any) ->
 
     async def work() -> None:
         async with serve() as live:
-            desk = live.front.gateway
-            desk.keeps_requests = True
+            gateway = live.front.gateway
+            gateway.keeps_requests = True
             client = await live.connect()
-            kept = desk.endpoints["viewcount"].recent
+            kept = gateway.endpoints["viewcount"].recent
             await client.ask(request(MARK))
             assert not kept
             await client.ask(request())

@@ -180,24 +180,24 @@ def test_long_bodies_share_their_room(chunked: bool, run_on_both: Any, serve: An
     async def work() -> None:
         limits = {"max_arriving_bytes": 300_000, "max_instances": 20_000, "queue_limit": 10**6, "queue_seconds": 1e6}
         async with serve(**limits) as live:
-            desk = live.front.gateway
+            gateway = live.front.gateway
             first, second, third = [await live.connect() for _ in range(3)]
             await second.send(head)
             await first.send(head + part(content[:150_000]))
-            await live.until(lambda: desk.body_memory.held == 150_000)
+            await live.until(lambda: gateway.body_memory.held == 150_000)
             await second.send(part(content[:140_000]))
-            await live.until(lambda: desk.body_memory.held == 290_000)
+            await live.until(lambda: gateway.body_memory.held == 290_000)
             assert (await third.ask(post(4))).y == 9  # a short one needs no room
             await second.send(part(content[140_000:155_000]))
             refused = await second.read()
             assert (refused.status, refused.json["code"], refused["connection"]) == (503, "overloaded", "close")
-            await live.until(lambda: desk.body_memory.held == 150_000)
+            await live.until(lambda: gateway.body_memory.held == 150_000)
             await first.send(part(content[150_000:]) + (b"0\r\n\r\n" if chunked else b""))
             assert (await first.read()).status == 200
             await third.send(head + part(content[:150_000]))
-            await live.until(lambda: desk.body_memory.held == 150_000)
+            await live.until(lambda: gateway.body_memory.held == 150_000)
             third.reset()
-            await live.until(lambda: desk.body_memory.held == 0)
+            await live.until(lambda: gateway.body_memory.held == 0)
 
     run_on_both(work)
 

@@ -83,12 +83,12 @@ def test_long_bodies_come_whole_one_after_another(chunked: bool, run_on_both: An
 
     async def work() -> None:
         async with serve(max_arriving_bytes=10**9) as live:
-            desk = live.front.gateway
+            gateway = live.front.gateway
             clients = [await live.connect() for _ in range(8)]
             sending = [asyncio.ensure_future(one.send(HEAD + kind + b"\r\n\r\n" + body)) for one in clients]
             most = 0
             while not all(task.done() for task in sending):
-                most = max(most, desk.body_memory.held)
+                most = max(most, gateway.body_memory.held)
                 await asyncio.sleep(0)
             for client in clients:
                 assert (await client.read()).y == 9
@@ -159,9 +159,9 @@ def test_pages_are_made_once(run: Any, serve: Any, monkeypatch: pytest.MonkeyPat
     """Until another version is live or a runner says where it computes; then the page says so at once."""
     made = []
 
-    def index(desk: Any) -> dict[str, Any]:
+    def index(gateway: Any) -> dict[str, Any]:
         made.append(1)
-        return {"models": [endpoint.provider for endpoint in desk.endpoints.values()]}
+        return {"models": [endpoint.provider for endpoint in gateway.endpoints.values()]}
 
     monkeypatch.setattr("service.server.routes.index", index)
 

@@ -57,12 +57,12 @@ class Deployment:
         self.store = {FIRST: version(folder, FIRST)}
         settings = Settings()
         self.pool, self.lanes = ThreadPoolExecutor(1), FairScheduler(1)
-        self.desk = InferenceGateway(endpoints={}, settings=settings, pool=self.pool)
+        self.gateway = InferenceGateway(endpoints={}, settings=settings, pool=self.pool)
         (family,) = (one for one in FAMILIES if one.name == "viewcount")
         runner: FamilyRunner = runner_class(family, [self.store[FIRST]], settings)()
-        self.place = InProcessBackend(runner, self.pool, self.lanes, settings)
-        self.desk.endpoints["viewcount"] = self.place.load_initial(self.store[FIRST])
-        self.versions = Rollout(self.desk, {"viewcount": self.place}, frozenset(pinned))
+        self.backend = InProcessBackend(runner, self.pool, self.lanes, settings)
+        self.gateway.endpoints["viewcount"] = self.backend.load_initial(self.store[FIRST])
+        self.versions = Rollout(self.gateway, {"viewcount": self.backend}, frozenset(pinned))
 
     def find(self, tag: str) -> ServedModel:
         try:
@@ -71,8 +71,8 @@ class Deployment:
             raise ArtifactMissing(tag) from None
 
     async def ask(self) -> dict[str, Any]:
-        endpoint = self.desk.find("viewcount")
-        answer: dict[str, Any] = msgspec.json.decode(await self.desk.answer(endpoint, BODY))
+        endpoint = self.gateway.find("viewcount")
+        answer: dict[str, Any] = msgspec.json.decode(await self.gateway.answer(endpoint, BODY))
         return answer
 
 
@@ -97,7 +97,7 @@ def test_goes_live_and_back(deployment: Deployment, tmp_path: Path) -> None:
         assert (await deployment.ask())["model"] == "viewcount:9.0.0"
         assert active_versions.read_active() == {"viewcount": active_versions.ActiveVersion("9.0.0", FIRST)}
         assert (
-            deployment.desk.find("viewcount").digest.decode()
+            deployment.gateway.find("viewcount").digest.decode()
             == done.digest
             == deployment.store["9.0.0"].manifest.digest
         )
@@ -118,9 +118,9 @@ def test_requests_under_way_are_the_old_versions(deployment: Deployment, tmp_pat
     deployment.store["9.0.0"] = version(tmp_path, "9.0.0")
 
     async def work() -> None:
-        old = deployment.desk.find("viewcount")
+        old = deployment.gateway.find("viewcount")
         gone = weakref.ref(old)
-        asked = asyncio.create_task(deployment.desk.answer(old, BODY))
+        asked = asyncio.create_task(deployment.gateway.answer(old, BODY))
         await deployment.versions.activate("viewcount", "9.0.0")
         del old
         assert msgspec.json.decode(await asked)["model"] == f"viewcount:{FIRST}"
@@ -128,7 +128,7 @@ def test_requests_under_way_are_the_old_versions(deployment: Deployment, tmp_pat
         await asyncio.sleep(0.01)
         gc.collect()
         assert gone() is None
-        assert deployment.lanes.shares == [deployment.desk.find("viewcount").share]
+        assert deployment.lanes.shares == [deployment.gateway.find("viewcount").share]
 
     run(work)
 
@@ -157,20 +157,20 @@ def test_the_old_one_goes_on(
 
     async def work() -> None:
         if flaw == "fails":
-            bring = deployment.place.load
+            bring = deployment.backend.load
 
             async def broken(model: ServedModel) -> Any:
                 endpoint = await bring(model)
                 endpoint.predictor = spoilt(endpoint.predictor)
                 return endpoint
 
-            monkeypatch.setattr(deployment.place, "load", broken)
-        before = deployment.desk.find("viewcount")
+            monkeypatch.setattr(deployment.backend, "load", broken)
+        before = deployment.gateway.find("viewcount")
         with pytest.raises(HttpError) as refused:
             await deployment.versions.activate("viewcount", "9.0.0")
         assert str(refused.value) == message
         assert isinstance(refused.value, UnknownVersion if flaw == "missing" else ActivationRefused)
-        assert deployment.desk.find("viewcount") is before
+        assert deployment.gateway.find("viewcount") is before
         assert active_versions.read_active() == {}
         assert (await deployment.ask())["model"] == f"viewcount:{FIRST}"
 
@@ -243,7 +243,7 @@ def test_unloaded_and_loaded(deployment: Deployment, tmp_path: Path) -> None:
     deployment.store["9.0.0"] = version(tmp_path, "9.0.0")
 
     async def work() -> None:
-        gone = weakref.ref(deployment.desk.find("viewcount"))
+        gone = weakref.ref(deployment.gateway.find("viewcount"))
         asked = asyncio.create_task(deployment.ask())
         await asyncio.sleep(0)
         await deployment.versions.unload("viewcount")
@@ -295,8 +295,8 @@ def test_last_requests_are_tried(deployment: Deployment, tmp_path: Path) -> None
 
     async def work() -> None:
         await deployment.ask()
-        assert not deployment.desk.find("viewcount").recent
-        deployment.desk.keeps_requests = True
+        assert not deployment.gateway.find("viewcount").recent
+        deployment.gateway.keeps_requests = True
         await deployment.versions.activate("viewcount", "9.0.0")
         await deployment.ask()
         done = await deployment.versions.activate("viewcount", FIRST)

@@ -48,16 +48,16 @@ def problem(answer: Any, status: int, code: str) -> Any:
 def done(live: Any, identity: str, content: bytes) -> str:
     """Give a job its result, as the foreman would."""
     jobs = live.front.jobs()
-    jobs.place.output(jobs.book.get(identity, None)).write_bytes(content)
+    jobs.paths.output(jobs.store.get(identity, None)).write_bytes(content)
     sha256 = hashlib.sha256(content).hexdigest()
-    jobs.book.change(
+    jobs.store.change(
         identity, {"state": JobState.DONE, "ended": 1e10, "output_bytes": len(content), "output_sha256": sha256}
     )
     return sha256
 
 
 def folders(live: Any) -> int:
-    return len(list((live.front.jobs().place.state / "jobs").iterdir()))
+    return len(list((live.front.jobs().paths.state / "jobs").iterdir()))
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,7 @@ def test_time(make_yard: Callable[..., Yard]) -> None:
                     "took_too_long", "it ran for more than 1 seconds (LECTERN_JOBS_SECONDS)",
                 )  # fmt: skip
                 assert job.seconds >= 1.0
-        assert not yard.place.folder(ended).exists()
+        assert not yard.paths.folder(ended).exists()
 
     run(work)
 
@@ -101,16 +101,16 @@ def test_nobody_else_reads_what_jobs_are(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "root").mkdir()
     before = os.umask(0)
     try:
-        position = open_job_paths(Settings(jobs_root=str(tmp_path / "root")))
-        book = JobStore(position.book)
-        assert book.active() == {}
-        position.make_folder("0" * 32)
+        paths = open_job_paths(Settings(jobs_root=str(tmp_path / "root")))
+        store = JobStore(paths.store)
+        assert store.active() == {}
+        paths.make_folder("0" * 32)
     finally:
         os.umask(before)
-    files = [path for path in position.state.rglob("*") if path.is_file()]
+    files = [path for path in paths.state.rglob("*") if path.is_file()]
     assert {path.name for path in files} >= {"jobs.sqlite", "jobs.sqlite-wal"}
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
-    folders = [position.state, position.state / "jobs", position.folder("0" * 32)]
+    folders = [paths.state, paths.state / "jobs", paths.folder("0" * 32)]
     assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
 
 
@@ -128,10 +128,10 @@ UserWarning: Alice
 def test_the_log_quotes_no_rows(make_yard: Callable[..., Yard]) -> None:
     """Of what a child writes that is no event, places and kinds of errors are kept, and nothing that may be a row."""
     yard = make_yard()
-    (yard.place.root / "say.py").write_text(f"import sys; sys.stderr.write({WORDS!r}); sys.exit(1)")
+    (yard.paths.root / "say.py").write_text(f"import sys; sys.stderr.write({WORDS!r}); sys.exit(1)")
     identity = yard.submit("1")
     job_run = JobProcess(
-        yard.job(identity), yard.place, (sys.executable, str(yard.place.root / "say.py")), yard.settings
+        yard.job(identity), yard.paths, (sys.executable, str(yard.paths.root / "say.py")), yard.settings
     )
 
     async def work() -> None:

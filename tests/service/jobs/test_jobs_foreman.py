@@ -39,8 +39,8 @@ def test_done(make_yard: Callable[..., Yard]) -> None:
         assert (job.rows, job.rows_total, job.errors, job.output_bytes) == (3, 3, 1, len(content))
         assert job.output_sha256 == hashlib.sha256(content).hexdigest()
         assert (job.notes, page(job).notes) == (("one", "two"), ("one", "two"))
-        assert yard.place.output(job).read_bytes() == content
-        assert os.listdir(yard.place.folder(identity)) == ["output.csv"]
+        assert yard.paths.output(job).read_bytes() == content
+        assert os.listdir(yard.paths.folder(identity)) == ["output.csv"]
 
     run(work)
 
@@ -51,7 +51,7 @@ def test_in_turn(make_yard: Callable[..., Yard]) -> None:
 
     async def work() -> None:
         first, second, third = yard.submit("a", f"wait {yard.gate}"), yard.submit("a"), yard.submit("a")
-        yard.book.change(second, {"state": JobState.PAUSED})
+        yard.store.change(second, {"state": JobState.PAUSED})
         async with yard.led():
             await yard.until(second, JobState.DONE)
             await yard.until_rows(first, 1)
@@ -92,7 +92,7 @@ def test_pauses_with_its_foreman(make_yard: Callable[..., Yard]) -> None:
         yard.gate.touch()
         async with yard.led():
             job = await yard.until(identity, JobState.DONE)
-        assert yard.place.output(job).read_text() == "0 a\n1 b\n2 wait\n3 c\n"
+        assert yard.paths.output(job).read_text() == "0 a\n1 b\n2 wait\n3 c\n"
 
     run(work)
 
@@ -105,7 +105,7 @@ def test_a_deaf_child_is_killed(make_yard: Callable[..., Yard], monkeypatch: pyt
 
     async def work() -> None:
         identity = yard.submit("a")
-        async with yard.led(yard.foreman(sys.executable, "-c", deaf)) as foreman:
+        async with yard.led(yard.scheduler(sys.executable, "-c", deaf)) as foreman:
             await yard.until(identity, JobState.RUNNING)
             while identity not in foreman.runs or not foreman.runs[identity]._words:
                 await asyncio.sleep(0.01)
@@ -127,7 +127,7 @@ def test_two_foremen(make_yard: Callable[..., Yard]) -> None:
             leaders[0].is_over = True
             while not (second if leaders[0] is first else first).runs:
                 await asyncio.sleep(0.01)
-            runs = (yard.place.folder(jobs[0]) / "runs").read_text()
+            runs = (yard.paths.folder(jobs[0]) / "runs").read_text()
             yard.gate.touch()
             await yard.until(jobs[1], JobState.DONE)
             assert "TWICE" not in runs
@@ -171,15 +171,15 @@ def test_cancelled(make_yard: Callable[..., Yard]) -> None:
             await yard.until_rows(identity, 1)
             process = foreman.runs[identity]._process
             assert process is not None
-            yard.book.cancel(waiting, None, time())
-            cancelled = yard.book.cancel(identity, None, time())
+            yard.store.cancel(waiting, None, time())
+            cancelled = yard.store.cancel(identity, None, time())
             assert cancelled is not None
             assert cancelled.state is JobState.CANCELLED
             await yard.until(other, JobState.DONE)
             assert process.returncode == -signal.SIGKILL
-            assert not yard.place.folder(identity).exists()
+            assert not yard.paths.folder(identity).exists()
             foreman._swept_at = -1000.0
-            while yard.place.folder(waiting).exists():
+            while yard.paths.folder(waiting).exists():
                 await asyncio.sleep(0.01)
         assert yard.job(identity).state is yard.job(waiting).state is JobState.CANCELLED
 
@@ -210,7 +210,7 @@ def test_failed(line: str, state: JobState, code: str, reason: str, make_yard: C
             await yard.until(other, JobState.DONE)
         assert (job.state, job.code, job.reason) == (state, code, reason.replace("INPUT", identity))
         assert job.ended is not None
-        assert not yard.place.folder(identity).exists()
+        assert not yard.paths.folder(identity).exists()
 
     run(work)
 
@@ -230,7 +230,7 @@ def test_goes_on_later(line: str, states: tuple[JobState, ...], make_yard: Calla
 
     async def work() -> None:
         identity = yard.submit("a", line, "b")
-        (parts := yard.place.folder(identity) / "parts").mkdir()
+        (parts := yard.paths.folder(identity) / "parts").mkdir()
         async with yard.led():
             rested = await yard.until(identity, *states)
             are_kept = parts.exists()
@@ -238,7 +238,7 @@ def test_goes_on_later(line: str, states: tuple[JobState, ...], make_yard: Calla
         assert rested.code == {6: "no_space", 5: "job_held", 1: "stack_changed"}.get(int(line.split()[1]))
         assert are_kept == (rested.code != "stack_changed")
         assert (job.code, job.reason) == (None, None)
-        assert yard.place.output(job).read_text() == "0 a\n1 once\n2 b\n"
+        assert yard.paths.output(job).read_text() == "0 a\n1 once\n2 b\n"
 
     run(work)
 
@@ -249,9 +249,9 @@ def test_the_input_is_gone(make_yard: Callable[..., Yard]) -> None:
 
     async def work() -> None:
         identity, linked = yard.submit("a"), yard.submit("a")
-        (yard.place.root / identity).unlink()
-        (yard.place.root / linked).unlink()
-        (yard.place.root / linked).symlink_to("/etc/passwd")
+        (yard.paths.root / identity).unlink()
+        (yard.paths.root / linked).unlink()
+        (yard.paths.root / linked).symlink_to("/etc/passwd")
         async with yard.led():
             for job in (await yard.until(identity, JobState.FAILED), await yard.until(linked, JobState.FAILED)):
                 assert job.reason == "no such file or folder below the storage root"

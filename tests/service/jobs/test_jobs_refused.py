@@ -43,7 +43,7 @@ def test_bad_orders(run: Any, serve: Any, root: Path, api: Any) -> None:
             api.problem(await client.ask(api.order(b"idempotency-key: a b")), 422, "invalid_request")
             other = await client.ask(api.request("POST", "/v1/jobs", b"{}", kind=b"text/plain"))
             api.problem(other, 415, "unsupported_media_type")
-            assert live.front.jobs().book.all(None, 9) == []
+            assert live.front.jobs().store.all(None, 9) == []
 
     run(work)
 
@@ -83,6 +83,6 @@ def test_hostile_paths(
             assert len({json.dumps(answer.json["errors"]) for answer in asked}) == 1
             assert (await client.ask(api.order(input="good"))).status == 202
             assert (await client.ask(api.order(input="sub"))).status == 202
-            assert len(live.front.jobs().book.all(None, 9)) == 2
+            assert len(live.front.jobs().store.all(None, 9)) == 2
 
     run(work)

@@ -68,7 +68,7 @@ def test_a_life(is_wire: bool, run: Any, serve: Any, root: Path, api: Any) -> No
             assert (forgotten.status, forgotten["content-length"]) == (204, None)
             api.problem(await client.ask(api.request("GET", position)), 404, "unknown_job")
             api.problem(await client.ask(api.request("DELETE", position)), 404, "unknown_job")
-            assert not live.front.jobs().place.folder(page["id"]).exists()
+            assert not live.front.jobs().paths.folder(page["id"]).exists()
             assert (root / "rows.jsonl").exists()
 
     run(work)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(60)
 def test_the_book_cannot_be_written(make_yard: Callable[..., Yard], monkeypatch: pytest.MonkeyPatch) -> None:
     """A result that could not be written down is written down later."""
     yard = make_yard()
-    change, failures = yard.book.change, [True]
+    change, failures = yard.store.change, [True]
 
     def fails_once(identity: str, values: Any, **more: Any) -> bool:
         if values.get("state") is JobState.DONE and failures:
@@ -29,7 +29,7 @@ def test_the_book_cannot_be_written(make_yard: Callable[..., Yard], monkeypatch:
             raise OSError("no")
         return change(identity, values, **more)
 
-    monkeypatch.setattr(yard.book, "change", fails_once)
+    monkeypatch.setattr(yard.store, "change", fails_once)
 
     async def work() -> None:
         identity = yard.submit("a")
@@ -44,14 +44,14 @@ def test_the_book_cannot_be_written(make_yard: Callable[..., Yard], monkeypatch:
 def test_one_bad_job_stops_no_other(make_yard: Callable[..., Yard], monkeypatch: pytest.MonkeyPatch) -> None:
     """A job that cannot be looked after for a reason nobody thought of waits; the others run."""
     yard = make_yard()
-    output, bad = yard.place.output, []
+    output, bad = yard.paths.output, []
 
     def fails(position: Any, job: StoredJob) -> Path:
         if job.id in bad:
             raise ZeroDivisionError
         return output.__func__(position, job)  # type: ignore[attr-defined, no-any-return]
 
-    monkeypatch.setattr(type(yard.place), "output", fails)
+    monkeypatch.setattr(type(yard.paths), "output", fails)
 
     async def work() -> None:
         bad.append(yard.submit("a"))
@@ -72,19 +72,19 @@ def test_cleared_away(make_yard: Callable[..., Yard]) -> None:
     now = time()
     for identity, ended in ((old, now - 1001), (done, now - 999)):
         values = {"state": JobState.DONE, "ended": ended, "output_bytes": 0}
-        yard.book.change(identity, values)
-        yard.place.output(yard.job(identity)).touch()
-        (yard.place.folder(identity) / "parts").mkdir()
-        (yard.place.folder(identity) / "running.lock").touch()
+        yard.store.change(identity, values)
+        yard.paths.output(yard.job(identity)).touch()
+        (yard.paths.folder(identity) / "parts").mkdir()
+        (yard.paths.folder(identity) / "running.lock").touch()
     for identity in (upload, given_up):
-        yard.book.cancel(identity, None, now)
-        yard.book.cancel(identity, None, now)
+        yard.store.cancel(identity, None, now)
+        yard.store.cancel(identity, None, now)
     long_ago = now - GIVEN_UP_SECONDS - 60
-    os.utime(yard.place.folder(given_up), (long_ago, long_ago))
-    yard.foreman()._sweep()
-    assert sorted(yard.place.folders()) == sorted([done, waiting, upload])
-    assert os.listdir(yard.place.folder(done)) == ["output.csv"]
-    assert {job.id for job in yard.book.all(None, 9)} == {done, waiting}
+    os.utime(yard.paths.folder(given_up), (long_ago, long_ago))
+    yard.scheduler()._sweep()
+    assert sorted(yard.paths.folders()) == sorted([done, waiting, upload])
+    assert os.listdir(yard.paths.folder(done)) == ["output.csv"]
+    assert {job.id for job in yard.store.all(None, 9)} == {done, waiting}
 
 
 def test_whoever_started_it_is_gone() -> None:

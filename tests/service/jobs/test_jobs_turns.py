@@ -35,7 +35,7 @@ def test_half_for_one(tmp_path: Path) -> None:
     template = yard.job(yard.submit("1", owner="many"))
 
     def submit(number: int, owner: str) -> None:
-        yard.book.submit(msgspec.structs.replace(template, id=f"x{number}", owner=owner), 6)
+        yard.store.submit(msgspec.structs.replace(template, id=f"x{number}", owner=owner), 6)
 
     submit(1, "many")
     submit(2, "many")

@@ -50,10 +50,10 @@ def test_uploads(is_wire: bool, run: Any, serve: Any, root: Path, api: Any) -> N
                 answer = await client.ask(asked)
                 assert answer.status == 202, answer
                 page, jobs = answer.json, live.front.jobs()
-                job = jobs.book.get(page["id"], None)
-                assert jobs.place.input(job).read_bytes() == content
-                assert (jobs.place.input(job).name, page["input"]) == ("input.csv", None)
-            assert jobs.book.all(None, 9)[1].options.arguments() == [
+                job = jobs.store.get(page["id"], None)
+                assert jobs.paths.input(job).read_bytes() == content
+                assert (jobs.paths.input(job).name, page["input"]) == ("input.csv", None)
+            assert jobs.store.all(None, 9)[1].options.arguments() == [
                 "--id-column=a b", "--delimiter=;", "--decimal=,", "--encoding=latin-1", "--no-header",
                 "--date-column=Tag", "--gaps=zero", "--horizon=14", "--every-day",
             ]  # fmt: skip

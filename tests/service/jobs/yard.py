@@ -29,16 +29,16 @@ class Yard:
     """A storage root with inputs, and the jobs over them."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self.place = JobPaths(root=folder / "root", state=folder / "state")
-        self.place.root.mkdir()
-        (self.place.state / "jobs").mkdir(parents=True)
-        self.book, self.settings = JobStore(self.place.book), Settings(jobs_root=str(self.place.root), **settings)
+        self.paths = JobPaths(root=folder / "root", state=folder / "state")
+        self.paths.root.mkdir()
+        (self.paths.state / "jobs").mkdir(parents=True)
+        self.store, self.settings = JobStore(self.paths.store), Settings(jobs_root=str(self.paths.root), **settings)
         self.gate = folder / "gate"
 
     def submit(self, *lines: str, **changes: Any) -> str:
         """Return a job over these rows."""
-        identity = f"{len(self.book.all(None, 1000)):032x}"
-        (self.place.root / identity).write_text("".join(f"{line}\n" for line in lines))
+        identity = f"{len(self.store.all(None, 1000)):032x}"
+        (self.paths.root / identity).write_text("".join(f"{line}\n" for line in lines))
         job = StoredJob(
             id=identity,
             owner="",
@@ -51,12 +51,12 @@ class Yard:
             options=RequestOptions(),
             created=1.0,
         )
-        self.place.make_folder(identity)
-        self.book.submit(replace(job, **changes), 100)
+        self.paths.make_folder(identity)
+        self.store.submit(replace(job, **changes), 100)
         return identity
 
     def job(self, identity: str) -> StoredJob:
-        return self.book.get(identity, None)
+        return self.store.get(identity, None)
 
     async def until(self, identity: str, *states: JobState) -> StoredJob:
         while (job := self.job(identity)).state not in states:
@@ -71,16 +71,16 @@ class Yard:
     @asynccontextmanager
     async def led(self, foreman: JobScheduler | None = None) -> AsyncIterator[JobScheduler]:
         """A foreman at work."""
-        here = foreman or self.foreman()
-        standing = asyncio.create_task(here.stand())
+        here = foreman or self.scheduler()
+        standing = asyncio.create_task(here.campaign())
         try:
             yield here
         finally:
             here.is_over = True
             await standing
 
-    def foreman(self, *command: str) -> JobScheduler:
-        return JobScheduler(self.book, self.place, self.settings, command or STAND_IN, lambda: False)
+    def scheduler(self, *command: str) -> JobScheduler:
+        return JobScheduler(self.store, self.paths, self.settings, command or STAND_IN, lambda: False)
 
     def runs(self, identity: str) -> list[str]:
-        return (self.place.folder(identity) / "runs").read_text().splitlines()
+        return (self.paths.folder(identity) / "runs").read_text().splitlines()

@@ -113,7 +113,7 @@ class Way:
 
 
 class Live:
-    """Two listening sockets before one desk, served by a thread of their own."""
+    """Two listening sockets before one gateway, served by a thread of their own."""
 
     def __init__(self, sessions: list[Session]) -> None:
         self.sessions = sessions
@@ -132,8 +132,8 @@ class Live:
             runner = InProcessRunner(self.pools[0], session.run)
             made = make_endpoint(session, "none", runner, lanes, settings, LatencyModel(0.0001, 0.00001))
             self.endpoints[made.name] = made
-        self.desk = InferenceGateway(endpoints=self.endpoints, settings=settings, pool=self.pools[1])
-        context = ServerContext(gateway=self.desk)
+        self.gateway = InferenceGateway(endpoints=self.endpoints, settings=settings, pool=self.pools[1])
+        context = ServerContext(gateway=self.gateway)
         front = Application(_no_inner, lambda: context)
         found = {}
         for name, protocol in (
