@@ -16,6 +16,7 @@ LOCK = $(DEV) -m uv pip compile pyproject.toml --quiet --universal --python-vers
 
 # What each verb takes besides the settings, which go to all of them through the environment.
 TAKES_setup := ENVIRONMENT
+TAKES_test := PROCESSES
 TAKES_train := MODEL
 TAKES_ladder := FAMILY QUICK
 TAKES_export := MODEL
@@ -84,8 +85,8 @@ demo: $(SERVE_READY) ## Serve as make serve does, with a page to try every model
 install: $(SERVE_READY) ## Put the certified artifacts into the model store
 	$(SERVE) -m export install
 
-test: $(DEV_READY) ## Run the tests on every core (make e2e: those that start real servers)
-	$(DEV) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+test: $(DEV_READY) ## Run the tests on every core, or PROCESSES=2 (make e2e: those that start real servers)
+	$(DEV) -m pytest --numprocesses $(if $(PROCESSES),"$$PROCESSES",auto) --maxprocesses 8 --dist worksteal
 
 e2e: $(DEV_READY) ## Run the tests that start real servers
 	$(DEV) -m pytest -m "e2e and not slow"
