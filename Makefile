@@ -161,6 +161,7 @@ lint: $(DEV_READY) ## Style, types and the arrows between rooms
 	$(DEV) -m ruff format --check .
 	$(DEV) -m mypy
 	.venv/bin/lint-imports
+	git ls-files -z | xargs -0 .venv/bin/codespell
 
 clean: ## Remove what the other verbs made, but trained runs
 	rm -rf .venv .venv-serve .bentoml .prometheus .mypy_cache .ruff_cache .pytest_cache .hypothesis
