@@ -117,7 +117,7 @@ class Writer(io.BufferedWriter):
         super().__init__(TemporaryFile(disk, path), BUFFER_BYTES)
 
     def finish(self) -> tuple[str, int]:
-        """Return everything written lasts, under the name it has now.
+        """Make everything written last, under the name it has now.
 
         Returns:
             Its sha256 and its size.
