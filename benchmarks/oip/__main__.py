@@ -1,17 +1,14 @@
-"""``python -m benchmarks.oip fuzz|speed|cost|perf|triton``."""
+"""``python -m benchmarks.oip speed|cost|perf|triton``."""
 
 import json
 import sys
-from collections import Counter
 
 import click
-from tqdm import tqdm
 
 from benchmarks.oip import cost as costs
 from benchmarks.oip import perf as analyzer
 from benchmarks.oip import speed as timing
 from benchmarks.oip import triton as oracle
-from chaos.fuzz import oip_requests as fuzzing
 from models.artifact.manifest import MANIFEST_FILE
 from models.paths import REPOSITORY
 from models.runtime.predictor import open_predictor
@@ -24,25 +21,6 @@ URL = click.option("--url", default="http://127.0.0.1:3000", show_default=True, 
 @click.group(help=__doc__)
 def main() -> None:
     """The commands' common entry."""
-
-
-@main.command(help="Nearly right requests, of which none may be answered with a 5xx.")
-@URL
-@click.option("--cases", default=12_000, show_default=True, help="Of all models together.")
-@click.option("--seed", default=0, show_default=True, help="Case n of a model and a seed is always the same.")
-def fuzz(url: str, cases: int, seed: int) -> None:
-    """Ask, tell, and end with 1 if a promise was broken."""
-    each = -(-cases // len(FOLDERS))
-    statuses, failures = Counter[int](), list[str]()
-    for name, folder in tqdm(FOLDERS.items(), unit="model"):
-        report = fuzzing.run(url, name, open_predictor(open_artifact(folder)), each, seed)
-        statuses += report.statuses
-        failures += report.failures
-    click.echo(
-        f"{statuses.total()} cases: " + ", ".join(f"{count} x {code}" for code, count in sorted(statuses.items()))
-    )
-    click.echo("\n".join(failures[:20]) or "0 failures")
-    sys.exit(bool(failures))
 
 
 @main.command(help="Requests per second in binary form, in JSON and by /v1.")

@@ -1,20 +1,27 @@
-"""Ask a running server nearly right inference requests: ``python -m benchmarks.oip fuzz --cases 12000``.
+"""Ask a running server nearly right inference requests: ``python -m chaos.fuzz.oip_requests --cases 12000``.
 
 Each must be answered with 200 or a refusal, never with a 5xx; a refusal must say why as the protocol has it; and every
 so often a good request must have the answer that it had at first. Case ``n`` of a model and a seed is always the same.
 """
 
 import json
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
+import click
+from tqdm import tqdm
+
 from benchmarks.oip.requests import Request, of_instances
 from chaos.fuzz.oip_mutations import make_case
 from chaos.fuzz.rest_requests import REFUSALS, FuzzConnection, FuzzFailure
-from models.runtime.predictor import Predictor
+from models.artifact.manifest import MANIFEST_FILE
+from models.paths import REPOSITORY
+from models.runtime.predictor import Predictor, open_predictor
+from models.runtime.session import open_artifact
 
 GOOD_EVERY = 25
 
@@ -86,3 +93,27 @@ def _good(model: str, request: Request) -> bytes:
 def _ask(line: FuzzConnection, content: bytes) -> tuple[int, dict[str, str], bytes]:
     line.send(content)
     return line.read()
+
+
+@click.command(help=__doc__)
+@click.option("--url", default="http://127.0.0.1:3000", show_default=True, help="Of the running server.")
+@click.option("--cases", default=12_000, show_default=True, help="Of all models together.")
+@click.option("--seed", default=0, show_default=True, help="Case n of a model and a seed is always the same.")
+def main(url: str, cases: int, seed: int) -> None:
+    """Ask for every shipped model, and end with 1 if a promise was broken."""
+    folders = sorted(path.parent for path in REPOSITORY.glob(f"models/*/trained/*/{MANIFEST_FILE}"))
+    each = -(-cases // len(folders))
+    statuses, failures = Counter[int](), list[str]()
+    for folder in tqdm(folders, unit="model"):
+        report = run(url, folder.name, open_predictor(open_artifact(folder)), each, seed)
+        statuses += report.statuses
+        failures += report.failures
+    click.echo(
+        f"{statuses.total()} cases: " + ", ".join(f"{count} x {code}" for code, count in sorted(statuses.items()))
+    )
+    click.echo("\n".join(failures[:20]) or "0 failures")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()

@@ -398,7 +398,7 @@ def test_status_of_what_the_headers_say(way: Any) -> None:
 
 @every_model
 def test_mutations_are_never_answered_with_5xx(way: Any, model: str) -> None:
-    """Some hundreds here; ``python -m benchmarks.oip fuzz`` asks many thousands."""
+    """Some hundreds here; ``python -m chaos.fuzz.oip_requests`` asks many thousands."""
     predictor = predictor_of(way, model)
     statuses = set()
     for number in range(CASES):
